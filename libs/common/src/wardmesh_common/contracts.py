@@ -1,0 +1,382 @@
+"""Every message and every subject of the mesh: reading this file is reading the mesh.
+
+Messages are msgspec Structs in MessagePack (bodies are bytes and stay untouched). Unknown fields are ignored,
+new fields have defaults: two versions work side by side during a rolling restart.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from wardmesh_common.errors import Problem
+from wardmesh_common.vocabulary import Agent, Decision, Face, Grant, Interaction, Principal, Resource
+
+# --- Subjects ------------------------------------------------------------------------------------------------
+
+IDENTIFY = "call.identify"
+DECIDE = "call.decide"
+PERFORM = "call.perform"  # + .<performer>, and + .<performer>.<instance> for one chosen replica (NB-10)
+CANCEL = "mesh.cancel"  # the gateway tells every station that a caller hung up
+SEEK = "mesh.seek"  # the gateway asks every station: who holds this call?
+LOAD = "mesh.load"  # + .<service>.<instance>: a performer's load, several times a second
+RECORD = "audit.in.0"  # JetStream AUDIT_IN; + one subject per log later
+GW_REPLY = "gw.reply"  # + .<replica>: an MCP client's answer, forwarded to the replica that waits for it
+GW_CANCEL = "gw.cancel"
+GW_EVENTS = "gw.events"
+GW_RATE = "gw.rate"
+
+ASK_CATALOGUE = "ask.fhir.catalogue.get"
+ASK_KINDS = "ask.policy.kinds.check"
+ASK_TOOLS = "ask.policy.tools.check"
+ASK_KEY = "ask.audit.key.lend"
+ASK_AUDIT = "ask.audit"  # + .<noun>.<verb>
+
+EVENT_CATALOGUE_CHANGED = "event.fhir.catalogue.changed"
+EVENT_POLICY_CHANGED = "event.policy.bundle.changed"
+EVENT_SESSION_REVOKED = "event.auth.session.revoked"
+
+
+class SubjectRule(Struct, frozen=True):
+    """Who may publish a subject and who may subscribe to it, and in which queue group."""
+
+    subject: str
+    publishers: tuple[str, ...]
+    subscribers: tuple[str, ...]
+    queue: bool  # True: only inside the queue group named like the service
+
+
+STATIONS = ("auth", "policy", "fhir-proxy")
+SERVICES = ("gateway", *STATIONS, "audit")
+
+# The table that deploy/nats/nats.conf is compared with (AR-2). Inboxes: see `inbox_of`.
+SUBJECTS: tuple[SubjectRule, ...] = (
+    SubjectRule(IDENTIFY, ("gateway",), ("auth",), True),
+    SubjectRule(DECIDE, ("auth",), ("policy",), True),
+    SubjectRule(f"{PERFORM}.fhir", ("policy",), ("fhir-proxy",), True),
+    SubjectRule(f"{PERFORM}.fhir.*", ("policy",), ("fhir-proxy",), False),
+    SubjectRule(CANCEL, ("gateway",), STATIONS, False),
+    SubjectRule(SEEK, ("gateway",), STATIONS, False),
+    SubjectRule(f"{LOAD}.fhir-proxy.*", ("fhir-proxy",), ("policy",), False),
+    SubjectRule(RECORD, ("gateway", *STATIONS, "audit"), (), False),
+    SubjectRule(f"{GW_REPLY}.*", ("gateway",), ("gateway",), False),
+    SubjectRule(GW_CANCEL, ("gateway",), ("gateway",), False),
+    SubjectRule(GW_EVENTS, ("gateway",), ("gateway",), False),
+    SubjectRule(GW_RATE, ("gateway",), ("gateway",), False),
+    SubjectRule(ASK_CATALOGUE, ("gateway", "auth", "policy"), ("fhir-proxy",), True),
+    SubjectRule(ASK_KINDS, ("fhir-proxy",), ("policy",), True),
+    SubjectRule(ASK_TOOLS, ("gateway",), ("policy",), True),
+    SubjectRule(ASK_KEY, ("gateway", *STATIONS), ("audit",), True),
+    SubjectRule(f"{ASK_AUDIT}.event.*", ("gateway",), ("audit",), True),
+    SubjectRule(f"{ASK_AUDIT}.log.*", ("gateway",), ("audit",), True),
+    SubjectRule(f"{ASK_AUDIT}.report.*", ("gateway",), ("audit",), True),
+    SubjectRule(EVENT_CATALOGUE_CHANGED, ("fhir-proxy",), ("gateway", "auth", "policy"), False),
+    SubjectRule(EVENT_POLICY_CHANGED, ("policy",), ("gateway", "policy"), False),
+    SubjectRule(EVENT_SESSION_REVOKED, ("auth",), ("gateway", "auth"), False),
+)
+
+
+def perform_subject(performer: str, instance: str = "") -> str:
+    """`call.perform.fhir`, or `call.perform.fhir.<instance>` for one replica."""
+    return f"{PERFORM}.{performer}.{instance}" if instance else f"{PERFORM}.{performer}"
+
+
+def inbox_of(service: str, instance: str) -> str:
+    """Prefix of a replica's private inbox: `_INBOX_<service>.<instance>`."""
+    return f"_INBOX_{service}.{instance}"
+
+
+# --- The Call and its stamps ---------------------------------------------------------------------------------
+
+
+class Caller(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What the gateway saw of the caller. The credential goes to auth and is removed there (`without_credential`)."""
+
+    bearer: str = ""
+    cookie: str = ""
+    agent: Agent = Agent()
+    ip: str = ""  # from proxy headers only when the peer is a trusted proxy (X-38)
+    user_agent: str = ""
+    anonymous_listener: bool = False  # set only by the loopback conformance listener
+
+
+class Parked(Struct, frozen=True, kw_only=True):
+    """A request body too large for one message: it waits at the gateway until the performer fetches it."""
+
+    subject: str
+    size: int
+    sha256: str
+
+
+class Entry(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One entry of a batch or transaction as policy sees it: the request it stands for (PX-10)."""
+
+    method: str
+    url: str
+
+
+class View(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """How much of the answer the face wants: everything, or a projection that a model can read."""
+
+    model: bool = False
+    max_bytes: int = 0  # 0 = no cap; the performer never cuts silently (B-1)
+
+
+class Call(Struct, kw_only=True, omit_defaults=True):
+    """One request on its way through the stations; each station adds its stamp and hands it on.
+
+    `sent_at` is the wall clock of the last sender (unix seconds) and `remaining_ms` the budget left when it sent;
+    `deadline` is absolute by the gateway's clock and goes into records. `query` is the raw query string: pairs,
+    order and repetitions are kept (PX-5).
+    """
+
+    id: str
+    reply_to: str
+    face: Face
+    tool: str
+    interaction: Interaction
+    platform: str
+    deadline: float
+    resource: Resource = Resource()
+    performer: str = "fhir"
+    operation: str = ""
+    query: str = ""
+    body: bytes = b""
+    parked: Parked | None = None
+    media_type: str = ""
+    headers: dict[str, str] = {}  # PX-4 names only, lower case
+    entries: tuple[Entry, ...] = ()
+    view: View = View()
+    base_url: str = ""  # public base of the face for this platform; links in the answer point there
+    caller: Caller = Caller()
+    received_at: float = 0.0
+    traceparent: str = ""
+    attempt: int = 0
+    sent_at: float = 0.0
+    remaining_ms: int = 0
+    principal: Principal | None = None
+    grant: Grant | None = None
+    decision: Decision | None = None
+
+    def digest(self) -> str:
+        """SHA-256 over everything a Decision must cover: who, what, where, with which arguments (AR-5)."""
+        body = (
+            self.parked.sha256 if self.parked else hashlib.sha256(self.body).hexdigest() if self.body else ""
+        )
+        who = self.principal.id if self.principal else ""
+        parts = (
+            self.id,
+            who,
+            self.platform,
+            self.tool,
+            str(self.interaction),
+            self.resource.type,
+            self.resource.id,
+            self.resource.version,
+            self.operation,
+            self.query,
+            body,
+            self.headers.get("if-none-exist", ""),
+        )
+        return hashlib.sha256("\x1f".join(parts).encode()).hexdigest()
+
+
+class Touched(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One patient whose data an answer holds, for the record: `patient` is `<platform>/Patient/<id>` or ""."""
+
+    patient: str = ""
+    type: str = ""
+    ids: tuple[str, ...] = ()
+    count: int = 0
+
+
+class Outcome(Struct, kw_only=True, omit_defaults=True):
+    """How a journey ended. `touched` is for the record only and never travels to the gateway."""
+
+    status: int
+    body: bytes = b""
+    media_type: str = "application/fhir+json"
+    headers: dict[str, str] = {}
+    problem: Problem | None = None
+    touched: tuple[Touched, ...] = ()
+    masked: int = 0  # resources changed by a mask
+    withheld: int = 0  # resources removed by policy
+    truncated: bool = False
+    expected: bool = True  # False: a bug of ours, log it
+
+
+class Reply(Struct, kw_only=True, omit_defaults=True):
+    """What reaches the gateway's inbox. A body above the chunk limit follows as `Chunk`s (NB-11)."""
+
+    call_id: str
+    status: int
+    body: bytes = b""
+    media_type: str = ""
+    headers: dict[str, str] = {}
+    problem: Problem | None = None
+    truncated: bool = False
+    masked: int = 0
+    withheld: int = 0
+    chunked_bytes: int = 0  # > 0: total size of the body that follows in chunks
+    credit_to: str = ""  # where the receiver sends its credits
+    decision_id: str = ""
+    station: str = ""
+
+
+class Chunk(Struct, kw_only=True, array_like=True):
+    call_id: str
+    seq: int
+    last: bool
+    data: bytes
+
+
+class Credit(Struct, kw_only=True, array_like=True):
+    """The receiver has room: everything below `upto` may be sent. A negative value cancels the transfer."""
+
+    call_id: str
+    upto: int
+    reply_to: str = ""
+
+
+# --- Asked, not travelled ------------------------------------------------------------------------------------
+
+
+class Ask(Struct, kw_only=True, omit_defaults=True):
+    """Envelope of request/reply on `ask.>`: identity and deadline as in a Call, `body` is MessagePack."""
+
+    id: str
+    sent_at: float
+    remaining_ms: int
+    body: msgspec.Raw = msgspec.Raw()
+    principal: Principal | None = None
+    traceparent: str = ""
+
+
+class Answer(Struct, kw_only=True, omit_defaults=True):
+    body: msgspec.Raw = msgspec.Raw()
+    problem: Problem | None = None
+
+
+class PlatformFacts(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What the other services may know of a platform; the descriptor itself stays in fhir-proxy."""
+
+    id: str
+    name: str
+    type: str
+    fhir_base_url: str = ""
+    sandbox_url: str = ""
+    developer_portal: str = ""
+    support_email: str = ""
+    fhir_version: str = ""
+    capabilities: tuple[str, ...] = ()
+    aliases: tuple[str, ...] = ()
+    name_patterns: tuple[str, ...] = ()
+    payer_ids: tuple[str, ...] = ()
+    has_oauth: bool = False
+    authorize_url: str = ""
+    token_url: str = ""
+    scopes: str = ""
+    auth_method: str = "none"  # none | client_credentials | authorization_code
+    token_auth: str = "client_secret_basic"
+    verification_status: str = "template"
+    verified_on: str = ""
+    live: bool = False  # upstream_status head-live: wins among shared aliases
+    open: bool = False  # anonymous reads are allowed (FG-39)
+    writes: bool = False  # mutating interactions are allowed at all (B-17)
+    served_by: str = ""  # another platform id that answers while this one has no base (FG-27)
+
+
+class Catalogue(Struct, frozen=True, kw_only=True):
+    version: str
+    platforms: tuple[PlatformFacts, ...]
+
+
+class KindsQuestion(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """May this principal read these kinds? Asked by fhir-proxy for types that came along in an answer (PX-11)."""
+
+    principal: Principal
+    platform: str
+    interaction: Interaction
+    kinds: tuple[str, ...]
+
+
+class KindVerdict(Struct, frozen=True, kw_only=True):
+    kind: str
+    decision: Decision
+
+
+class KindsAnswer(Struct, frozen=True, kw_only=True):
+    verdicts: tuple[KindVerdict, ...]
+
+
+class ToolsQuestion(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Which of these tools may this caller use at all? `tools` maps tool name to its interaction."""
+
+    principal: Principal
+    tools: dict[str, Interaction]
+
+
+class ToolsAnswer(Struct, frozen=True, kw_only=True):
+    allowed: tuple[str, ...]
+
+
+class KeyQuestion(Struct, frozen=True, kw_only=True):
+    """A station asks for the data keys of patients it is about to record; answers are sealed to `public_key` (X25519)."""
+
+    public_key: bytes
+    tenant: str
+    patients: tuple[str, ...]  # `<platform>/Patient/<id>`; "" = the tenant key
+
+
+class LentKey(Struct, frozen=True, kw_only=True):
+    kid: str  # 32 hex characters
+    pseudonym: str  # 32 hex characters
+    sealed_key: bytes  # nonce || AES-256-GCM ciphertext under the shared secret
+
+
+class KeyAnswer(Struct, frozen=True, kw_only=True):
+    public_key: bytes
+    keys: tuple[LentKey, ...]
+
+
+class Load(Struct, frozen=True, kw_only=True):
+    """A performer's load; receivers forget it after a second."""
+
+    instance: str
+    in_flight: int
+    latency_ms: float
+
+
+class SessionRevoked(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    session: str = ""
+    principal: str = ""
+    token_digest: str = ""
+
+
+class Changed(Struct, frozen=True, kw_only=True):
+    """A catalogue or policy bundle changed; receivers fetch or flush."""
+
+    version: str
+
+
+# --- Codec ---------------------------------------------------------------------------------------------------
+
+_encoder = msgspec.msgpack.Encoder()
+_call_decoder = msgspec.msgpack.Decoder(Call)
+_reply_decoder = msgspec.msgpack.Decoder(Reply)
+
+
+def encode(message: Any) -> bytes:
+    return _encoder.encode(message)
+
+
+def decode_call(data: bytes) -> Call:
+    """Raises msgspec.DecodeError on anything that is not a Call; the message text must not be shown to callers."""
+    return _call_decoder.decode(data)
+
+
+def decode_reply(data: bytes) -> Reply:
+    return _reply_decoder.decode(data)

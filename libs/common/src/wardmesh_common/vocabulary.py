@@ -1,0 +1,137 @@
+"""The words of the mesh: plain data without I/O that every service shares (docs/glossary.md)."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from msgspec import Struct
+
+
+class Interaction(StrEnum):
+    """What is done to a resource: the FHIR RESTful interactions, R4 §3.1."""
+
+    READ = "read"
+    VREAD = "vread"
+    SEARCH = "search"
+    CREATE = "create"
+    UPDATE = "update"
+    PATCH = "patch"
+    DELETE = "delete"
+    HISTORY = "history"
+    OPERATION = "operation"
+    CAPABILITIES = "capabilities"
+    BATCH = "batch"
+    TRANSACTION = "transaction"
+
+
+class Face(StrEnum):
+    """The public surface a call came in through; it decides how an error is rendered, nothing else."""
+
+    MCP = "mcp"
+    REST = "rest"
+    FHIR = "fhir"
+
+
+WRITES = frozenset(
+    {
+        Interaction.CREATE,
+        Interaction.UPDATE,
+        Interaction.PATCH,
+        Interaction.DELETE,
+        Interaction.BATCH,
+        Interaction.TRANSACTION,
+    }
+)
+
+# Operations that may change state on the platform; every other allowed operation only reads.
+STATEFUL_OPERATIONS = frozenset({"$process-message", "$submit-data", "$closure"})
+
+
+def is_write(interaction: Interaction, operation: str = "") -> bool:
+    """True when the interaction may change something upstream: it then records an intent and is never retried."""
+    if interaction is Interaction.OPERATION:
+        return operation in STATEFUL_OPERATIONS
+    return interaction in WRITES
+
+
+class Resource(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What is asked for: a FHIR type, and when known its logical id and version."""
+
+    type: str = ""  # FHIR resource type; "" = the whole system
+    id: str = ""
+    version: str = ""
+
+
+class Agent(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The software that asks, as it names itself: evidence for the record, never a ground to allow more."""
+
+    id: str = "unknown-agent"  # e.g. cursor-agent-v1.0.0
+    name: str = ""
+    version: str = ""
+    source: str = ""  # meta | session | initialize | user-agent | ""
+    capabilities: tuple[str, ...] = ()  # declared with a value that is not null
+
+
+class Principal(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Who asks, as the auth station established it."""
+
+    id: str  # opaque: issuer tag and token subject; "anonymous" when nobody signed in
+    roles: tuple[str, ...] = ()
+    patient: str = ""  # Patient id that "own record" means, from a verified claim
+    practitioner: str = ""
+    scopes: tuple[str, ...] = ()
+    client_id: str = ""
+    session: str = ""  # opaque session id, "" for a bearer token
+    agent: Agent = Agent()
+    tenant: str = "default"
+
+    @property
+    def anonymous(self) -> bool:
+        return self.id == "anonymous"
+
+
+class Grant(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What one platform allows this principal; the token inside is sealed for fhir-proxy only (AR-6)."""
+
+    platform: str
+    sealed_token: bytes = b""  # AES-256-GCM, bound to call id, platform and principal; b"" = none needed
+    scopes: tuple[str, ...] = ()
+    patient: str = ""
+
+
+class Mask(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One element to hide in resources of one type.
+
+    `path` is a dotted element path below the resource (`name.given`, `identifier`); `where` narrows a
+    repeating element to items whose given child equals a value (`system=http://hl7.org/fhir/sid/us-ssn`).
+    `action`: `remove` drops the element, `redact` replaces every string in it, `replace` sets `value`,
+    `year` cuts a date to its year, `keep` on path "" keeps only the elements listed in `value` (comma separated).
+    """
+
+    type: str
+    path: str
+    action: str = "remove"
+    where: str = ""
+    value: str = ""
+
+
+class Obligations(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What policy demands of the answer; carried out by the performer, never by a face."""
+
+    masks: tuple[Mask, ...] = ()
+    compartment: str = ""  # patient id: only resources in this patient's compartment may leave
+    max_entries: int = 0  # 0 = no cap
+    max_bytes: int = 0
+
+
+class Decision(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One answer of policy; `covers` is the digest of exactly the call it was made for (AR-5)."""
+
+    id: str
+    allowed: bool
+    reason: str  # readable, names the rule, holds nothing about a person
+    policy_version: str
+    covers: str
+    expires: float  # unix seconds
+    obligations: Obligations = Obligations()
+    rule: str = ""

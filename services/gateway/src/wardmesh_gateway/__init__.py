@@ -1,0 +1,1 @@
+"""The only public face of the mesh: MCP, REST and FHIR."""
