@@ -1,0 +1,94 @@
+"""How a service starts and ends: settings, logs, bus, recorder, its own application, health, and an orderly drain."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from typing import TypeVar
+
+import uvloop
+from nats.errors import Error as NatsError
+
+from wardmesh_common.bus import Bus
+from wardmesh_common.health import Health
+from wardmesh_common.recorder import open_recorder
+from wardmesh_common.settings import EXIT_CONFIGURATION, BadSettings, BusSettings
+from wardmesh_common.telemetry import Telemetry, configure_logging
+
+S = TypeVar("S", bound=BusSettings)
+CreateApp = Callable[[S, Bus, Health], AbstractAsyncContextManager[None]]
+
+
+def run(service: str, read_settings: Callable[[], S], create_app: CreateApp[S]) -> int:
+    """Run one service until SIGTERM or SIGINT; returns the exit code. Never raises for a configuration fault."""
+    try:
+        settings = read_settings()
+    except BadSettings as error:
+        sys.stderr.write(f"wardmesh-{service}: {error}\n")
+        return EXIT_CONFIGURATION
+    configure_logging(service, service, settings.log_level, as_json=settings.log_json)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(_serve(service, settings, create_app))
+
+
+async def _serve(service: str, settings: S, create_app: CreateApp[S]) -> int:
+    log = logging.getLogger(f"wardmesh.{service}")
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    health = Health()
+    try:
+        await health.listen(settings.admin_host, settings.admin_port)
+    except OSError as error:
+        log.error("the admin port %d is not free: %s", settings.admin_port, error.strerror)  # noqa: TRY400
+        return EXIT_CONFIGURATION
+    telemetry = Telemetry(service, os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT", ""))
+    bus = await _connect(service, settings, telemetry, stop, log)
+    if bus is None:
+        await health.close()
+        return 0
+    health.checks["bus"] = lambda: (bus.connected, "connected" if bus.connected else "away")
+    recorder = open_recorder(bus)
+    bus.recorder = recorder
+    try:
+        async with create_app(settings, bus, health):
+            health.started = True
+            log.info("ready")
+            await stop.wait()
+            log.info("draining")
+            health.draining = True
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(settings.drain_seconds):
+                    await bus.drain()
+    except BadSettings as error:
+        log.error("%s", error)  # noqa: TRY400
+        return EXIT_CONFIGURATION
+    finally:
+        await recorder.close()
+        await bus.close()
+        telemetry.close()
+        await health.close()
+    log.info("stopped")
+    return 0
+
+
+async def _connect(
+    service: str, settings: BusSettings, telemetry: Telemetry, stop: asyncio.Event, log: logging.Logger
+) -> Bus | None:
+    """The broker may come up after us: keep trying until it is there or we are told to stop."""
+    while not stop.is_set():
+        try:
+            return await Bus.connect(service, settings.nats_url, settings.nats_seed, telemetry)
+        except (NatsError, OSError) as error:
+            log.warning("waiting for the bus: %s", type(error).__name__)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(0.5):
+                    await stop.wait()
+    return None

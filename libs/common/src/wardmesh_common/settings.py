@@ -1,0 +1,90 @@
+"""Settings from the environment: one Struct per service, one clear message when something is missing or wrong."""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+
+import msgspec
+from msgspec import Struct
+
+T = TypeVar("T", bound=Struct)
+
+PREFIX = "WARDMESH_"
+EXIT_CONFIGURATION = 78  # EX_CONFIG of sysexits.h
+
+
+class BadSettings(Exception):
+    """Names the variable and what is wrong with it, never its value."""
+
+
+class BusSettings(Struct, kw_only=True):
+    """What every service on the bus needs."""
+
+    nats_url: str = "nats://127.0.0.1:4222"
+    nats_seed: str = ""  # nkey seed of this service
+    admin_host: str = "127.0.0.1"
+    admin_port: int = 9090
+    deployment: str = "local"
+    log_level: str = "INFO"
+    log_json: bool = True
+    drain_seconds: float = 15.0
+
+
+def load(kind: type[T], environ: Mapping[str, str], *, aliases: Mapping[str, str] | None = None) -> T:
+    """Read `kind` from the environment: field `nats_url` is WARDMESH_NATS_URL, or the content of the file that
+    WARDMESH_NATS_URL_FILE names. `aliases` maps a field to another accepted variable (C-9); ours wins.
+
+    Lists and structs are JSON. Raises BadSettings.
+    """
+    hints = get_type_hints(kind)
+    values: dict[str, Any] = {}
+    for field in msgspec.structs.fields(kind):
+        names = [PREFIX + field.name.upper()]
+        if aliases and field.name in aliases:
+            names.append(aliases[field.name])
+        text = _find(names, environ)
+        if text is not None:
+            values[field.name] = _parse(names[0], text, hints[field.name])
+        elif field.required:
+            raise BadSettings(f"{names[0]} is not set (and no {names[0]}_FILE)")
+    return kind(**values)
+
+
+def _find(names: list[str], environ: Mapping[str, str]) -> str | None:
+    for name in names:
+        if name in environ:
+            return environ[name]
+        path = environ.get(f"{name}_FILE")
+        if path is not None:
+            try:
+                return Path(path).read_text(encoding="utf-8").strip()
+            except OSError as error:
+                raise BadSettings(f"the file named by {name}_FILE cannot be read: {error.strerror}") from None
+    return None
+
+
+def _parse(name: str, text: str, hint: Any) -> Any:
+    if get_origin(hint) in (Union, types.UnionType):
+        hint = next(part for part in get_args(hint) if part is not type(None))
+    try:
+        if hint is str:
+            return text
+        if hint is bool:
+            return _flag(text)
+        if hint in (int, float):
+            return hint(text)
+        return msgspec.json.decode(text, type=hint)
+    except (ValueError, msgspec.DecodeError, msgspec.ValidationError):
+        raise BadSettings(f"{name} is not a valid {getattr(hint, '__name__', 'JSON value')}") from None
+
+
+def _flag(text: str) -> bool:
+    lowered = text.strip().lower()
+    if lowered in ("1", "true", "yes", "on"):
+        return True
+    if lowered in ("0", "false", "no", "off", ""):
+        return False
+    raise ValueError
