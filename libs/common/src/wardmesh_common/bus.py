@@ -161,6 +161,7 @@ class Bus:
 
     async def hear(self, subject: str, event_type: type[E], handler: Callable[[E], Awaitable[None]]) -> None:
         await self._events.hear(subject, event_type, handler)
+        await self.nc.flush()
 
     # --- the end ---
 
@@ -169,7 +170,7 @@ class Bus:
         for sid in self._doors:
             self.nc.lean_unsubscribe(sid)
         with contextlib.suppress(NatsError, NotConnected, TimeoutError):
-            await self.nc.lean_drain()
+            await self.nc.flush()
         for station in self._stations:
             await station.settle()
         await self._asking.settle()
@@ -180,7 +181,7 @@ class Bus:
         await asyncio.gather(*self._background, return_exceptions=True)
         await self._events.stop()
         with contextlib.suppress(NatsError, NotConnected, TimeoutError):
-            await self.nc.lean_drain()
+            await self.nc.flush()
         await self.nc.close()
 
     # --- callbacks of the connection ---

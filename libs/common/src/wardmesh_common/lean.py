@@ -104,10 +104,14 @@ class LeanClient(Client):
         if unsent and self._transport is not None and self.is_connected:
             self._transport.write(b"".join(unsent))
 
-    async def lean_drain(self) -> None:
-        """Everything published before has reached the server, everything it sent before has been delivered."""
+    async def _send_ping(self, future: asyncio.Future[bool] | None = None) -> None:
+        """A PONG must mean that everything before it was processed: nats-py writes PING past its own queue."""
+        if self._pending and self._transport is not None:
+            self._transport.writelines(self._pending)
+            self._pending = []
+            self._pending_data_size = 0
         self._lean_flush()
-        await self.flush()
+        await super()._send_ping(future)
 
     async def _process_msg(
         self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes | None
