@@ -31,6 +31,8 @@ E = TypeVar("E", bound=msgspec.Struct)
 
 LOAD_SECONDS = 0.25
 
+InboxCallback = Callable[[str, bytes, bytes | None], None]
+
 
 class Bus:
     """Everything a service does on NATS. Open it with `connect`, end it with `drain` and `close`."""
@@ -52,6 +54,8 @@ class Bus:
         self._doors: list[int] = []  # subscriptions through which new work comes in
         self._background: list[asyncio.Task[None]] = []
         self.recorder: Recorder | None = None
+        # Further kinds of inbox messages: token -> callback(rest of the subject, payload, header block)
+        self.on_inbox: dict[str, InboxCallback] = {}
 
     @classmethod
     async def connect(cls, service: str, url: str, seed: str, telemetry: Telemetry | None = None) -> Bus:
@@ -210,6 +214,8 @@ class Bus:
             self._submissions.on_body_wanted(self._transfers.on_credit(data))
         elif kind == "s" and self._submissions:
             self._submissions.on_found(data)
+        elif kind in self.on_inbox:
+            self.on_inbox[kind](rest, data, header)
 
     def _on_hop_answer(self, call_id: str, header: bytes | None) -> None:
         if self._submissions:
