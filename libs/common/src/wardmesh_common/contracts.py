@@ -116,6 +116,7 @@ class Entry(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     method: str
     url: str
+    if_none_exist: str = ""  # a conditional create also searches (PX-12)
 
 
 class View(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -163,9 +164,7 @@ class Call(Struct, kw_only=True, omit_defaults=True):
 
     def digest(self) -> str:
         """SHA-256 over everything a Decision must cover: who, what, where, with which arguments (AR-5)."""
-        body = (
-            self.parked.sha256 if self.parked else hashlib.sha256(self.body).hexdigest() if self.body else ""
-        )
+        body = self.parked.sha256 if self.parked else hashlib.sha256(self.body).hexdigest() if self.body else ""
         who = self.principal.id if self.principal else ""
         parts = (
             self.id,
@@ -354,6 +353,13 @@ class SessionRevoked(Struct, frozen=True, kw_only=True, omit_defaults=True):
     session: str = ""
     principal: str = ""
     token_digest: str = ""
+
+
+class RateReport(Struct, frozen=True, kw_only=True):
+    """What one gateway replica admitted since its last report: keyed digest of the caller -> requests."""
+
+    replica: str
+    counts: dict[bytes, int]
 
 
 class Changed(Struct, frozen=True, kw_only=True):
