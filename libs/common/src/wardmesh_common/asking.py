@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from wardmesh_common.clock import Budgets
+from wardmesh_common.budget import Budgets
 from wardmesh_common.contracts import Answer, Ask, encode
 from wardmesh_common.errors import BadRequest, Busy, Internal, Problem, TimedOut, Unavailable, WardmeshError
 from wardmesh_common.lean import LeanClient, NotConnected, PayloadTooLarge, status_of
@@ -135,7 +135,7 @@ class Asking:
             answer = Answer(problem=BadRequest("The question could not be read.").problem)
         except TimeoutError:
             answer = Answer(problem=TimedOut("The service did not answer in time.").problem)
-        except Exception:
+        except Exception:  # noqa: BLE001 - the edge of an answering service
             self._log.exception("unexpected failure while answering")
             answer = Answer(problem=Internal("Something went wrong inside the mesh.").problem)
         self._send(reply, answer)

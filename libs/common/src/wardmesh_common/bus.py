@@ -13,7 +13,7 @@ import msgspec
 from nats.errors import Error as NatsError
 
 from wardmesh_common.asking import Asking
-from wardmesh_common.clock import Budgets
+from wardmesh_common.budget import Budgets
 from wardmesh_common.contracts import CANCEL, LOAD, PERFORM, SEEK, Ask, Call, Load, encode, inbox_of
 from wardmesh_common.errors import Unavailable
 from wardmesh_common.events import Events
@@ -110,7 +110,7 @@ class Bus:
             self.recorder,
             self._transfers,
             self._budgets,
-            self._telemetry,
+            telemetry=self._telemetry,
             service=self.service,
             onward=onward,
             limit=limit,

@@ -25,7 +25,7 @@ from msgspec import Struct
 
 
 class Problem(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """An error on the wire between stations; each face renders it in its own shape (RFC 9457, OperationOutcome, MCP)."""
+    """An error between stations; each face renders it in its own shape (problem JSON, OperationOutcome, MCP)."""
 
     code: str
     status: int

@@ -8,6 +8,7 @@ events go this way.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from types import TracebackType
 from typing import TypeVar
 
 import msgspec
@@ -31,7 +32,13 @@ class SharedBroker(NatsBroker):
         self.config.connect(self._shared)
         return self._shared
 
-    async def stop(self, *exc_info: object) -> None:
+    async def stop(
+        self,
+        exc_type: type[BaseException] | None = None,
+        exc_val: BaseException | None = None,
+        exc_tb: TracebackType | None = None,
+    ) -> None:
+        """End the subscribers only; the connection belongs to the bus."""
         for subscriber in self.subscribers:
             await subscriber.stop()
 

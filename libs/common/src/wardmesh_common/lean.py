@@ -77,10 +77,10 @@ class LeanClient(Client):
         if not self.is_connected or self._transport is None:
             raise NotConnected
         if header:
-            line = "HPUB %s %s %d %d\r\n" % (subject, reply, len(header), len(header) + size)
+            line = f"HPUB {subject} {reply} {len(header)} {len(header) + size}\r\n"
             self._write(line.encode() + header + payload + b"\r\n")
         else:
-            line = "PUB %s %s %d\r\n" % (subject, reply, size)
+            line = f"PUB {subject} {reply} {size}\r\n"
             self._write(line.encode() + payload + b"\r\n")
 
     @property
@@ -113,9 +113,7 @@ class LeanClient(Client):
         self._lean_flush()
         await super()._send_ping(future)
 
-    async def _process_msg(
-        self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes | None
-    ) -> None:
+    async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes | None) -> None:
         callback = self._lean.get(sid)
         if callback is None:
             await super()._process_msg(sid, subject, reply, data, headers)  # type: ignore[arg-type]

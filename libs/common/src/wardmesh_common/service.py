@@ -47,7 +47,7 @@ async def _serve(service: str, settings: S, create_app: CreateApp[S]) -> int:
     try:
         await health.listen(settings.admin_host, settings.admin_port)
     except OSError as error:
-        log.error("the admin port %d is not free: %s", settings.admin_port, error.strerror)  # noqa: TRY400
+        log.error("the admin port %d is not free: %s", settings.admin_port, error.strerror)
         return EXIT_CONFIGURATION
     telemetry = Telemetry(service, os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT", ""))
     bus = await _connect(service, settings, telemetry, stop, log)
@@ -68,7 +68,7 @@ async def _serve(service: str, settings: S, create_app: CreateApp[S]) -> int:
                 async with asyncio.timeout(settings.drain_seconds):
                     await bus.drain()
     except BadSettings as error:
-        log.error("%s", error)  # noqa: TRY400
+        log.error("%s", error)
         return EXIT_CONFIGURATION
     finally:
         await recorder.close()

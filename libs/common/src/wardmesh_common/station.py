@@ -10,9 +10,17 @@ from typing import Protocol
 
 import msgspec
 
-from wardmesh_common.clock import Budgets
+from wardmesh_common.budget import Budgets
 from wardmesh_common.contracts import Call, Outcome, Reply, Touched, decode_call, encode
-from wardmesh_common.errors import AuditUnavailable, Busy, Internal, Problem, TimedOut, Unavailable, WardmeshError
+from wardmesh_common.errors import (
+    AuditUnavailable,
+    Busy,
+    Internal,
+    Problem,
+    TimedOut,
+    Unavailable,
+    WardmeshError,
+)
 from wardmesh_common.lean import LeanClient, NotConnected, PayloadTooLarge, header_block, status_of
 from wardmesh_common.telemetry import Telemetry
 from wardmesh_common.transfer import INLINE_BYTES, Transfers
@@ -64,8 +72,8 @@ class Station:
         recorder: Recorder,
         transfers: Transfers,
         budgets: Budgets,
-        telemetry: Telemetry,
         *,
+        telemetry: Telemetry,
         service: str,
         onward: str,
         limit: int,
@@ -149,7 +157,7 @@ class Station:
         if outcome is not None:
             await self._end(call, outcome, expires)
 
-    async def _handle(self, call: Call, hop: Hop, expires: float) -> Outcome | None:
+    async def _handle(self, call: Call, hop: Hop, expires: float) -> Outcome | None:  # noqa: PLR0911
         """The handler's outcome, or None when the call was handed on."""
         try:
             async with asyncio.timeout_at(
@@ -170,7 +178,7 @@ class Station:
             return outcome_of(Internal("The stamped call is too large for the bus."))
         except asyncio.CancelledError:
             return abandoned(self._service)
-        except Exception:
+        except Exception:  # noqa: BLE001
             # The edge of the station: a bug of ours becomes an answer at once, never the caller's time-out (NB-6).
             self._log.exception("unexpected failure in the handler")
             return outcome_of(Internal("Something went wrong inside the mesh."), expected=False)
@@ -245,9 +253,7 @@ def outcome_of(error: WardmeshError, *, expected: bool = True) -> Outcome:
 
 def abandoned(station: str) -> Outcome:
     """The caller hung up. 499 never reaches anyone; it stands in the record."""
-    problem = Problem(
-        code="abandoned", status=499, detail="The caller hung up.", issue="incomplete", station=station
-    )
+    problem = Problem(code="abandoned", status=499, detail="The caller hung up.", issue="incomplete", station=station)
     return Outcome(status=499, problem=problem)
 
 

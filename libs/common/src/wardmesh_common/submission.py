@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import hashlib
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 
 import msgspec
 
@@ -60,7 +60,7 @@ class Delivery:
             return self.reply.body
         return b"".join([part async for part in self.stream()])
 
-    async def stream(self) -> AsyncIterator[bytes]:
+    async def stream(self) -> AsyncGenerator[bytes, None]:
         """The body piece by piece; the next piece is only asked for when this one was taken."""
         if not self.reply.chunked_bytes:
             yield self.reply.body

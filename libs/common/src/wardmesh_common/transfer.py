@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 
 import msgspec
 
@@ -73,7 +73,7 @@ class Transfers:
             outgoing.upto = -1
             outgoing.moved.set()
 
-    async def receive(self, call_id: str, credit_to: str, timeout_seconds: float) -> AsyncIterator[bytes]:
+    async def receive(self, call_id: str, credit_to: str, timeout_seconds: float) -> AsyncGenerator[bytes, None]:
         """Yield the chunks in order, giving credit as they are consumed. Raises TransferBroken."""
         incoming = self._incoming[call_id]
         finished = False
