@@ -1,0 +1,283 @@
+"""What an audit event says: from a Call and its Outcome to the event model, one draft per patient."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from msgspec import Struct
+
+from wardmesh_common.contracts import Call, Outcome, Touched
+from wardmesh_common.vocabulary import STATEFUL_OPERATIONS, Decision, Interaction, Principal
+
+LEAF_LIMIT = 60_000  # tlog-tiles entries carry a 16-bit length
+_REFERENCE_BYTES = 28_000  # sealed resource references per event; more of them go into further events
+_QUERY_CHARS = 8_000
+_OPEN_CHARS = 200
+_OBLIGATIONS = 32
+
+_CLASS: Final[dict[Interaction, tuple[str, str, str]]] = {  # class, action, method
+    Interaction.READ: ("access", "R", "GET"),
+    Interaction.VREAD: ("access", "R", "GET"),
+    Interaction.HISTORY: ("access", "R", "GET"),
+    Interaction.CAPABILITIES: ("access", "R", "GET"),
+    Interaction.SEARCH: ("search", "search", "GET"),
+    Interaction.CREATE: ("write", "C", "POST"),
+    Interaction.UPDATE: ("write", "U", "PUT"),
+    Interaction.PATCH: ("write", "U", "PATCH"),
+    Interaction.DELETE: ("write", "D", "DELETE"),
+    Interaction.BATCH: ("write", "E", "POST"),
+    Interaction.TRANSACTION: ("write", "E", "POST"),
+    Interaction.OPERATION: ("access", "E", "POST"),
+}
+
+
+class Draft(Struct, kw_only=True):
+    """One event before it has an id, a number and a seal."""
+
+    event_class: str
+    data: dict[str, Any]
+    tenant: str
+    traceparent: str = ""
+    patient: str = ""  # whose key seals it; "" = the tenant key
+    actor_patient: str = ""  # set when the actor is a patient: the open field then holds the pseudonym
+    secrets: dict[str, Any] = {}
+
+    @property
+    def subjects(self) -> tuple[str, ...]:
+        """Whose keys this event needs."""
+        names = [self.patient] if self.secrets or self.patient else []
+        if self.actor_patient and self.actor_patient != self.patient:
+            names.append(self.actor_patient)
+        return tuple(names)
+
+
+def draft_events(call: Call, outcome: Outcome | None, touched: Iterable[Touched], now: float) -> list[Draft]:
+    """One draft per distinct patient, at least one; `outcome` None means the intent before a write."""
+    event_class, action, method = _classify(call)
+    principal = call.principal
+    actor_patient = _own_record(call.platform, principal)
+    shared: dict[str, Any] = {
+        "action": action,
+        "actor": _actor(call, principal, is_patient=bool(actor_patient)),
+        "outcome": _outcome(outcome),
+        "phase": "intent" if outcome is None else "outcome",
+        "request": _request(call, outcome, method, now),
+    }
+    if actor_patient:
+        shared["purpose_of_use"] = "PATRQT"
+    if call.decision is not None:
+        shared["policy"] = _policy(call.decision)
+    drafts: list[Draft] = []
+    for patient, kind, count, references in _by_patient(call, touched):
+        drafts.append(
+            Draft(
+                event_class=event_class,
+                data={**shared, "resource": _resource(call, outcome, kind, count)},
+                tenant=principal.tenant if principal else "default",
+                traceparent=call.traceparent,
+                patient=patient,
+                actor_patient=actor_patient,
+                secrets=_secrets(call, patient, references, principal if actor_patient else None),
+            )
+        )
+    return drafts
+
+
+def status_draft(reason: str, service: str, facts: dict[str, Any] | None = None) -> Draft:
+    """An event about the audit itself: start, stop, id conflict. `facts` hold numbers and codes only."""
+    data: dict[str, Any] = {
+        "action": "audit_status",
+        "actor": {"id": service, "type": "service"},
+        "outcome": {"code": "success", "reason": reason},
+        "phase": "outcome",
+    }
+    if facts:
+        data["facts"] = facts
+    return Draft(event_class="audit_status", data=data, tenant="default")
+
+
+def withheld(draft: Draft, corrects: str, reason: str) -> Draft:
+    """The correction that says: the event before was recorded too late, its data did not leave."""
+    data = {k: v for k, v in draft.data.items() if k != "enc"}
+    data["outcome"] = {"code": "withheld", "http": 503, "reason": reason}
+    if corrects:
+        data["corrects"] = corrects
+    return Draft(
+        event_class=draft.event_class,
+        data=data,
+        tenant=draft.tenant,
+        traceparent=draft.traceparent,
+        secrets={},
+    )
+
+
+def _classify(call: Call) -> tuple[str, str, str]:
+    if call.interaction is Interaction.OPERATION:
+        if call.operation in STATEFUL_OPERATIONS:
+            return "write", "E", "POST"
+        if call.operation == "$export":
+            return "export", "export", "GET"
+    return _CLASS[call.interaction]
+
+
+def _own_record(platform: str, principal: Principal | None) -> str:
+    """The patient reference that stands for the actor, when the actor is a patient and not a practitioner."""
+    if principal is None or not principal.patient or principal.practitioner:
+        return ""
+    return f"{platform or 'self'}/Patient/{principal.patient}"
+
+
+def _actor(call: Call, principal: Principal | None, *, is_patient: bool) -> dict[str, Any]:
+    if principal is None or principal.anonymous:
+        person: dict[str, Any] = {"id": "anonymous" if principal else "unidentified", "type": "unknown"}
+    else:
+        person = {
+            "id": "" if is_patient else _clip(principal.id),  # a patient's pseudonym is filled in with the key
+            "type": "patient" if is_patient else "practitioner",
+        }
+        if principal.roles:
+            person["role"] = _clip(principal.roles[0])
+            if len(principal.roles) > 1:
+                person["roles"] = [_clip(role) for role in principal.roles[:16]]
+        if principal.client_id:
+            person["client_id"] = _clip(principal.client_id)
+        if principal.session:
+            person["session"] = _clip(principal.session)
+    if call.caller.ip:
+        person["ip"] = _clip(call.caller.ip)
+    agent = principal.agent if principal else call.caller.agent
+    if agent.id == "unknown-agent":
+        return person
+    return {
+        "id": _clip(agent.id),
+        "type": "ai_agent",
+        "source": _clip(agent.source),
+        "on_behalf_of": person,
+    }
+
+
+def _outcome(outcome: Outcome | None) -> dict[str, Any]:
+    if outcome is None:
+        return {"code": "success", "reason": "intent"}
+    reason = outcome.problem.code if outcome.problem else ""
+    if outcome.status in (401, 403):
+        code = "denied"
+    else:
+        code = "success" if outcome.status < 400 and outcome.problem is None else "error"
+    return {"code": code, "http": outcome.status, "reason": reason}
+
+
+def _request(call: Call, outcome: Outcome | None, method: str, now: float) -> dict[str, Any]:
+    request: dict[str, Any] = {
+        "deadline": _instant(call.deadline),
+        "face": call.face.value,
+        "id": _clip(call.id),
+        "interaction": call.interaction.value,
+        "method": method,
+        "route": _clip(call.tool),
+    }
+    if call.attempt:
+        request["attempt"] = call.attempt
+    if outcome is not None:
+        request["bytes"] = len(outcome.body)
+    if call.received_at:
+        request["latency_ms"] = max(0, round((now - call.received_at) * 1000, 1))
+        request["received"] = _instant(call.received_at)
+    return request
+
+
+def _resource(call: Call, outcome: Outcome | None, kind: str, count: int) -> dict[str, Any]:
+    resource: dict[str, Any] = {"count": count, "platform": _clip(call.platform), "type": _clip(kind)}
+    if call.operation:
+        resource["operation"] = _clip(call.operation)
+    if call.resource.version:
+        resource["version"] = _clip(call.resource.version)
+    if outcome is not None and outcome.masked:
+        resource["masked"] = outcome.masked
+    if outcome is not None and outcome.withheld:
+        resource["withheld"] = outcome.withheld
+    return resource
+
+
+def _policy(decision: Decision) -> dict[str, Any]:
+    obligations = decision.obligations
+    names = [f"{mask.action}:{mask.type}.{mask.path}" for mask in obligations.masks]
+    if obligations.compartment:
+        names.append("compartment")
+    if obligations.max_entries:
+        names.append(f"max_entries:{obligations.max_entries}")
+    if obligations.max_bytes:
+        names.append(f"max_bytes:{obligations.max_bytes}")
+    return {
+        "decision": "allow" if decision.allowed else "deny",
+        "decision_id": _clip(decision.id),
+        "obligations": [_clip(name) for name in names[:_OBLIGATIONS]],
+        "rule": _clip(decision.rule),
+        "version": _clip(decision.policy_version),
+    }
+
+
+def _by_patient(call: Call, touched: Iterable[Touched]) -> Iterable[tuple[str, str, int, list[str]]]:
+    """(patient, type, count, references) per distinct patient; very long lists take several events."""
+    merged: dict[str, list[Touched]] = {}
+    for item in touched:
+        merged.setdefault(item.patient, []).append(item)
+    if not merged:
+        yield _asked_patient(call), call.resource.type, 0, []
+        return
+    for patient, items in merged.items():
+        kinds = {item.type for item in items}
+        kind = kinds.pop() if len(kinds) == 1 else call.resource.type
+        references = [f"{item.type}/{ref}"[:_OPEN_CHARS] for item in items for ref in item.ids]
+        total = sum(item.count or len(item.ids) for item in items)
+        parts = list(_parts(references))
+        # The first part counts all that the later ones do not list: the sum over the parts is the total.
+        yield patient, kind, total - sum(len(part) for part in parts[1:]), parts[0]
+        for part in parts[1:]:
+            yield patient, kind, len(part), part
+
+
+def _parts(references: list[str]) -> Iterable[list[str]]:
+    part: list[str] = []
+    size = 0
+    for reference in references:
+        if size > _REFERENCE_BYTES:
+            yield part
+            part, size = [], 0
+        part.append(reference)
+        size += len(reference.encode()) + 3
+    yield part
+
+
+def _asked_patient(call: Call) -> str:
+    """The patient a call named without touching data; only when policy has seen it, so that keys stay few."""
+    if call.resource.type == "Patient" and call.resource.id and call.decision is not None:
+        return f"{call.platform}/Patient/{call.resource.id}"
+    return ""
+
+
+def _secrets(call: Call, patient: str, references: list[str], actor: Principal | None) -> dict[str, Any]:
+    secrets: dict[str, Any] = {}
+    if patient:
+        secrets["patient"] = patient
+    if references:
+        secrets["resources"] = references
+    if call.resource.id:
+        secrets["resource"] = f"{call.resource.type}/{call.resource.id}"[:_OPEN_CHARS]
+    if call.query:
+        secrets["query"] = call.query[:_QUERY_CHARS]
+        if len(call.query) > _QUERY_CHARS:
+            secrets["query_length"] = len(call.query)
+    if actor is not None:
+        secrets["actor"] = _clip(actor.id)
+    return secrets
+
+
+def _instant(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+def _clip(text: str) -> str:
+    return text if len(text) <= _OPEN_CHARS else text[:_OPEN_CHARS]
