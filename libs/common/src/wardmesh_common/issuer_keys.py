@@ -21,7 +21,7 @@ SigningKey = RSAKey | ECKey | OKPKey
 
 _KINDS: dict[str, type[RSAKey] | type[ECKey] | type[OKPKey]] = {"RSA": RSAKey, "EC": ECKey, "OKP": OKPKey}
 _MAX_DOCUMENT = 512 * 1024
-_MIN_RSA_BITS = 2048
+_MIN_MODULUS = 342  # characters of a 2048-bit modulus; weighed before import, which would only warn
 
 log = logging.getLogger("wardmesh.tokens")
 
@@ -139,11 +139,11 @@ def signing_keys(members: object) -> dict[str, SigningKey]:
         kind = _KINDS.get(str(member.get("kty"))) if isinstance(member, dict) else None
         if kind is None or member.get("use", "sig") != "sig":
             continue
+        if kind is RSAKey and len(str(member.get("n", ""))) < _MIN_MODULUS:
+            continue
         try:
             key = kind.import_key({k: v for k, v in member.items() if k not in {"key_ops", "x5c", "x5u"}})
         except (JoseError, ValueError, TypeError, KeyError):
-            continue
-        if isinstance(key, RSAKey) and key.raw_value.key_size < _MIN_RSA_BITS:
             continue
         keys[key.kid or key.thumbprint()] = key
     return keys

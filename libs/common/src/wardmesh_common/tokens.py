@@ -154,11 +154,11 @@ class TokenVerifier:
         expires, not_before = _moment(claims.get("exp")), _moment(claims.get("nbf", 0))
         issued = _moment(claims.get("iat", 0))
         audience = claims.get("aud")
-        named = set(_words(audience)) if isinstance(audience, list) else {audience}
+        named = audience if isinstance(audience, list) else [audience]
         subject = claims.get("sub")
         good = (
             claims.get("iss") == self._issuer
-            and not self._audiences.isdisjoint(a for a in named if isinstance(a, str))
+            and any(isinstance(a, str) and a in self._audiences for a in named)
             and now < expires + self._skew
             and not_before <= now + self._skew
             and issued <= now + self._skew
