@@ -353,6 +353,7 @@ class SessionRevoked(Struct, frozen=True, kw_only=True, omit_defaults=True):
     session: str = ""
     principal: str = ""
     token_digest: str = ""
+    at: float = 0.0  # by the database's clock; everything issued to `principal` up to then is void
 
 
 class RateReport(Struct, frozen=True, kw_only=True):

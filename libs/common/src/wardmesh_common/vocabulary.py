@@ -83,6 +83,7 @@ class Principal(Struct, frozen=True, kw_only=True, omit_defaults=True):
     client_id: str = ""
     session: str = ""  # opaque session id, "" for a bearer token
     agent: Agent = Agent()
+    agent_mismatch: bool = False  # the agent calls itself other than its registered client is known to
     tenant: str = "default"
 
     @property
