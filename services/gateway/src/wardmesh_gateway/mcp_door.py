@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Protocol
 
 from msgspec import Struct
+
 from wardmesh_common.contracts import Caller, PlatformFacts
 
 # `await progress(done, total, message)`; total None = unknown. Present only when the client asked for progress.

@@ -1,0 +1,231 @@
+"""The raw ASGI edge of /mcp: everything that is decided before the SDK sees a request (mcp.md §3.1)."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Protocol
+
+from mcp_types import DEFAULT_NEGOTIATED_VERSION
+from mcp_types.version import HANDSHAKE_PROTOCOL_VERSIONS, LATEST_HANDSHAKE_VERSION
+
+from wardmesh_common.contracts import Caller
+from wardmesh_common.errors import WardmeshError
+from wardmesh_gateway.agent import Agents
+from wardmesh_gateway.asgi import App, Message, Receive, Scope, Send, respond
+from wardmesh_gateway.backchannel import Exchanges
+from wardmesh_gateway.edge_answers import Refusal
+from wardmesh_gateway.edge_auth import BearerGate
+from wardmesh_gateway.edge_minting import minting
+from wardmesh_gateway.edge_origin import OriginGuard, adding
+from wardmesh_gateway.edge_request import Headers, Inbound
+from wardmesh_gateway.edge_watch import until_hung_up
+from wardmesh_gateway.limits import check_declared, read_body
+from wardmesh_gateway.mcp_door import Credential, Limiter, McpTool
+from wardmesh_gateway.mcp_sessions import McpSession, SessionIds, SessionUnknown
+from wardmesh_gateway.mcp_visit import Visit, put_visit
+
+_NOBODY = Credential(principal="", scopes=frozenset(), expires=0.0)
+
+
+class Tools(Protocol):
+    """The catalogue snapshot: what the edge must know of a tool before it is called."""
+
+    def tool(self, name: str) -> McpTool | None: ...
+
+
+class Address(Protocol):
+    def address(self, scope: Mapping[str, Any]) -> str: ...
+
+
+class Edge:
+    """Size, Host and Origin, preflight, bearer, method, body, era, session, agent, step-up, rate limit; then the SDK.
+
+    `gate=None` is the anonymous conformance listener and nothing else.
+    """
+
+    def __init__(
+        self,
+        *,
+        guard: OriginGuard,
+        gate: BearerGate | None,
+        address: Address,
+        agents: Agents,
+        sessions: SessionIds,
+        exchanges: Exchanges,
+        tools: Tools,
+        limiter: Limiter | None,
+        json_app: App,
+        stream_app: App,
+        max_body: int,
+    ) -> None:
+        self._guard, self._gate, self._address, self._agents = guard, gate, address, agents
+        self._sessions, self._exchanges, self._tools, self._limiter = sessions, exchanges, tools, limiter
+        self._json, self._stream, self._max_body = json_app, stream_app, max_body
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send, profile: str = "") -> None:
+        headers = Headers(scope["headers"])
+        origin = headers.get(b"origin")
+        try:
+            _check_size(headers, self._max_body)
+            self._guard.check(headers.get(b"host"), origin)
+            send = adding(send, self._guard.headers(origin))
+            if scope["method"] == "OPTIONS" and headers.get(b"access-control-request-method"):
+                await self._guard.preflight(send)
+                return
+            await self._admitted(scope, receive, send, headers, profile)
+        except Refusal as refusal:
+            await refusal.answer(send)
+
+    async def public(self, scope: Scope, send: Send, answer: Callable[[Send, str], Awaitable[None]]) -> None:
+        """What needs no token (metadata), behind the same Host and Origin rules."""
+        headers = Headers(scope["headers"])
+        origin = headers.get(b"origin")
+        self._guard.check(headers.get(b"host"), origin)
+        send = adding(send, self._guard.headers(origin))
+        if scope["method"] == "OPTIONS" and headers.get(b"access-control-request-method"):
+            await self._guard.preflight(send)
+        else:
+            await answer(send, scope["method"])
+
+    async def _admitted(self, scope: Scope, receive: Receive, send: Send, headers: Headers, profile: str) -> None:
+        path = f"/mcp/{profile}" if profile else "/mcp"
+        token, credential = "", _NOBODY
+        if self._gate is not None:
+            token, credential = await self._gate.enter(headers.get(b"authorization"), path)
+        if scope["method"] != "POST":
+            raise Refusal(405, "Method not allowed", headers=((b"allow", b"POST"),))
+        if headers.get(b"content-type").split(";")[0].strip().lower() != "application/json":
+            raise Refusal(415, "The content type must be application/json")
+        body = await self._read(receive)
+        inbound = Inbound(body, headers)
+        visit = self._visit(scope, inbound, headers, token, credential, profile)
+        if inbound.is_request:
+            await self._judge(inbound, credential, visit, path)
+            await self._serve(scope, body, receive, send, inbound, headers, visit)
+        elif inbound.modern:
+            await self._pass(self._json, scope, body, receive, send, headers, visit)
+        else:
+            await self._take(inbound, visit)
+            await respond(send, 202, [], b"")
+
+    async def _read(self, receive: Receive) -> bytes:
+        try:
+            return await read_body(receive, self._max_body)
+        except WardmeshError as error:
+            raise Refusal(error.status, error.problem.detail) from None
+
+    def _visit(
+        self, scope: Scope, inbound: Inbound, headers: Headers, token: str, credential: Credential, profile: str
+    ) -> Visit:
+        session = None if inbound.modern else self._session(inbound, headers, credential)
+        if session is not None:
+            client_info, capabilities, source = session.client_info, session.capabilities, "session"
+        else:
+            client_info, capabilities = inbound.client_info, inbound.capabilities
+            source = "meta" if inbound.modern else "initialize"
+        user_agent = headers.get(b"user-agent")[:256]
+        caller = Caller(
+            bearer=token,
+            agent=self._agents.claimed(client_info, capabilities, source, user_agent),
+            ip=self._address.address(scope),
+            user_agent=user_agent,
+            anonymous_listener=self._gate is None,
+        )
+        return Visit(
+            caller=caller,
+            principal=credential.principal,
+            expires=credential.expires,
+            session=session.digest if session else "",
+            profile=profile,
+            request=inbound.id,
+            version=inbound.version or (session.version if session else _version(inbound)),
+            client_info=client_info,
+            capabilities=capabilities,
+        )
+
+    def _session(self, inbound: Inbound, headers: Headers, credential: Credential) -> McpSession | None:
+        value = headers.get(b"mcp-session-id")
+        if not value or inbound.method == "initialize":
+            return None
+        try:
+            return self._sessions.open(value, credential.principal)
+        except SessionUnknown:
+            raise Refusal(404, "Session not found", request=inbound.id) from None
+
+    async def _judge(self, inbound: Inbound, credential: Credential, visit: Visit, path: str) -> None:
+        """Step-up before dispatch (OA-6), then the rate limit by principal and tool."""
+        tool = self._tools.tool(inbound.tool)
+        if tool is not None and self._gate is not None and not credential.scopes.issuperset(tool.scopes):
+            raise self._gate.step_up(path, tool.scopes, inbound.id)
+        if self._limiter is not None:
+            wait = await self._limiter.admit(visit.principal or visit.caller.ip, tool.name if tool else "")
+            if wait:
+                retry = ((b"retry-after", str(wait).encode()),)
+                raise Refusal(429, "Too many requests", request=inbound.id, headers=retry)
+
+    async def _serve(
+        self,
+        scope: Scope,
+        body: bytes,
+        receive: Receive,
+        send: Send,
+        inbound: Inbound,
+        headers: Headers,
+        visit: Visit,
+    ) -> None:
+        json, stream = headers.accepts()
+        listening = inbound.method == "subscriptions/listen"
+        if not json or (listening and not stream):
+            raise Refusal(406, "The client must accept application/json and text/event-stream", request=inbound.id)
+        tool = self._tools.tool(inbound.tool)
+        quick = inbound.method != "tools/call" or tool is None or tool.quick
+        if stream and (listening or inbound.wants_stream or not quick):
+            await self._pass(self._stream, scope, body, receive, send, headers, visit)
+            return
+        if inbound.method == "initialize" and not inbound.modern:
+            negotiated, info, declared = _version(inbound), inbound.client_info, inbound.capabilities
+            send = minting(send, lambda: self._sessions.mint(negotiated, info, declared, visit.principal))
+        await self._pass(self._json, scope, body, receive, send, headers, visit)
+
+    async def _pass(
+        self, app: App, scope: Scope, body: bytes, receive: Receive, send: Send, headers: Headers, visit: Visit
+    ) -> None:
+        inner: Scope = {**scope, "headers": headers.for_sdk()}
+        put_visit(inner, visit)
+        replayed = _replaying(body, receive)
+        if app is self._json:
+            await until_hung_up(app, inner, replayed, send)
+        else:
+            await app(inner, replayed, send)
+
+    async def _take(self, inbound: Inbound, visit: Visit) -> None:
+        """Legacy notifications and replies: 202 at once, and on to whoever waits for them."""
+        if inbound.is_reply:
+            await self._exchanges.forward_reply(inbound.message, visit)
+        elif inbound.method == "notifications/cancelled":
+            await self._exchanges.forward_cancel(inbound.params.get("requestId"), visit)
+
+
+def _check_size(headers: Headers, limit: int) -> None:
+    try:
+        check_declared(headers.raw, limit)
+    except WardmeshError as error:
+        raise Refusal(error.status, error.problem.detail) from None
+
+
+def _version(inbound: Inbound) -> str:
+    """The legacy version that `initialize` agrees on, or the one to assume when nothing says (GW-1)."""
+    if inbound.method != "initialize":
+        return DEFAULT_NEGOTIATED_VERSION
+    asked = inbound.params.get("protocolVersion")
+    return asked if isinstance(asked, str) and asked in HANDSHAKE_PROTOCOL_VERSIONS else LATEST_HANDSHAKE_VERSION
+
+
+def _replaying(body: bytes, receive: Receive) -> Receive:
+    """The body once; afterwards the real channel, or disconnects would be lost."""
+    waiting: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def replay() -> Message:
+        return waiting.pop() if waiting else await receive()
+
+    return replay

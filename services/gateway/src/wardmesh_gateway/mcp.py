@@ -1,0 +1,191 @@
+"""The MCP face: edge, two SDK managers over one low-level Server, and the wire between replicas (mcp.md §3)."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+from mcp.server.lowlevel import Server
+from mcp.shared.inbound import x_mcp_header_map
+from mcp_types import (
+    CallToolRequestParams,
+    GetPromptRequestParams,
+    PaginatedRequestParams,
+    ReadResourceRequestParams,
+    SubscriptionsListenRequestParams,
+)
+
+from wardmesh_gateway.agent import Agents, load_aliases
+from wardmesh_gateway.asgi import Receive, Scope, Send
+from wardmesh_gateway.backchannel import ExchangeManager, Exchanges
+from wardmesh_gateway.edge import Address, Edge, Tools
+from wardmesh_gateway.edge_answers import Refusal
+from wardmesh_gateway.edge_auth import WELL_KNOWN, BearerGate, ProtectedResource
+from wardmesh_gateway.edge_origin import OriginGuard
+from wardmesh_gateway.mcp_door import (
+    Credentials,
+    Door,
+    Limiter,
+    McpSettings,
+    PlatformCatalogue,
+    ReplicaBus,
+)
+from wardmesh_gateway.mcp_events import Listening, ReplicaEvents
+from wardmesh_gateway.mcp_prompts import PromptHandlers
+from wardmesh_gateway.mcp_resources import ResourceHandlers
+from wardmesh_gateway.mcp_server import Handlers, assemble
+from wardmesh_gateway.mcp_sessions import SessionIds
+from wardmesh_gateway.mcp_tools import ToolHandlers
+from wardmesh_gateway.mcp_wire import ChangeEvent, Wire
+
+INSTRUCTIONS = (
+    "FHIR health records behind policy and audit. Start with list_platforms, then get_capabilities, read and search. "
+    "Answers may be masked or cut by policy; a refusal says why."
+)
+
+
+class McpFace:
+    """Raw ASGI for /mcp, the profile paths below it, and the resource metadata. `owns` says which paths those are."""
+
+    def __init__(
+        self,
+        *,
+        server: Server[Any],
+        tools: Tools,
+        profiles: frozenset[str],
+        keys: Sequence[bytes],
+        settings: McpSettings,
+        wire: Wire,
+        listening: Listening,
+        events: ReplicaEvents,
+        address: Address,
+        gate: BearerGate | None,
+        limiter: Limiter | None,
+        parameter_headers: frozenset[str] = frozenset(),
+    ) -> None:
+        exchanges = Exchanges(wire)
+        limit = settings.max_body_bytes
+        self._json = ExchangeManager(server, exchanges, json_response=True, max_body=limit)
+        self._stream = ExchangeManager(server, exchanges, json_response=False, max_body=limit)
+        guard = OriginGuard(settings.public_url, settings.allowed_hosts, settings.allowed_origins, parameter_headers)
+        self._edge = Edge(
+            guard=guard,
+            gate=gate,
+            address=address,
+            agents=Agents(load_aliases()),
+            sessions=SessionIds(keys),
+            exchanges=exchanges,
+            tools=tools,
+            limiter=limiter,
+            json_app=self._json.handle_request,
+            stream_app=self._stream.handle_request,
+            max_body=limit,
+        )
+        self._metadata = ProtectedResource(settings) if gate is not None else None
+        self._paths = _paths(profiles)
+        self._documents = _documents(profiles) if gate is not None else frozenset[str]()
+        self._wire, self._listening, self._events = wire, listening, events
+
+    def owns(self, path: str) -> bool:
+        return path in self._paths or path in self._documents
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        path: str = scope["path"]
+        profile = self._paths.get(path)
+        if profile is not None:
+            await self._edge(scope, receive, send, profile)
+            return
+        try:
+            if self._metadata is None or path not in self._documents:
+                raise Refusal(404, "Not found")
+            await self._edge.public(scope, send, self._metadata.answer)
+        except Refusal as refusal:
+            await refusal.answer(send)
+
+    @asynccontextmanager
+    async def lifespan(self) -> AsyncGenerator[None]:
+        """Mounting an SDK app does not run its managers (mcp.md §8 trap 1): this does, and opens the wire."""
+        async with self._json.run(), self._stream.run():
+            await self._wire.open()
+            try:
+                yield
+            finally:
+                self.drain()
+                await self._wire.close()
+
+    def drain(self) -> None:
+        """Call it when the process begins to stop: long streams end in order, or nothing would ever finish."""
+        self._listening.close()
+
+    async def changed(self, kind: str) -> None:
+        """`tools`, `prompts` or `resources` changed, as every replica hears for itself (catalogue, policy)."""
+        await self._events.heard(ChangeEvent(kind=kind))
+
+
+def _paths(profiles: frozenset[str]) -> dict[str, str]:
+    paths = {"/mcp": "", "/mcp/": ""}
+    for profile in profiles:
+        paths |= {f"/mcp/{profile}": profile, f"/mcp/{profile}/": profile}
+    return paths
+
+
+def _documents(profiles: frozenset[str]) -> frozenset[str]:
+    """Every place where clients look: below the root, with the path appended, and below the endpoint (OA-1)."""
+    paths = [WELL_KNOWN, f"{WELL_KNOWN}/mcp", f"/mcp{WELL_KNOWN}"]
+    for profile in profiles:
+        paths += [f"{WELL_KNOWN}/mcp/{profile}", f"/mcp/{profile}{WELL_KNOWN}"]
+    return frozenset(paths)
+
+
+def build_mcp(
+    *,
+    door: Door,
+    catalogue: PlatformCatalogue,
+    verifier: Credentials,
+    limiter: Limiter | None,
+    settings: McpSettings,
+    keys: Sequence[bytes],
+    bus: ReplicaBus,
+) -> McpFace:
+    """The product's face: tools through the door, resources and prompts of FG-25, bearer tokens always."""
+    tools = ToolHandlers(door)
+    resources = ResourceHandlers(door, catalogue)
+    prompts = PromptHandlers(lambda: tools.shelf)
+    wire = Wire(bus)
+    events = ReplicaEvents(wire)
+    listening = Listening(events, resources.visible)
+    handlers: Handlers = {
+        "tools/list": (PaginatedRequestParams, tools.list),
+        "tools/call": (CallToolRequestParams, tools.call),
+        "resources/list": (PaginatedRequestParams, resources.list),
+        "resources/templates/list": (PaginatedRequestParams, resources.templates),
+        "resources/read": (ReadResourceRequestParams, resources.read),
+        "prompts/list": (PaginatedRequestParams, prompts.list),
+        "prompts/get": (GetPromptRequestParams, prompts.get),
+        "subscriptions/listen": (SubscriptionsListenRequestParams, listening),
+    }
+    server = assemble(
+        "wardmesh",
+        title="Wardmesh",
+        version=settings.version,
+        instructions=INSTRUCTIONS,
+        schema=tools.schema,
+        handlers=handlers,
+        keys=keys,
+    )
+    headers = {name for tool in door.tools() for name in x_mcp_header_map(tool.input_schema).values()}
+    return McpFace(
+        server=server,
+        tools=tools,
+        profiles=frozenset(name for tool in door.tools() for name in tool.profiles),
+        keys=keys,
+        settings=settings,
+        wire=wire,
+        listening=listening,
+        events=events,
+        address=verifier,
+        gate=BearerGate(verifier, settings),
+        limiter=limiter,
+        parameter_headers=frozenset(f"Mcp-Param-{name}" for name in headers),
+    )

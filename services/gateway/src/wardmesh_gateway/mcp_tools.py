@@ -1,0 +1,113 @@
+"""tools/list and tools/call of the MCP face: filtered by caller, validated, then through the one door (GW-4, GW-5)."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+from mcp.server.context import ServerRequestContext
+from mcp.shared.exceptions import MCPError
+from mcp_types import INVALID_PARAMS, CallToolRequestParams, PaginatedRequestParams
+
+from wardmesh_gateway.mcp_door import Door, McpTool, ToolResult
+from wardmesh_gateway.mcp_progress import reporting
+from wardmesh_gateway.mcp_schemas import ToolShelf
+from wardmesh_gateway.mcp_visit import visitor
+
+PAGE = 100
+Context = ServerRequestContext[Any, Any]
+
+
+class ToolHandlers:
+    """`on_list_tools` and `on_call_tool` over the door; the shelf follows the door's registry."""
+
+    def __init__(self, door: Door, *, page_size: int = PAGE) -> None:
+        self._door = door
+        self._page = page_size
+        self._shelf = ToolShelf(door.tools())
+
+    @property
+    def shelf(self) -> ToolShelf:
+        tools = self._door.tools()
+        if tools is not self._shelf.source:
+            self._shelf = ToolShelf(tools)
+        return self._shelf
+
+    def tool(self, name: str) -> McpTool | None:
+        return self.shelf.tool(name)
+
+    def schema(self, name: str) -> dict[str, Any] | None:
+        """For the SDK: without it every modern call would list all tools (mcp.md §2.1)."""
+        return self.shelf.schema(name)
+
+    async def list(self, ctx: Context, params: PaginatedRequestParams) -> dict[str, Any]:
+        visit = visitor(ctx)
+        allowed = await self._door.allowed_tools(visit.caller)
+        offered = [t for t in self.shelf.sorted if t.name in allowed and _in_profile(t, visit.profile)]
+        page, cursor = paged(offered, params.cursor, self._page, lambda tool: tool.name)
+        answer: dict[str, Any] = {"tools": [_shown(tool) for tool in page]}
+        return answer | ({"nextCursor": cursor} if cursor else {})
+
+    async def call(self, ctx: Context, params: CallToolRequestParams) -> dict[str, Any]:
+        visit = visitor(ctx)
+        shelf = self.shelf
+        tool = shelf.tool(params.name)
+        if tool is None or not _in_profile(tool, visit.profile):
+            raise MCPError(INVALID_PARAMS, "Unknown tool")
+        arguments = params.arguments or {}
+        complaint = shelf.check(tool.name).complaint(arguments)
+        if complaint:
+            return _result(ToolResult(structured={"error": "validation_error", "message": complaint}, is_error=True))
+        if not (ctx.meta and "progress_token" in ctx.meta):
+            return _result(await self._door.call_tool(tool.name, arguments, visit.caller))
+        async with reporting(ctx) as progress:
+            return _result(await self._door.call_tool(tool.name, arguments, visit.caller, progress=progress))
+
+
+def _in_profile(tool: McpTool, profile: str) -> bool:
+    return not profile or profile in tool.profiles
+
+
+def _shown(tool: McpTool) -> dict[str, Any]:
+    shown: dict[str, Any] = {
+        "name": tool.name,
+        "title": tool.title,
+        "description": tool.description,
+        "inputSchema": tool.input_schema,
+        "annotations": {
+            "title": tool.title,
+            "readOnlyHint": tool.read_only,
+            "destructiveHint": tool.destructive,
+            "idempotentHint": tool.idempotent,
+            "openWorldHint": tool.open_world,
+        },
+    }
+    return shown | ({"outputSchema": tool.output_schema} if tool.output_schema else {})
+
+
+def _result(result: ToolResult) -> dict[str, Any]:
+    text = result.text or msgspec.json.encode(result.structured).decode()
+    return {
+        "content": [{"type": "text", "text": text}],
+        "structuredContent": result.structured,
+        "isError": result.is_error,
+    }
+
+
+def paged(items: list[Any], cursor: str | None, size: int, key: Callable[[Any], str]) -> tuple[list[Any], str]:
+    """One page of a sorted list. The cursor names the last item shown: lists may change between pages."""
+    after = _opened(cursor) if cursor else ""
+    rest = [item for item in items if key(item) > after] if after else items
+    page = rest[:size]
+    more = len(rest) > size
+    return page, base64.urlsafe_b64encode(key(page[-1]).encode()).decode() if more else ""
+
+
+def _opened(cursor: str) -> str:
+    try:
+        return base64.b64decode(cursor, altchars=b"-_", validate=True).decode()
+    except (binascii.Error, ValueError):
+        raise MCPError(INVALID_PARAMS, "Invalid cursor") from None
