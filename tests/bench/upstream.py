@@ -33,7 +33,7 @@ def bodies() -> dict[bytes, bytes]:
     return {
         b"/fhir/Patient/p1": json.dumps(patient(1)).encode(),
         b"/fhir/Patient": json.dumps(bundle).encode(),
-        b"/fhir/metadata": b'{"resourceType":"CapabilityStatement","status":"active","kind":"instance","fhirVersion":"4.0.1"}',
+        b"/fhir/metadata": b'{"resourceType":"CapabilityStatement","status":"active","fhirVersion":"4.0.1"}',
     }
 
 

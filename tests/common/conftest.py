@@ -6,12 +6,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from common.broker import broker
+from engines import nats
 
 
 @pytest.fixture(scope="session")
 def nats_url() -> Iterator[str]:
-    with broker() as running:
+    with nats() as running:
         yield running.url
 
 

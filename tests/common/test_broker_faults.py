@@ -7,8 +7,8 @@ import time
 
 import pytest
 
-from common.broker import broker
 from common.mesh_in_a_process import answer_patient, small_mesh
+from engines import nats
 from wardmesh_common.contracts import Call, Outcome
 from wardmesh_common.errors import WardmeshError
 from wardmesh_common.station import Hop
@@ -34,7 +34,7 @@ async def test_a_killed_broker_fails_calls_at_once_runs_none_late_and_comes_back
             await asyncio.sleep(0.01)
         return await answer_patient(call, hop)
 
-    with broker() as server:
+    with nats() as server:
         async with small_mesh(server.url, perform) as mesh:
             waiting = asyncio.create_task(mesh.gateway.submit(mesh.call()))
             await until(lambda: performed)
@@ -63,7 +63,7 @@ async def test_a_frozen_broker_is_noticed_within_seconds_and_nothing_runs_after_
         performed.append(hop.remaining())
         return await answer_patient(call, hop)
 
-    with broker() as server:
+    with nats() as server:
         async with small_mesh(server.url, perform) as mesh:
             for _ in range(5):
                 assert (await mesh.gateway.submit(mesh.call())).reply.status == 200

@@ -13,7 +13,7 @@ import pytest
 from nats.aio.client import Client
 from nats.errors import Error as NatsError
 
-from common.broker import Broker, broker
+from engines import Nats, nats
 from wardmesh_common.contracts import SERVICES, SUBJECTS
 
 pytestmark = pytest.mark.anyio
@@ -30,7 +30,7 @@ def new_key() -> tuple[str, str]:
 
 
 class Guarded:
-    def __init__(self, server: Broker, seeds: dict[str, str]) -> None:
+    def __init__(self, server: Nats, seeds: dict[str, str]) -> None:
         self.server = server
         self.seeds = seeds
 
@@ -61,7 +61,8 @@ class Guarded:
 def guarded() -> Iterator[Guarded]:
     keys = {user: new_key() for user in USERS}
     environment = {f"WARDMESH_NKEY_{user.upper().replace('-', '_')}": public for user, (_, public) in keys.items()}
-    with broker(CONF, environment) as server:
+    environment |= {"WARDMESH_NATS_HOST": "127.0.0.1", "WARDMESH_NATS_MONITOR": "127.0.0.1:-1"}
+    with nats(CONF.read_text(), environment) as server:
         yield Guarded(server, {user: seed for user, (seed, _) in keys.items()})
 
 
