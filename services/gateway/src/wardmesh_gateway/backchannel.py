@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import secrets
+from contextlib import suppress
 from typing import Any
 
 import anyio
@@ -54,7 +55,8 @@ class Exchange:
         """Hand the SDK a message of the client that came in by another way."""
         writer = self.transport._read_stream_writer
         if writer is not None and not self.transport.is_terminated:
-            await writer.send(SessionMessage(message))
+            with suppress(anyio.ClosedResourceError, anyio.BrokenResourceError):  # it ended in this moment
+                await writer.send(SessionMessage(message))
 
 
 class Exchanges:
@@ -63,8 +65,8 @@ class Exchanges:
     def __init__(self, wire: Wire) -> None:
         self._live: dict[str, Exchange] = {}
         self._wire = wire
-        wire.on("reply", self._reply)
-        wire.on("cancel", self._cancel)
+        wire.on("reply", ClientReply, self._reply)
+        wire.on("cancel", ClientCancel, self._cancel)
 
     @property
     def replica(self) -> str:
@@ -81,7 +83,7 @@ class Exchanges:
         parts = str(message.get("id")).split(".")
         if len(parts) == 3 and parts[0].startswith("gateway-") and parts[0].isascii():
             reply = ClientReply(exchange=parts[1], session=visit.session, principal=visit.principal, message=message)
-            await self._wire.reply(parts[0], reply)
+            await self._wire.tell_replica(parts[0], "reply", reply)
 
     async def forward_cancel(self, request: Any, visit: Visit) -> None:
         """Without a session id a request number says nothing about whose request it is: then nothing happens."""

@@ -36,7 +36,7 @@ class ReplicaEvents:
     def __init__(self, wire: Wire) -> None:
         self._wire = wire
         self._local = InMemorySubscriptionBus()
-        wire.on("event", self.heard)
+        wire.on("event", ChangeEvent, self.heard)
 
     async def publish(self, event: ServerEvent) -> None:
         await self._wire.announce(_wired(event))

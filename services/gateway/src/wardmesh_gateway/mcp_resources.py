@@ -55,10 +55,10 @@ class ResourceHandlers:
             return _contents(uri, await self._platforms(ctx))
         platform_id = uri.removeprefix(PLATFORM)
         if platform_id == uri or not _id(platform_id):
-            raise _not_found(ctx, "Resource not found", uri)
+            raise resource_not_found(ctx, "Resource not found", uri)
         facts = self._catalogue.platform(platform_id)
         if facts is None:
-            raise _not_found(ctx, f"Platform '{platform_id}' not found", uri)
+            raise resource_not_found(ctx, f"Platform '{platform_id}' not found", uri)
         return _contents(uri, _described(facts))
 
     async def _platforms(self, ctx: Context) -> dict[str, Any]:
@@ -90,7 +90,7 @@ def _contents(uri: str, value: dict[str, Any]) -> dict[str, Any]:
     return {"contents": [{"uri": uri, "mimeType": _JSON, "text": msgspec.json.encode(value).decode()}]}
 
 
-def _not_found(ctx: Context, message: str, uri: str) -> MCPError:
+def resource_not_found(ctx: Context, message: str, uri: str) -> MCPError:
     """-32602 with the URI on the modern wire, -32002 before (mcp.md §1.1)."""
     modern = ctx.protocol_version in MODERN_PROTOCOL_VERSIONS
     return MCPError(INVALID_PARAMS if modern else LEGACY_NOT_FOUND, message, {"uri": uri})

@@ -48,7 +48,7 @@ class ToolHandlers:
         allowed = await self._door.allowed_tools(visit.caller)
         offered = [t for t in self.shelf.sorted if t.name in allowed and _in_profile(t, visit.profile)]
         page, cursor = paged(offered, params.cursor, self._page, lambda tool: tool.name)
-        answer: dict[str, Any] = {"tools": [_shown(tool) for tool in page]}
+        answer: dict[str, Any] = {"tools": [shown(tool) for tool in page]}
         return answer | ({"nextCursor": cursor} if cursor else {})
 
     async def call(self, ctx: Context, params: CallToolRequestParams) -> dict[str, Any]:
@@ -71,7 +71,7 @@ def _in_profile(tool: McpTool, profile: str) -> bool:
     return not profile or profile in tool.profiles
 
 
-def _shown(tool: McpTool) -> dict[str, Any]:
+def shown(tool: McpTool) -> dict[str, Any]:
     shown: dict[str, Any] = {
         "name": tool.name,
         "title": tool.title,
