@@ -1,0 +1,166 @@
+"""Composition root of the gateway: every dependency is made here and handed on as an argument."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
+
+import aiohttp
+from msgspec import Struct
+
+from wardmesh_common.bus import Bus
+from wardmesh_common.contracts import EVENT_SESSION_REVOKED, GW_RATE, RateReport, SessionRevoked
+from wardmesh_common.health import Health
+from wardmesh_common.issuer_keys import IssuerKeys
+from wardmesh_common.tokens import TokenVerifier
+from wardmesh_gateway.caller import Callers, TrustedProxies, Verifies
+from wardmesh_gateway.calls import Door, Records, Submits
+from wardmesh_gateway.catalogue import Platforms
+from wardmesh_gateway.catalogue_api import create_catalogue_api
+from wardmesh_gateway.entrance import Entrance
+from wardmesh_gateway.fhir import FhirFace
+from wardmesh_gateway.headers import Dressing
+from wardmesh_gateway.mcp import McpFace, build_mcp
+from wardmesh_gateway.mcp_door import McpSettings
+from wardmesh_gateway.problem import Challenges
+from wardmesh_gateway.ratelimit import RateLimits
+from wardmesh_gateway.rest import RestFace
+from wardmesh_gateway.router import OwnsPaths, Router
+from wardmesh_gateway.server import listen, serving
+from wardmesh_gateway.settings import GatewaySettings, registered_platforms
+from wardmesh_gateway.tool_door import ToolArguments, ToolCalls
+from wardmesh_gateway.tool_mcp import McpDoor
+from wardmesh_gateway.tool_rest import ToolFace
+
+FETCH_SECONDS = 5.0
+
+
+class Parts(Struct, frozen=True, kw_only=True):
+    """What the faces are made of; tests build it with fakes."""
+
+    platforms: Platforms
+    callers: Callers
+    limits: RateLimits
+    door: Door
+    calls: ToolCalls
+
+
+def build_parts(
+    settings: GatewaySettings,
+    *,
+    submits: Submits,
+    records: Records,
+    platforms: Platforms,
+    limits: RateLimits,
+    verifier: Verifies | None,
+) -> Parts:
+    callers = Callers(verifier, TrustedProxies(settings.proxies))
+    door = Door(
+        submits,
+        records,
+        platforms,
+        public_url=settings.base,
+        deadline_seconds=settings.deadline_seconds,
+        anonymous_open=settings.anonymous_open_platforms,
+    )
+    return Parts(platforms=platforms, callers=callers, limits=limits, door=door, calls=ToolCalls(door, platforms))
+
+
+def build_router(
+    settings: GatewaySettings, parts: Parts, *, mcp: OwnsPaths | None, registered: frozenset[str]
+) -> Router:
+    """The whole HTTP application."""
+    entrance = Entrance(parts.callers, parts.limits, Challenges(settings.base))
+
+    def has_client(platform_id: str) -> bool:
+        return platform_id.upper().replace("-", "_") in registered
+
+    return Router(
+        rest_face=RestFace(parts.door, entrance),
+        fhir_face=FhirFace(parts.door, entrance),
+        tool_face=ToolFace(parts.calls, ToolArguments(), entrance),
+        catalogue=create_catalogue_api(parts.platforms, registered=has_client, public_url=settings.base),
+        mcp=mcp,
+        entrance=entrance,
+        dressing=Dressing(public_url=settings.base, origins=settings.origins),
+        max_body_bytes=settings.max_body_bytes,
+    )
+
+
+@asynccontextmanager
+async def create_app(
+    settings: GatewaySettings, bus: Bus, health: Health, *, environ: Mapping[str, str]
+) -> AsyncGenerator[None]:
+    """Everything up, the port last (NB-8); down in the opposite order."""
+    keys = settings.keys()
+    assert bus.recorder is not None, "the gateway records calls that get lost"
+    async with AsyncExitStack() as stack:
+        verifier = await _verifier(settings, bus, stack)
+        platforms = Platforms(bus)
+        await platforms.start()
+        stack.push_async_callback(platforms.stop)
+        health.checks["catalogue"] = lambda: (platforms.known, f"{platforms.count} platforms")
+        limits = RateLimits(
+            bus.tell,
+            replica=bus.instance,
+            key=keys[0],
+            limit=settings.rate_limit,
+            window_seconds=settings.rate_window_seconds,
+        )
+        await bus.hear(GW_RATE, RateReport, limits.on_report)
+        limits.start()
+        stack.push_async_callback(limits.stop)
+        parts = build_parts(
+            settings, submits=bus, records=bus.recorder, platforms=platforms, limits=limits, verifier=verifier
+        )
+        mcp = _mcp(settings, parts, bus, keys)
+        await stack.enter_async_context(mcp.lifespan())
+        router = build_router(settings, parts, mcp=mcp, registered=registered_platforms(environ))
+        await stack.enter_async_context(serving(router, listen(settings.host, settings.port)))
+        stack.callback(mcp.drain)
+        yield
+
+
+async def _verifier(settings: GatewaySettings, bus: Bus, stack: AsyncExitStack) -> TokenVerifier | None:
+    """Without an issuer no token is good: only open platforms can be read then."""
+    if not settings.issuer:
+        return None
+    timeout = aiohttp.ClientTimeout(total=FETCH_SECONDS)
+    http = await stack.enter_async_context(aiohttp.ClientSession(timeout=timeout))
+
+    async def fetch(url: str) -> bytes | None:
+        try:
+            async with http.get(url, allow_redirects=False) as response:
+                return await response.read() if response.status == 200 else None
+        except aiohttp.ClientError as error:
+            raise OSError(type(error).__name__) from None
+
+    keys = IssuerKeys(settings.issuer, fetch)
+    stack.push_async_callback(keys.close)
+    verifier = TokenVerifier(keys, issuer=settings.issuer, audiences=(settings.resource,))
+
+    async def revoked(event: SessionRevoked) -> None:
+        verifier.forget(digest=event.token_digest, subject=event.principal)
+
+    await bus.hear(EVENT_SESSION_REVOKED, SessionRevoked, revoked)
+    return verifier
+
+
+def _mcp(settings: GatewaySettings, parts: Parts, bus: Any, keys: list[bytes]) -> McpFace:
+    return build_mcp(
+        door=McpDoor(parts.calls, parts.callers, bus),
+        catalogue=parts.platforms,
+        verifier=parts.callers,
+        limiter=parts.limits,
+        settings=McpSettings(
+            public_url=settings.base,
+            issuer=settings.issuer,
+            audience=settings.resource,
+            allowed_hosts=settings.hosts,
+            allowed_origins=settings.origins,
+            max_body_bytes=settings.max_body_bytes,
+        ),
+        keys=keys,
+        bus=bus,
+    )

@@ -1,0 +1,170 @@
+"""The one door (AR-1): every face describes what it wants, this builds the Call and submits it; nothing else does."""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from collections.abc import AsyncIterator, Callable
+from typing import Protocol
+
+import msgspec
+from msgspec import Struct
+
+from wardmesh_common.contracts import Call, Entry, Outcome, PlatformFacts, Reply, View
+from wardmesh_common.errors import InsufficientScope, Unauthenticated, WardmeshError
+from wardmesh_common.vocabulary import Face, Interaction, Resource, is_write
+from wardmesh_gateway.caller import Visit, principal_of
+from wardmesh_gateway.catalogue import Platforms
+from wardmesh_gateway.problem import unconfigured_platform, unknown_platform
+from wardmesh_gateway.rules import check_platform, is_platform_id
+
+_traceparent = re.compile(r"00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}").fullmatch
+
+SCOPE_READ = "fhir.read"
+SCOPE_WRITE = "fhir.write"
+
+
+class Wanted(Struct, frozen=True, kw_only=True):
+    """What a caller wants done, independent of the face it came through."""
+
+    tool: str
+    interaction: Interaction
+    type: str = ""
+    id: str = ""
+    version: str = ""
+    operation: str = ""
+    query: str = ""
+    body: bytes = b""
+    media_type: str = ""
+    headers: dict[str, str] = {}
+    entries: tuple[Entry, ...] = ()
+    view: View = View()
+
+    @property
+    def writes(self) -> bool:
+        return is_write(self.interaction, self.operation)
+
+
+class Delivers(Protocol):
+    """wardmesh_common.submission.Delivery: a reply whose body may still be on its way."""
+
+    reply: Reply
+
+    async def body(self) -> bytes: ...
+
+    def stream(self) -> AsyncIterator[bytes]: ...
+
+
+class Submits(Protocol):
+    """The part of the bus that the door needs."""
+
+    async def submit(self, call: Call, body: bytes | None = None) -> Delivers: ...
+
+
+class Records(Protocol):
+    async def outcome(self, call: Call, outcome: Outcome) -> None: ...
+
+
+class Door:
+    """Resolves the platform, refuses who may not come in at all, builds the Call, submits it."""
+
+    def __init__(
+        self,
+        bus: Submits,
+        recorder: Records,
+        platforms: Platforms,
+        *,
+        public_url: str,
+        deadline_seconds: float,
+        anonymous_open: bool,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._bus = bus
+        self._recorder = recorder
+        self._platforms = platforms
+        self._bases = {
+            Face.REST: f"{public_url}/api/fhir/",
+            Face.MCP: f"{public_url}/api/fhir/",
+            Face.FHIR: f"{public_url}/fhir/",
+        }
+        self._deadline_seconds = deadline_seconds
+        self._anonymous_open = anonymous_open
+        self._clock = clock
+
+    def platform(self, name: str, face: Face) -> PlatformFacts:
+        """The platform that will answer for `name`. Raises PlatformUnknown, BadRequest, PlatformUnconfigured."""
+        snapshot = self._platforms.snapshot
+        facts = snapshot.find(name)
+        if facts is None:
+            if not is_platform_id(name):
+                check_platform(name)
+            raise unknown_platform(name, face)
+        if not facts.fhir_base_url:
+            stand_in = snapshot.by_id(facts.served_by) if facts.served_by else None
+            if stand_in is None or not stand_in.fhir_base_url:
+                raise unconfigured_platform(facts.id, face)
+            facts = stand_in
+        return facts
+
+    def admit(self, visit: Visit, facts: PlatformFacts, *, writes: bool) -> None:
+        """Nobody unknown comes in, except to read an open platform (FG-39, X-44)."""
+        if visit.anonymous and (writes or not facts.open or not self._anonymous_open):
+            raise Unauthenticated("Authentication required.", scope=SCOPE_WRITE if writes else SCOPE_READ)
+
+    async def submit(
+        self, wanted: Wanted, facts: PlatformFacts, visit: Visit, face: Face, *, traceparent: str = ""
+    ) -> Delivers:
+        """Send it on its journey. Raises what ended it before a station could reply."""
+        self.admit(visit, facts, writes=wanted.writes)
+        call = self._call(wanted, facts, visit, face, traceparent)
+        lacking = lacking_scope(visit, writes=wanted.writes)
+        if lacking is not None:
+            await self._refuse(call, visit, lacking)
+        return await self._bus.submit(call, wanted.body or None)
+
+    def _call(self, wanted: Wanted, facts: PlatformFacts, visit: Visit, face: Face, traceparent: str) -> Call:
+        now = self._clock()
+        # Where a write says that a version is stored lies on the FHIR face: REST has no history.
+        links = Face.FHIR if face is Face.REST and wanted.writes else face
+        return Call(
+            id=os.urandom(16).hex(),
+            reply_to="",
+            face=face,
+            tool=wanted.tool,
+            interaction=wanted.interaction,
+            platform=facts.id,
+            deadline=now + self._deadline_seconds,
+            received_at=now,
+            resource=Resource(type=wanted.type, id=wanted.id, version=wanted.version),
+            operation=wanted.operation,
+            query=wanted.query,
+            media_type=wanted.media_type,
+            headers=wanted.headers,
+            entries=wanted.entries,
+            view=wanted.view,
+            base_url=self._bases[links] + facts.id,
+            caller=visit.caller,
+            traceparent=traceparent if traceparent and _traceparent(traceparent) else "",
+        )
+
+    async def _refuse(self, call: Call, visit: Visit, error: WardmeshError) -> None:
+        """A refusal of ours is recorded like any other (AR-3); without a record it becomes audit_unavailable."""
+        call.caller = msgspec.structs.replace(visit.caller, bearer="", cookie="")
+        if visit.token is not None:
+            call.principal = principal_of(visit.token, visit.caller.agent)
+        await self._recorder.outcome(call, Outcome(status=error.problem.status, problem=error.problem))
+        raise error
+
+
+def lacking_scope(visit: Visit, *, writes: bool) -> InsufficientScope | None:
+    """A token says itself what it is good for; sessions and anonymous callers are judged by the stations."""
+    if visit.token is None:
+        return None
+    needed = SCOPE_WRITE if writes else SCOPE_READ
+    if needed in visit.token.scopes:
+        return None
+    return InsufficientScope(
+        f"Insufficient scope: {needed} is needed for this.",
+        scope=" ".join(sorted({*visit.token.scopes, needed} & {SCOPE_READ, SCOPE_WRITE})),
+    )

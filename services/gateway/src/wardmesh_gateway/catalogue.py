@@ -1,0 +1,173 @@
+"""The platforms as this replica knows them: a snapshot asked of fhir-proxy, refreshed when it says so, and look-ups."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import re
+from collections.abc import Iterable
+from typing import Any, Protocol
+
+from msgspec import Struct
+
+from wardmesh_common.contracts import (
+    ASK_CATALOGUE,
+    EVENT_CATALOGUE_CHANGED,
+    Catalogue,
+    Changed,
+    PlatformFacts,
+)
+from wardmesh_common.errors import BadRequest, Unavailable, WardmeshError
+from wardmesh_gateway.rules import is_platform_id
+
+FIRST_RETRY_SECONDS = 0.05
+LAST_RETRY_SECONDS = 2.0
+# A change event can get lost with the connection: look again now and then.
+REFRESH_SECONDS = 60.0
+
+_log = logging.getLogger("wardmesh.gateway")
+
+
+class CatalogueQuestion(Struct, frozen=True, kw_only=True):
+    """Nothing to say: the whole catalogue is wanted."""
+
+
+class Ambiguous(BadRequest):
+    """A name that fits several platforms; the text lists our ids, never the name."""
+
+
+class AsksCatalogue(Protocol):
+    """The part of the bus that the catalogue needs."""
+
+    async def ask(
+        self, subject: str, question: Struct, answer_type: type[Any], *, timeout_seconds: float = 2.0
+    ) -> Any: ...
+
+    async def hear(self, subject: str, event_type: type[Any], handler: Any) -> None: ...
+
+
+class Snapshot:
+    """One catalogue with its look-up tables. Order of a look-up: id, alias, payer id, name pattern."""
+
+    def __init__(self, platforms: Iterable[PlatformFacts]) -> None:
+        self.platforms = tuple(sorted(platforms, key=lambda facts: (facts.name.lower(), facts.id)))
+        self._ids = {facts.id.lower(): facts for facts in self.platforms}
+        self._aliases: dict[str, list[PlatformFacts]] = {}
+        self._payers: dict[str, list[PlatformFacts]] = {}
+        self._patterns: list[tuple[re.Pattern[str], PlatformFacts]] = []
+        for facts in self.platforms:
+            for alias in facts.aliases:
+                self._aliases.setdefault(alias.lower(), []).append(facts)
+            for payer in facts.payer_ids:
+                self._payers.setdefault(payer.lower(), []).append(facts)
+            for pattern in facts.name_patterns:
+                with contextlib.suppress(re.error):  # data of a deployment: a bad pattern matches nothing
+                    self._patterns.append((re.compile(pattern, re.IGNORECASE), facts))
+
+    def find(self, name: str) -> PlatformFacts | None:
+        """The platform of that name, or None. Raises Ambiguous when several have equal right to it."""
+        exact = self._ids.get(name)
+        if exact is not None:
+            return exact
+        lowered = name.strip().lower()
+        exact = self._ids.get(lowered)
+        if exact is not None:
+            return exact
+        candidates = self._aliases.get(lowered) or self._payers.get(lowered) or self._by_pattern(name, lowered)
+        return _one_of(candidates)
+
+    def by_id(self, platform_id: str) -> PlatformFacts | None:
+        return self._ids.get(platform_id)
+
+    def _by_pattern(self, name: str, lowered: str) -> list[PlatformFacts]:
+        """A name of a payer may hold more words than the pattern; a mistyped id must not land elsewhere."""
+        whole = is_platform_id(name)
+        found: dict[str, PlatformFacts] = {}
+        for pattern, facts in self._patterns:
+            if pattern.fullmatch(lowered) if whole else pattern.search(lowered):
+                found[facts.id] = facts
+        return list(found.values())
+
+
+def _one_of(candidates: list[PlatformFacts]) -> PlatformFacts | None:
+    if len(candidates) > 1:
+        candidates = [facts for facts in candidates if facts.live] or candidates
+    if len(candidates) > 1:
+        ids = ", ".join(sorted(facts.id for facts in candidates))
+        raise Ambiguous(f"Several platforms go by this name: {ids}. Use one of these ids.")
+    return candidates[0] if candidates else None
+
+
+class Platforms:
+    """Holds the newest snapshot and keeps it new in the background; serves the old one while fhir-proxy is away."""
+
+    def __init__(self, bus: AsksCatalogue) -> None:
+        self._bus = bus
+        self._snapshot: Snapshot | None = None
+        self._version = ""
+        self._stale = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    @property
+    def snapshot(self) -> Snapshot:
+        """Raises Unavailable until the first catalogue has arrived."""
+        if self._snapshot is None:
+            raise Unavailable("The platform catalogue is not available yet.", retry_after=1)
+        return self._snapshot
+
+    @property
+    def count(self) -> int:
+        return len(self._snapshot.platforms) if self._snapshot else 0
+
+    @property
+    def known(self) -> bool:
+        return self._snapshot is not None
+
+    def platform(self, platform_id: str) -> PlatformFacts | None:
+        """By id or any other name; None also for a name that fits several."""
+        try:
+            return self._snapshot.find(platform_id) if self._snapshot else None
+        except Ambiguous:
+            return None
+
+    def put(self, catalogue: Catalogue) -> None:
+        self._snapshot = Snapshot(catalogue.platforms)
+        self._version = catalogue.version
+
+    async def start(self) -> None:
+        """Listen for changes, then fetch in the background: the gateway comes up without fhir-proxy."""
+        await self._bus.hear(EVENT_CATALOGUE_CHANGED, Changed, self._on_changed)
+        self._task = asyncio.create_task(self._keep(), name="catalogue")
+
+    async def stop(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    async def _on_changed(self, event: Changed) -> None:
+        if event.version != self._version:
+            self._stale.set()
+
+    async def _keep(self) -> None:
+        pause = FIRST_RETRY_SECONDS
+        while True:
+            self._stale.clear()
+            if await self._fetch():
+                wait, pause = REFRESH_SECONDS, FIRST_RETRY_SECONDS
+            else:
+                wait, pause = pause, min(pause * 2, LAST_RETRY_SECONDS)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(wait):
+                    await self._stale.wait()
+
+    async def _fetch(self) -> bool:
+        try:
+            catalogue = await self._bus.ask(ASK_CATALOGUE, CatalogueQuestion(), Catalogue)
+        except WardmeshError as error:
+            _log.info("catalogue not fetched: %s", error.problem.code)
+            return False
+        if catalogue.version != self._version or self._snapshot is None:
+            self.put(catalogue)
+            _log.info("catalogue: %d platforms", len(catalogue.platforms))
+        return True

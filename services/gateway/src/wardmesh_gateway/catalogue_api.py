@@ -1,0 +1,190 @@
+"""The public, unrecorded documents: health, platform lists, OpenAPI and its page (FG-1 to FG-3, FG-29). FastAPI."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated, Any
+
+from fastapi import FastAPI, Query, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import HTMLResponse, JSONResponse, Response
+from pydantic import BaseModel
+
+from wardmesh_common.contracts import PlatformFacts
+from wardmesh_common.errors import NotFound, WardmeshError
+from wardmesh_gateway.catalogue import Platforms
+from wardmesh_gateway.openapi import document
+
+VERSION = "0.1.0"
+
+# Names that a contract fixes and that differ from the display name (FG-3).
+FORMAL_NAMES = {"smarthealthit-sandbox-patient": "SMART Health IT Sandbox (Patient)"}
+
+
+class HealthBody(BaseModel):
+    status: str
+    service: str
+    version: str
+    platforms_registered: int
+
+
+class PlatformRow(BaseModel):
+    id: str
+    name: str
+    type: str
+    fhir_base_url: str | None
+    developer_portal: str | None
+    has_oauth: bool
+    oauth_registered: bool
+    verification_status: str
+
+
+class PlatformRows(BaseModel):
+    platforms: list[PlatformRow]
+    total: int
+
+
+class Capabilities(BaseModel):
+    patient_access: bool
+    provider_directory: bool
+    patient_everything: bool
+    bulk_data: bool
+
+
+class PlatformDetail(BaseModel):
+    id: str
+    name: str
+    display_name: str
+    type: str
+    fhir_base_url: str | None
+    sandbox_url: str | None
+    developer_portal: str | None
+    support_email: str | None
+    fhir_version: str | None
+    capabilities: Capabilities
+    has_oauth: bool
+    oauth_registered: bool
+    oauth_authorize_url: str | None
+    verification_status: str
+    verified_on: str | None
+
+
+def row_of(facts: PlatformFacts, *, registered: bool) -> PlatformRow:
+    return PlatformRow(
+        id=facts.id,
+        name=FORMAL_NAMES.get(facts.id, facts.name),
+        type=facts.type,
+        fhir_base_url=facts.fhir_base_url or None,
+        developer_portal=facts.developer_portal or None,
+        has_oauth=facts.has_oauth,
+        oauth_registered=registered,
+        verification_status=facts.verification_status,
+    )
+
+
+def detail_of(facts: PlatformFacts, *, registered: bool) -> PlatformDetail:
+    offered = set(facts.capabilities)
+    return PlatformDetail(
+        id=facts.id,
+        name=FORMAL_NAMES.get(facts.id, facts.name),
+        display_name=facts.name,
+        type=facts.type,
+        fhir_base_url=facts.fhir_base_url or None,
+        sandbox_url=facts.sandbox_url or None,
+        developer_portal=facts.developer_portal or None,
+        support_email=facts.support_email or None,
+        fhir_version=facts.fhir_version or None,
+        capabilities=Capabilities(**{name: name in offered for name in Capabilities.model_fields}),
+        has_oauth=facts.has_oauth,
+        oauth_registered=registered,
+        oauth_authorize_url=facts.authorize_url or None,
+        verification_status=facts.verification_status,
+        verified_on=facts.verified_on or None,
+    )
+
+
+def create_catalogue_api(platforms: Platforms, *, registered: Callable[[str], bool], public_url: str) -> FastAPI:
+    """`registered` says whether this deployment has a client id for a platform."""
+    api = FastAPI(
+        title="Wardmesh gateway",
+        version=VERSION,
+        docs_url=None,
+        redoc_url=None,
+        openapi_url=None,
+        redirect_slashes=False,
+    )
+
+    @api.get("/health", summary="Is the gateway up?", operation_id="health")
+    async def health() -> HealthBody:
+        return HealthBody(
+            status="healthy", service="fhir-gateway", version=VERSION, platforms_registered=platforms.count
+        )
+
+    @api.get("/api/platforms", summary="All platforms, sorted by name", operation_id="listPlatforms")
+    async def list_platforms(
+        registered_only: Annotated[bool, Query(description="Only those with a client id.")] = False,
+    ) -> PlatformRows:
+        rows = [
+            row_of(facts, registered=registered(facts.id))
+            for facts in platforms.snapshot.platforms
+            if not registered_only or registered(facts.id)
+        ]
+        rows.sort(key=lambda row: row.name)
+        return PlatformRows(platforms=rows, total=len(rows))
+
+    @api.get("/api/platforms/{platform_id}", summary="One platform", operation_id="getPlatform")
+    async def get_platform(platform_id: str) -> PlatformDetail:
+        facts = platforms.snapshot.find(platform_id)
+        if facts is None:
+            raise NotFound(f"Platform '{platform_id[:64]}' not found")
+        return detail_of(facts, registered=registered(facts.id))
+
+    _add_documents(api, public_url)
+    _add_problems(api)
+    return api
+
+
+def _add_documents(api: FastAPI, public_url: str) -> None:
+    described: list[dict[str, Any]] = []
+
+    @api.get("/openapi.json", include_in_schema=False)
+    async def openapi() -> JSONResponse:
+        if not described:
+            described.append(document(api.openapi(), public_url))
+        return JSONResponse(described[0])
+
+    @api.get("/redoc", include_in_schema=False)
+    @api.get("/docs/", include_in_schema=False)
+    @api.get("/docs", include_in_schema=False)
+    async def page() -> HTMLResponse:
+        return HTMLResponse(PAGE)
+
+
+def _add_problems(api: FastAPI) -> None:
+    @api.exception_handler(WardmeshError)
+    async def refused(_request: Request, error: WardmeshError) -> Response:
+        problem = error.problem
+        headers = {"retry-after": str(problem.retry_after)} if problem.retry_after else None
+        return JSONResponse({"detail": problem.detail}, problem.status, headers=headers)
+
+    @api.exception_handler(RequestValidationError)
+    async def unreadable(_request: Request, error: RequestValidationError) -> Response:
+        """Names the parameters, never what was sent in them (AR-8)."""
+        names = sorted({str(part["loc"][-1]) for part in error.errors()})
+        return JSONResponse({"detail": f"Invalid value for: {', '.join(names)}"}, 422)
+
+
+PAGE = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><title>Wardmesh API</title>
+<style>body{font:16px/1.5 system-ui,sans-serif;max-width:46rem;margin:3rem auto;padding:0 1rem}
+code{background:#eee;padding:.1em .3em}</style></head>
+<body><h1>Wardmesh API</h1>
+<p>The description of every route is the OpenAPI 3.1 document at <a href="/openapi.json">/openapi.json</a>.
+Any OpenAPI viewer or client generator reads it.</p>
+<ul>
+<li><code>/api/platforms</code> lists what can be asked.</li>
+<li><code>/api/fhir/{platform}/{Type}</code> is the REST face.</li>
+<li><code>/fhir/{platform}</code> is a FHIR R4 base for FHIR clients.</li>
+<li><code>/v1/tools/{name}</code> calls a tool; <code>/mcp</code> is the MCP endpoint for agents.</li>
+</ul></body></html>
+"""

@@ -1,0 +1,110 @@
+"""What every raw route does first and last: who is it, is there budget left; and how an error leaves in its shape."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+
+from wardmesh_common.errors import Internal, Problem, Unauthenticated, WardmeshError
+from wardmesh_gateway.asgi import Header, HungUp, Request, Send, respond
+from wardmesh_gateway.caller import Callers, Visit
+from wardmesh_gateway.problem import Challenges
+from wardmesh_gateway.ratelimit import RateLimits, address_key
+
+_log = logging.getLogger("wardmesh.gateway")
+
+Render = Callable[[Problem], bytes]
+Route = Callable[[Request, Send], Awaitable[None]]
+
+# PX-4: what a caller may say to a platform, and what of the platform's answer reaches the caller.
+REQUEST_HEADERS = {
+    name.encode(): name for name in ("if-match", "if-none-match", "if-modified-since", "if-none-exist", "prefer")
+}
+RESPONSE_HEADERS = {
+    name: name.encode()
+    for name in (
+        "etag",
+        "last-modified",
+        "location",
+        "content-location",
+        "retry-after",
+        "x-progress",
+        "expires",
+        "vary",
+    )
+}
+
+
+class Entrance:
+    """Identifies the caller and charges its budget."""
+
+    def __init__(self, callers: Callers, limits: RateLimits, challenges: Challenges) -> None:
+        self._callers = callers
+        self._limits = limits
+        self._challenges = challenges
+
+    async def visit(self, request: Request) -> Visit:
+        """Raises Unauthenticated, RateLimited, Unavailable. Bad tokens are paid for by their address."""
+        try:
+            visit = await self._callers.visit(request.scope)
+        except Unauthenticated:
+            self._limits.take(address_key(self._callers.address(request.scope)))
+            raise
+        self._limits.take(visit.budget)
+        return visit
+
+    async def run(self, route: Route, request: Request, send: Send, render: Render, media_type: Header) -> None:
+        """Run a route and turn whatever it raises into the face's own shape."""
+        started: list[bool] = []
+
+        async def watched(message: dict[str, object]) -> None:
+            started.append(True)
+            await send(message)
+
+        try:
+            await route(request, watched)  # type: ignore[arg-type]
+        except HungUp:
+            return
+        except WardmeshError as error:
+            problem = error.problem
+            if started:
+                # Half of an answer is out: closing the connection short of its length is all that can be said.
+                _log.warning("an answer broke off: %s", problem.code)
+                raise
+        except Exception:
+            # The edge: a bug of ours becomes an answer, and its place a line in the log.
+            _log.exception("unexpected failure in a route")
+            problem = Internal("Something went wrong inside the mesh.").problem
+            if started:
+                raise
+        else:
+            return
+        await self.refuse(problem, request, send, render, media_type)
+
+    async def refuse(self, problem: Problem, request: Request, send: Send, render: Render, media_type: Header) -> None:
+        token_sent = bool(request.header(b"authorization"))
+        headers = [media_type, *self._challenges.headers(problem, token_sent=token_sent)]
+        await respond(send, problem.status, headers, render(problem), head=request.method == "HEAD")
+
+
+def request_headers(request: Request) -> dict[str, str]:
+    """The conditional headers of a request, for the platform."""
+    found: dict[str, str] = {}
+    for name, value in request.headers:
+        kept = REQUEST_HEADERS.get(name)
+        if kept is not None:
+            found[kept] = value.decode("latin-1").strip()
+    return found
+
+
+def response_headers(given: dict[str, str]) -> list[Header]:
+    """What of the platform's headers may reach the caller."""
+    if not given:
+        return []
+    return [
+        (RESPONSE_HEADERS[name], value.encode("latin-1")) for name, value in given.items() if name in RESPONSE_HEADERS
+    ]
+
+
+def as_json(media_type: str) -> Header:
+    return (b"content-type", media_type.encode("latin-1"))

@@ -1,0 +1,106 @@
+"""The outermost ASGI app: which face a path belongs to. No framework on the hot paths."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Protocol
+
+import msgspec
+
+from wardmesh_common.errors import NotFound, Problem, WardmeshError
+from wardmesh_gateway.asgi import App, Header, Receive, Request, Scope, Send
+from wardmesh_gateway.entrance import Entrance, Render
+from wardmesh_gateway.fhir import PREFIX as FHIR
+from wardmesh_gateway.headers import Dressing
+from wardmesh_gateway.limits import check_declared
+from wardmesh_gateway.problem import FHIR_JSON, JSON, operation_outcome, rest, tool_error
+from wardmesh_gateway.rest import PREFIX as REST
+from wardmesh_gateway.tool_rest import PREFIX as TOOLS
+
+# What is answered without a Call and so without a record (AU-110): our own documents, nothing from any platform.
+# Everything else goes through the door; a test walks all routes and compares.
+UNRECORDED_ROUTES = (
+    "/health",
+    "/api/platforms",
+    "/api/platforms/{platform_id}",
+    "/openapi.json",
+    "/redoc",
+    "/docs",
+    "/docs/",
+    "/v1/tools/list_platforms",
+)
+
+RawFace = Callable[[Request, Send], Awaitable[None]]
+
+
+class OwnsPaths(Protocol):
+    """The MCP face."""
+
+    def owns(self, path: str) -> bool: ...
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None: ...
+
+
+def _tool_problem(problem: Problem) -> bytes:
+    return msgspec.json.encode(tool_error(problem, "tool"))
+
+
+class Router:
+    """Faces by prefix; the MCP face names its own paths; the rest is the catalogue's."""
+
+    def __init__(
+        self,
+        *,
+        rest_face: RawFace,
+        fhir_face: RawFace,
+        tool_face: RawFace,
+        catalogue: App,
+        mcp: OwnsPaths | None,
+        entrance: Entrance,
+        dressing: Dressing,
+        max_body_bytes: int,
+    ) -> None:
+        self._faces: tuple[tuple[str, RawFace, Render, Header], ...] = (
+            (REST, rest_face, rest, JSON),
+            (FHIR, fhir_face, operation_outcome, FHIR_JSON),
+            (TOOLS, tool_face, _tool_problem, JSON),
+        )
+        self._catalogue = catalogue
+        self._mcp = mcp
+        self._entrance = entrance
+        self._dressing = dressing
+        self._limit = max_body_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            if scope["type"] == "websocket":
+                await send({"type": "websocket.close", "code": 1000})
+            return
+        path: str = scope["path"]
+        if self._mcp is not None and self._mcp.owns(path):
+            await self._mcp(scope, receive, self._dressing.dress(send, b"", cors=False))
+            return
+        if scope["method"] == "OPTIONS" and await self._dressing.preflight(scope, send):
+            return
+        request = Request(scope, receive, self._limit)
+        send = self._dressing.dress(send, request.header(b"origin").encode("latin-1"))
+        for prefix, face, render, media_type in self._faces:
+            if path.startswith(prefix):
+                await self._pass(request, send, face, render, media_type)
+                return
+        await self._pass(request, send, self._document, rest, JSON)
+
+    async def _pass(self, request: Request, send: Send, face: RawFace, render: Render, media_type: Header) -> None:
+        try:
+            check_declared(request.headers, self._limit)
+        except WardmeshError as error:
+            await self._entrance.refuse(error.problem, request, send, render, media_type)
+            return
+        await face(request, send)
+
+    async def _document(self, request: Request, send: Send) -> None:
+        if request.path in ("/fhir", "/v1/tools"):
+            problem = NotFound("There is nothing at this address.").problem
+            await self._entrance.refuse(problem, request, send, rest, JSON)
+            return
+        await self._catalogue(request.scope, request.receive, send)

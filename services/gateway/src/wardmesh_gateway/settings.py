@@ -1,0 +1,115 @@
+"""The gateway's settings, from WARDMESH_* or the FHIR_GATEWAY_* names that FG-17 lists (C-9)."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import urlsplit
+
+import msgspec
+
+from wardmesh_common.settings import BadSettings, BusSettings, load
+from wardmesh_gateway.caller import TrustedProxies
+
+KEY_BYTES = 32
+
+ALIASES = {
+    "host": "FHIR_GATEWAY_HOST",
+    "port": "FHIR_GATEWAY_PORT",
+    "log_level": "FHIR_GATEWAY_LOG_LEVEL",
+    "log_json": "FHIR_GATEWAY_LOG_JSON",
+    "public_url": "FHIR_GATEWAY_PUBLIC_URL",
+    "cors_origins": "FHIR_GATEWAY_CORS_ORIGINS",
+    "trusted_proxy_cidrs": "FHIR_GATEWAY_TRUSTED_PROXY_CIDRS",
+    "allowed_hosts": "FHIR_GATEWAY_MCP_ALLOWED_HOSTS",
+}
+
+
+class GatewaySettings(BusSettings, kw_only=True):
+    """Lists are separated by commas or blanks; `gateway_keys` is a JSON list of base64url keys, the first one seals."""
+
+    host: str = "127.0.0.1"
+    port: int = 8000
+    public_url: str = "http://localhost:8000"
+    issuer: str = ""
+    audience: str = ""  # "" = {public_url}/mcp
+    allowed_hosts: str = ""
+    cors_origins: str = "*"
+    trusted_proxy_cidrs: str = ""
+    rate_limit: int = 100
+    rate_window_seconds: float = 60.0
+    gateway_keys: str = ""
+    conformance_port: int = 0
+    max_body_bytes: int = 10 * 1024 * 1024
+    anonymous_open_platforms: bool = True
+    deadline_seconds: float = 32.0
+
+    @property
+    def base(self) -> str:
+        return self.public_url.rstrip("/")
+
+    @property
+    def resource(self) -> str:
+        """The one audience of every token for this gateway (OA-4)."""
+        return self.audience or f"{self.base}/mcp"
+
+    @property
+    def hosts(self) -> tuple[str, ...]:
+        return words(self.allowed_hosts)
+
+    @property
+    def origins(self) -> tuple[str, ...]:
+        return words(self.cors_origins)
+
+    @property
+    def proxies(self) -> tuple[str, ...]:
+        return words(self.trusted_proxy_cidrs)
+
+    def keys(self) -> list[bytes]:
+        """The key ring. Raises BadSettings; its text never shows a key."""
+        try:
+            texts = msgspec.json.decode(self.gateway_keys or "[]", type=list[str])
+            keys = [base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)) for text in texts]
+        except (msgspec.DecodeError, msgspec.ValidationError, binascii.Error, ValueError):
+            raise BadSettings("WARDMESH_GATEWAY_KEYS is not a JSON list of base64url keys") from None
+        if not keys or any(len(key) < KEY_BYTES for key in keys):
+            raise BadSettings(f"WARDMESH_GATEWAY_KEYS needs at least one key of {KEY_BYTES} bytes")
+        return keys
+
+
+def words(text: str) -> tuple[str, ...]:
+    return tuple(word for word in re.split(r"[,\s]+", text.strip()) if word)
+
+
+def read_settings(environ: Mapping[str, str]) -> GatewaySettings:
+    """Raises BadSettings before anything is opened."""
+    settings = load(GatewaySettings, environ, aliases=ALIASES)
+    parts = urlsplit(settings.public_url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise BadSettings("WARDMESH_PUBLIC_URL is not an http or https URL")
+    positive: dict[str, Any] = {
+        "WARDMESH_RATE_LIMIT": settings.rate_limit,
+        "WARDMESH_RATE_WINDOW_SECONDS": settings.rate_window_seconds,
+        "WARDMESH_MAX_BODY_BYTES": settings.max_body_bytes,
+        "WARDMESH_DEADLINE_SECONDS": settings.deadline_seconds,
+    }
+    for name, value in positive.items():
+        if value <= 0:
+            raise BadSettings(f"{name} must be greater than 0")
+    try:
+        TrustedProxies(settings.proxies)
+    except ValueError:
+        raise BadSettings("WARDMESH_TRUSTED_PROXY_CIDRS is not a list of networks") from None
+    settings.keys()
+    return settings
+
+
+_client_id = re.compile(r"(?:WARDMESH|FHIR_GATEWAY)_PLATFORM_([A-Z0-9_]+)_CLIENT_ID(?:_FILE)?").fullmatch
+
+
+def registered_platforms(environ: Mapping[str, str]) -> frozenset[str]:
+    """Platform ids, upper case with `_`, for which this deployment names a client id (FG-2); its value stays away."""
+    return frozenset(found[1] for name in environ if (found := _client_id(name)) and environ[name])

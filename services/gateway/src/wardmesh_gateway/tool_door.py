@@ -1,0 +1,142 @@
+"""A tool call from arguments to answer: check, build, submit, shape. MCP and `POST /v1/tools/{name}` share it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import jsonschema_rs
+import msgspec
+from msgspec import Struct
+
+from wardmesh_common.asking import Refused
+from wardmesh_common.errors import BadRequest, BadUpstream
+from wardmesh_common.vocabulary import Face
+from wardmesh_gateway import capability
+from wardmesh_gateway.caller import Visit
+from wardmesh_gateway.calls import Delivers, Door, Wanted
+from wardmesh_gateway.catalogue import Platforms
+from wardmesh_gateway.problem import of_reply
+from wardmesh_gateway.rules import check_id, check_operation, check_type
+from wardmesh_gateway.tool_calls import BUILD
+from wardmesh_gateway.tools import TOOLS
+
+# Literal texts of FG-8 come before the schema's own words.
+_literal = {"resource_type": check_type, "resource_id": check_id, "operation": check_operation}
+
+_phrases = {
+    "additionalProperties": "an argument that this tool does not have",
+    "type": "has the wrong type",
+    "enum": "is not one of the allowed values",
+    "pattern": "has the wrong form",
+    "propertyNames": "holds a name of the wrong form",
+    "anyOf": "holds a value of the wrong type",
+    "minimum": "is too small",
+    "maximum": "is too large",
+    "minLength": "is too short",
+    "maxLength": "is too long",
+    "minProperties": "is empty",
+    "maxProperties": "holds too many members",
+    "maxItems": "holds too many items",
+}
+
+
+class _Bundle(Struct):
+    total: int | None = None
+
+
+_bundles = msgspec.json.Decoder(_Bundle)
+
+
+class ToolArguments:
+    """The input schemas, compiled once."""
+
+    def __init__(self) -> None:
+        self._validators = {tool.name: jsonschema_rs.validator_for(tool.input) for tool in TOOLS}
+
+    def check(self, name: str, arguments: Mapping[str, Any]) -> None:
+        """Raises BadRequest; its text names the argument and what is wrong, never the value (AR-8)."""
+        for key, rule in _literal.items():
+            value = arguments.get(key)
+            if isinstance(value, str):
+                rule(value)
+        validator = self._validators[name]
+        if not validator.is_valid(arguments):
+            raise BadRequest("; ".join(_said(error) for error in list(validator.iter_errors(arguments))[:5]))
+
+
+def _said(error: jsonschema_rs.ValidationError) -> str:
+    kind = error.kind
+    if isinstance(kind, jsonschema_rs.ValidationErrorKind.Required):
+        return f"Invalid arguments: '{kind.property}' is missing"
+    phrase = _phrases.get(kind.name, "is not valid")
+    # The first step of the path is an argument's name, ours; what follows may be the caller's words.
+    place = str(error.instance_path[0]) if error.instance_path else "arguments"
+    return f"Invalid {place}: {phrase}"
+
+
+class ToolCalls:
+    """Answers tool calls. Expected refusals are raised as WardmeshError with the Problem to show."""
+
+    def __init__(self, door: Door, platforms: Platforms) -> None:
+        self._door = door
+        self._platforms = platforms
+
+    async def call(
+        self, name: str, arguments: Mapping[str, Any], visit: Visit, face: Face, *, view: str, traceparent: str = ""
+    ) -> bytes:
+        """The answer as JSON text, byte for byte what the platform said wherever it passes through.
+
+        The arguments have passed `ToolArguments.check`.
+        """
+        if name == "list_platforms":
+            return self.list_platforms()
+        wanted = BUILD[name](arguments, view)
+        # Texts about platforms are the tools' own, through whichever face they are called (FG-24).
+        facts = self._door.platform(arguments["platform_id"], Face.MCP)
+        delivery = await self._door.submit(wanted, facts, visit, face, traceparent=traceparent)
+        return shaped(wanted, arguments, await success(delivery))
+
+    def list_platforms(self) -> bytes:
+        platforms = self._platforms.snapshot.platforms
+        rows = [
+            {
+                "id": facts.id,
+                "name": facts.name,
+                "has_fhir": bool(facts.fhir_base_url or facts.served_by),
+                "has_oauth": facts.has_oauth,
+            }
+            for facts in platforms
+        ]
+        return msgspec.json.encode({"platforms": rows, "total": len(rows)})
+
+
+async def success(delivery: Delivers) -> bytes:
+    """The body of a good answer; anything else is raised as its Problem."""
+    body = await delivery.body()
+    problem = of_reply(delivery.reply, body)
+    if problem is not None:
+        raise Refused(problem)
+    return body
+
+
+def shaped(wanted: Wanted, arguments: Mapping[str, Any], body: bytes) -> bytes:
+    """The answer in the tool's own form, where that is not the platform's."""
+    if wanted.tool == "delete":
+        return msgspec.json.encode({"success": True, "message": f"Deleted {wanted.type}/{wanted.id}"})
+    if wanted.tool == "count":
+        return _counted(wanted.type, body)
+    if wanted.tool == "get_capabilities" and not arguments.get("full"):
+        kind = arguments.get("resource_type")
+        return capability.details(body, kind) if kind else capability.summary(body)
+    return body or b"{}"
+
+
+def _counted(resource_type: str, body: bytes) -> bytes:
+    try:
+        total = _bundles.decode(body).total
+    except (msgspec.DecodeError, msgspec.ValidationError):
+        total = None
+    if total is None:
+        raise BadUpstream("The platform does not say how many resources match.")
+    return msgspec.json.encode({"resource_type": resource_type, "total": total})

@@ -1,0 +1,106 @@
+"""The door as the MCP face asks for it (`mcp_door.Door`): the same tools, refusals as results."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any, Protocol
+
+import msgspec
+
+from wardmesh_common.contracts import ASK_TOOLS, Caller, ToolsAnswer, ToolsQuestion
+from wardmesh_common.errors import Internal, Problem, WardmeshError
+from wardmesh_common.vocabulary import WRITES, Face, Interaction, Principal
+from wardmesh_gateway.caller import Callers, Visit, principal_of
+from wardmesh_gateway.calls import SCOPE_READ, SCOPE_WRITE
+from wardmesh_gateway.mcp_door import McpTool, Progress, ToolResult
+from wardmesh_gateway.problem import tool_error
+from wardmesh_gateway.tool_door import ToolCalls
+from wardmesh_gateway.tools import TOOLS, ToolSpec
+
+_log = logging.getLogger("wardmesh.gateway")
+
+# Hints follow from the interaction; they are MCP's words, so they live here and not in the registry.
+_destructive = frozenset({Interaction.UPDATE, Interaction.PATCH, Interaction.DELETE})
+_once = frozenset({Interaction.CREATE, Interaction.PATCH})
+
+
+class AsksPolicy(Protocol):
+    async def ask(
+        self, subject: str, question: msgspec.Struct, answer_type: type[Any], *, principal: Principal | None = None
+    ) -> Any: ...
+
+
+class McpDoor:
+    """Adapts the tool calls to the MCP face; the default view is the one for models."""
+
+    def __init__(self, calls: ToolCalls, callers: Callers, policy: AsksPolicy) -> None:
+        self._calls = calls
+        self._callers = callers
+        self._policy = policy
+        self._tools = tuple(_shown(tool) for tool in TOOLS)
+        self._asked = {tool.name: tool.interaction for tool in TOOLS if tool.interaction is not None}
+        self._own = frozenset(tool.name for tool in TOOLS if tool.interaction is None)
+
+    def tools(self) -> tuple[McpTool, ...]:
+        return self._tools
+
+    async def allowed_tools(self, caller: Caller) -> frozenset[str]:
+        """By policy. When policy cannot be asked only what needs no decision is shown."""
+        try:
+            visit = await self._callers.visit_of(caller)
+            principal = _principal(visit)
+            answer = await self._policy.ask(
+                ASK_TOOLS, ToolsQuestion(principal=principal, tools=self._asked), ToolsAnswer, principal=principal
+            )
+        except WardmeshError as error:
+            _log.warning("tool list without policy: %s", error.problem.code)
+            return self._own
+        return self._own | frozenset(answer.allowed)
+
+    async def call_tool(
+        self, name: str, arguments: dict[str, Any], caller: Caller, *, progress: Progress | None = None
+    ) -> ToolResult:
+        if progress is not None:
+            await progress(0.0, 1.0, "Asking the platform")
+        try:
+            visit = await self._callers.visit_of(caller)
+            body = await self._calls.call(name, arguments, visit, Face.MCP, view="model")
+            result = ToolResult(structured=msgspec.json.decode(body, type=dict[str, Any]), text=body.decode())
+        except WardmeshError as error:
+            result = _failed(error.problem, name)
+        except msgspec.DecodeError:
+            result = _failed(Internal("The answer is not JSON.").problem, name)
+        except Exception:  # noqa: BLE001
+            # The edge of this face: a bug becomes a tool error, its place a line in the log.
+            _log.exception("unexpected failure in a tool")
+            result = _failed(Internal("Something went wrong inside the mesh.").problem, name)
+        if progress is not None:
+            await progress(1.0, 1.0, None)
+        return result
+
+
+def _failed(problem: Problem, name: str) -> ToolResult:
+    return ToolResult(structured=tool_error(problem, name), is_error=True)
+
+
+def _principal(visit: Visit) -> Principal:
+    if visit.token is None:
+        return Principal(id="anonymous", agent=visit.caller.agent)
+    return principal_of(visit.token, visit.caller.agent)
+
+
+def _shown(tool: ToolSpec) -> McpTool:
+    interaction = tool.interaction
+    writes = interaction in WRITES
+    return McpTool(
+        name=tool.name,
+        title=tool.title,
+        description=tool.summary,
+        input_schema=tool.input,
+        output_schema=tool.output,
+        read_only=not writes,
+        destructive=interaction in _destructive,
+        idempotent=interaction not in _once,
+        open_world=interaction is not None,
+        scopes=(SCOPE_READ, SCOPE_WRITE) if writes else (SCOPE_READ,),
+    )

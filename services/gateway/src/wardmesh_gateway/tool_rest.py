@@ -1,0 +1,67 @@
+"""`POST /v1/tools/{name}`: the tools for applications that speak no MCP; same arguments, same answers."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import Any
+
+import msgspec
+
+from wardmesh_common.errors import BadRequest, NotAllowed, NotFound, Problem
+from wardmesh_common.vocabulary import Face
+from wardmesh_gateway.asgi import Request, Send, respond
+from wardmesh_gateway.bodies import check_json, media_type_of
+from wardmesh_gateway.entrance import Entrance
+from wardmesh_gateway.problem import JSON, tool_error
+from wardmesh_gateway.tool_door import ToolArguments, ToolCalls
+from wardmesh_gateway.tools import BY_NAME
+
+PREFIX = "/v1/tools/"
+
+# Decimals keep their digits: what a caller writes into a resource is what the platform stores.
+_arguments = msgspec.json.Decoder(dict[str, Any], float_hook=Decimal)
+
+
+class ToolFace:
+    """One route per tool. The default view is the platform's full answer."""
+
+    def __init__(self, calls: ToolCalls, arguments: ToolArguments, entrance: Entrance) -> None:
+        self._calls = calls
+        self._arguments = arguments
+        self._entrance = entrance
+
+    async def __call__(self, request: Request, send: Send) -> None:
+        name = request.path[len(PREFIX) :].rstrip("/")
+
+        def render(problem: Problem) -> bytes:
+            return msgspec.json.encode(tool_error(problem, name if name in BY_NAME else "tool"))
+
+        async def route(request: Request, send: Send) -> None:
+            await self._call(name, request, send)
+
+        await self._entrance.run(route, request, send, render, JSON)
+
+    async def _call(self, name: str, request: Request, send: Send) -> None:
+        if name not in BY_NAME:
+            raise UnknownTool("Unknown tool.")
+        if request.method != "POST":
+            raise NotAllowed("Tools are called with POST.")
+        visit = await self._entrance.visit(request)
+        check_json(media_type_of(request.header(b"content-type")))
+        arguments = await _read(request)
+        self._arguments.check(name, arguments)
+        work = self._calls.call(
+            name, arguments, visit, Face.REST, view="full", traceparent=request.header(b"traceparent")
+        )
+        await respond(send, 200, [JSON], await request.unless_hung_up(work))
+
+
+class UnknownTool(NotFound):
+    code = "unknown_tool"
+
+
+async def _read(request: Request) -> dict[str, Any]:
+    try:
+        return _arguments.decode(await request.body() or b"{}")
+    except (msgspec.DecodeError, msgspec.ValidationError, RecursionError):
+        raise BadRequest("Invalid body: a JSON object with the tool's arguments is expected.") from None
