@@ -1,0 +1,72 @@
+"""What auth knows of the platforms: asked from fhir-proxy, kept, asked again when it changes."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Awaitable, Callable
+
+import msgspec
+
+from wardmesh_auth.bounded import SingleFlight
+from wardmesh_common.contracts import Catalogue, Changed, PlatformFacts
+from wardmesh_common.errors import PlatformUnknown, Unavailable, WardmeshError
+
+_FRESH_SECONDS = 60.0  # in case the event that told of a change was missed
+_PAUSE_SECONDS = 1.0
+
+log = logging.getLogger("wardmesh.auth")
+
+
+class Platforms:
+    """Ids are exact here: the gateway has resolved aliases before the call was sent."""
+
+    def __init__(self, ask: Callable[[], Awaitable[Catalogue]], clock: Callable[[], float] = time.monotonic) -> None:
+        self._ask, self._clock = ask, clock
+        self._platforms: dict[str, PlatformFacts] | None = None
+        self._version = ""
+        self._stale_at = self._tried_at = float("-inf")
+        self._flight: SingleFlight[str, None] = SingleFlight()
+
+    async def serving(self, platform: str) -> PlatformFacts:
+        """The facts of the platform that answers for this id (FG-27). Raises PlatformUnknown, Unavailable."""
+        now = self._clock()
+        if self._platforms is None:
+            await self._flight.run("", self._fetch)
+        elif now >= self._stale_at and now - self._tried_at >= _PAUSE_SECONDS:
+            self._flight.start("", self._fetch_quietly)
+        if self._platforms is None:
+            raise Unavailable("the platform catalogue is not available yet", retry_after=1)
+        facts = self._platforms.get(platform)
+        if facts is not None and facts.served_by and not facts.fhir_base_url:
+            facts = self._platforms.get(facts.served_by)
+        if facts is None:
+            raise PlatformUnknown("there is no such platform")
+        return facts
+
+    async def changed(self, event: Changed) -> None:
+        if event.version != self._version:
+            self._stale_at = float("-inf")
+            # An older answer may be on its way: wait for it, then ask again.
+            await self._flight.run("", self._fetch_quietly)
+            if event.version != self._version:
+                await self._flight.run("", self._fetch_quietly)
+
+    async def close(self) -> None:
+        await self._flight.close()
+
+    async def _fetch(self) -> None:
+        self._tried_at = self._clock()
+        try:
+            catalogue = await self._ask()
+        except msgspec.DecodeError:
+            raise Unavailable("the platform catalogue cannot be read") from None
+        self._platforms = {facts.id: facts for facts in catalogue.platforms}
+        self._version = catalogue.version
+        self._stale_at = self._clock() + _FRESH_SECONDS
+
+    async def _fetch_quietly(self) -> None:
+        try:
+            await self._fetch()
+        except WardmeshError as error:
+            log.info("platform catalogue not refreshed: %s", error.problem.code)

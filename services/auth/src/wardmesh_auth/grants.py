@@ -1,0 +1,78 @@
+"""What a principal may use of a platform for one call: nothing needed, a sealed token, or a refusal."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from wardmesh_auth.catalogue import Platforms
+from wardmesh_auth.platform_token import PlatformToken
+from wardmesh_auth.platform_tokens import PlatformTokens
+from wardmesh_auth.scopes import call_allowed, needed, smart
+from wardmesh_auth.settings import PlatformClient
+from wardmesh_common.contracts import Call, PlatformFacts
+from wardmesh_common.errors import InsufficientScope, PlatformUnconfigured, SignInRequired, Unauthenticated
+from wardmesh_common.sealing import seal_token
+from wardmesh_common.vocabulary import Grant, Principal, is_write
+
+
+class Grants:
+    def __init__(
+        self,
+        platforms: Platforms,
+        tokens: PlatformTokens,
+        client_of: Callable[[str], PlatformClient | None],
+        seal_key: bytes,
+    ) -> None:
+        self._platforms, self._tokens = platforms, tokens
+        self._client_of, self._seal_key = client_of, seal_key
+
+    async def lend(self, call: Call, principal: Principal) -> Grant:
+        """Raises the refusal that fits; a call without a platform needs no grant."""
+        if not call.platform:
+            return Grant(platform="")
+        facts = await self._platforms.serving(call.platform)
+        open_read = facts.open and not is_write(call.interaction, call.operation)
+        if principal.anonymous and not open_read:
+            raise Unauthenticated("sign in first: this platform is not open to everyone")
+        _narrowed_by_caller(call, principal)
+        if facts.auth_method == "none":
+            return Grant(platform=call.platform)
+        token = None if principal.anonymous else await self._token(facts, principal, open_read=open_read)
+        if token is None:
+            return Grant(platform=call.platform)
+        if not call_allowed(token.scopes, call):
+            # No scopes at all is not "everything" (X-6).
+            raise InsufficientScope("the grant on this platform does not cover this interaction")
+        return self._sealed(call, principal, token)
+
+    async def _token(self, facts: PlatformFacts, principal: Principal, *, open_read: bool) -> PlatformToken | None:
+        """None only where the platform asks nobody to sign in for this."""
+        client = self._client_of(facts.id)
+        if facts.auth_method == "client_credentials":
+            if client is None:
+                raise PlatformUnconfigured("no client is configured for this platform")
+            return await self._tokens.deployment(facts, client)
+        token = await self._tokens.granted(principal.tenant, principal.id, facts.id)
+        if token is not None or open_read:
+            return token
+        if client is None:
+            raise PlatformUnconfigured("no client is configured for this platform")
+        raise SignInRequired("sign in at this platform first: start_auth, or GET /auth/{platform_id}/login")
+
+    def _sealed(self, call: Call, principal: Principal, token: PlatformToken) -> Grant:
+        sealed = seal_token(
+            self._seal_key,
+            token.access_token,
+            call_id=call.id,
+            platform=call.platform,
+            principal_id=principal.id,
+        )
+        return Grant(platform=call.platform, sealed_token=sealed, scopes=token.scopes, patient=token.patient)
+
+
+def _narrowed_by_caller(call: Call, principal: Principal) -> None:
+    """SMART scopes in the caller's own token narrow what that token may be used for; they never widen anything."""
+    if smart(principal.scopes) and not call_allowed(principal.scopes, call, constraints_matter=True):
+        letters = needed(call.interaction, instance=bool(call.resource.id), operation=call.operation)
+        wanted = f"user/{call.resource.type or '*'}.{''.join(c for c in 'cruds' if c in letters)}"
+        raise InsufficientScope("the scopes of this token do not cover this interaction", scope=wanted)

@@ -1,0 +1,143 @@
+"""The station of auth: a Caller becomes a Principal with a Grant, and its credential ends here."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Protocol
+
+import msgspec
+
+from wardmesh_auth.bounded import Bounded
+from wardmesh_auth.revocations import Revocations
+from wardmesh_common.contracts import Call, Caller
+from wardmesh_common.errors import Unauthenticated
+from wardmesh_common.station import Hop
+from wardmesh_common.tokens import TokenVerifier, VerifiedToken
+from wardmesh_common.vocabulary import Grant, Principal
+
+ANONYMOUS = Principal(id="anonymous")
+_MAX_ROLES = 64
+_FHIR_ID = re.compile(r"[A-Za-z0-9\-.]{1,64}")
+
+
+class FindsSessions(Protocol):
+    async def find(self, secret: str) -> Principal: ...
+
+
+class LendsGrants(Protocol):
+    async def lend(self, call: Call, principal: Principal) -> Grant: ...
+
+
+class Roles:
+    """Roles from verified claims only, none by default (X-23): which claims, and which value means which role."""
+
+    def __init__(self, claims: tuple[str, ...], mapping: dict[str, tuple[str, ...]]) -> None:
+        self._paths = tuple(tuple(path.split(".")) for path in claims)
+        self._mapping = mapping
+
+    def of(self, claims: dict[str, Any]) -> tuple[str, ...]:
+        """With a mapping a value that is not in it means nothing; without one it is the role."""
+        found: dict[str, None] = {}
+        for path in self._paths:
+            for value in _texts(_at(claims, path)):
+                found.update(dict.fromkeys(self._mapping.get(value, ()) if self._mapping else (value,)))
+        return tuple(found)[:_MAX_ROLES]
+
+    @property
+    def claims(self) -> tuple[str, ...]:
+        """The top-level claims that the verifier has to keep."""
+        return tuple(path[0] for path in self._paths)
+
+
+class Identifier:
+    """Handler of `call.identify`. The stamps go into the call itself: a refusal is recorded with its principal."""
+
+    def __init__(
+        self,
+        verifier: TokenVerifier,
+        sessions: FindsSessions,
+        revocations: Revocations,
+        grants: LendsGrants,
+        roles: Roles,
+        client_agents: dict[str, str],
+        cache_size: int = 20_000,
+    ) -> None:
+        self._verifier, self._sessions = verifier, sessions
+        self._revocations, self._grants = revocations, grants
+        self._roles, self._client_agents = roles, client_agents
+        self._principals: Bounded[str, Principal] = Bounded(cache_size)
+
+    async def __call__(self, call: Call, hop: Hop) -> Call:
+        caller = call.caller
+        # First of all: whatever happens next, the recorder and the next station see no credential.
+        call.caller = without_credential(caller)
+        call.grant = call.decision = call.principal = None
+        call.principal = principal = self._with_agent(await self._principal(caller), caller)
+        call.grant = await self._grants.lend(call, principal)
+        return call
+
+    async def _principal(self, caller: Caller) -> Principal:
+        """A header takes precedence over a cookie (FG-14). A bad credential is refused, never made anonymous."""
+        if caller.bearer:
+            token = await self._verifier.verify(caller.bearer)
+            if self._revocations.token_revoked(token):
+                raise Unauthenticated("the access token has been revoked")
+            principal = self._principals.get(token.digest)
+            if principal is None:
+                principal = principal_of(token, self._roles)
+                self._principals.put(token.digest, principal, 300.0)
+            return principal
+        if caller.cookie:
+            return await self._sessions.find(caller.cookie)
+        return ANONYMOUS
+
+    def _with_agent(self, principal: Principal, caller: Caller) -> Principal:
+        """The agent is this request's own word (X-19); a known client that calls itself something else is flagged."""
+        expected = self._client_agents.get(principal.client_id, "") if self._client_agents else ""
+        mismatch = bool(expected) and not caller.agent.id.startswith(expected)
+        return msgspec.structs.replace(principal, agent=caller.agent, agent_mismatch=mismatch)
+
+
+def without_credential(caller: Caller) -> Caller:
+    return Caller(
+        agent=caller.agent,
+        ip=caller.ip,
+        user_agent=caller.user_agent,
+        anonymous_listener=caller.anonymous_listener,
+    )
+
+
+def principal_of(token: VerifiedToken, roles: Roles) -> Principal:
+    kind, own = _reference(token.claims.get("fhirUser"))
+    return Principal(
+        id=token.principal_id,
+        roles=roles.of(token.claims),
+        patient=_id(token.claims.get("patient")) or (own if kind == "Patient" else ""),
+        practitioner=_id(token.claims.get("practitioner")) or (own if kind == "Practitioner" else ""),
+        scopes=token.scopes,
+        client_id=token.client_id,
+    )
+
+
+def _reference(value: object) -> tuple[str, str]:
+    """Type and id of a relative or absolute reference, as `fhirUser` carries it."""
+    parts = value.rsplit("/", 2) if isinstance(value, str) else []
+    return (parts[-2], _id(parts[-1])) if len(parts) > 1 else ("", "")
+
+
+def _id(value: object) -> str:
+    """A logical id, also out of `Patient/123`; anything else is no id at all."""
+    text = value.rpartition("/")[2] if isinstance(value, str) else ""
+    return text if _FHIR_ID.fullmatch(text) else ""
+
+
+def _at(claims: dict[str, Any], path: tuple[str, ...]) -> object:
+    found: object = claims
+    for name in path:
+        found = found.get(name) if isinstance(found, dict) else None
+    return found
+
+
+def _texts(value: object) -> tuple[str, ...]:
+    values = value if isinstance(value, list) else [value]
+    return tuple(v for v in values if isinstance(v, str) and v)

@@ -1,0 +1,1 @@
+"""Alembic migrations of auth; `wardmesh-auth migrate` runs them."""

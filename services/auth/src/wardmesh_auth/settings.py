@@ -1,0 +1,111 @@
+"""Settings of auth, and the client credentials of platforms, whose variable names hold the platform's id."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from msgspec import Struct, field
+
+from wardmesh_auth.vault import master_key
+from wardmesh_common.sealing import parse_key
+from wardmesh_common.settings import PREFIX, BadSettings, BusSettings, load
+
+_PREFIXES = (PREFIX, "FHIR_GATEWAY_")  # ours wins (C-9)
+_ALIASES = {
+    "master_key": "FHIR_GATEWAY_MASTER_KEY",
+    "master_keys": "FHIR_GATEWAY_MASTER_KEYS",
+    "session_max_age": "FHIR_GATEWAY_SESSION_MAX_AGE",
+}
+
+
+class AuthSettings(BusSettings, kw_only=True):
+    issuer: str
+    database_url: str
+    token_seal_key: str
+    audience: str = ""
+    audiences: tuple[str, ...] = ()  # further accepted audiences, JSON list
+    public_url: str = "http://localhost:8000"
+    jwks_uri: str = ""  # "" = discovered from the issuer
+    token_types: tuple[str, ...] = ("at+jwt",)
+    clock_skew_seconds: float = 30.0
+    master_key: str = ""
+    master_keys: tuple[str, ...] = ()  # ring for rotation: the first seals, all open
+    role_claims: tuple[str, ...] = ("roles",)  # dotted paths into the claims
+    role_map: dict[str, tuple[str, ...]] = field(
+        default_factory=dict
+    )  # claim value -> roles; empty = the value is the role
+    client_agents: dict[str, str] = field(default_factory=dict)  # client id -> how its agent id must begin
+    session_max_age: int = 3600
+    session_idle_seconds: int = 3600
+    station_limit: int = 512
+
+    @property
+    def all_audiences(self) -> tuple[str, ...]:
+        return (self.audience or f"{self.public_url.rstrip('/')}/mcp", *self.audiences)
+
+
+class MigrateSettings(Struct, kw_only=True):
+    database_url: str
+
+
+class PlatformClient(Struct, frozen=True):
+    """Our registration at one platform."""
+
+    client_id: str
+    secret: str = ""
+
+    def __repr__(self) -> str:
+        return "PlatformClient(...)"
+
+
+def read_settings(environ: Mapping[str, str]) -> AuthSettings:
+    """Raises BadSettings, which names the variable and never its value."""
+    settings = load(AuthSettings, environ, aliases=_ALIASES)
+    _checked("WARDMESH_TOKEN_SEAL_KEY", lambda: parse_key(settings.token_seal_key))
+    for key in (settings.master_key, *settings.master_keys):
+        if key:
+            _checked("WARDMESH_MASTER_KEY", lambda key=key: master_key(key))
+    if not settings.database_url.startswith(("postgresql://", "postgres://", "postgresql+asyncpg://")):
+        raise BadSettings("WARDMESH_DATABASE_URL must begin with postgresql://")
+    if not 0 <= settings.clock_skew_seconds <= 120:
+        raise BadSettings("WARDMESH_CLOCK_SKEW_SECONDS must be between 0 and 120")
+    return settings
+
+
+def master_ring(settings: AuthSettings) -> tuple[bytes, ...]:
+    """The ring of master keys, newest first; empty when none is configured."""
+    texts = (*settings.master_keys, settings.master_key)
+    return tuple(master_key(text) for text in dict.fromkeys(texts) if text)
+
+
+class PlatformClients:
+    """`PLATFORM_{ID}_CLIENT_ID` and `_CLIENT_SECRET` with either prefix, each also as `_FILE` (FG-17)."""
+
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        self._environ = environ
+
+    def of(self, platform: str) -> PlatformClient | None:
+        name = platform.upper().replace("-", "_")
+        client_id = self._value(f"PLATFORM_{name}_CLIENT_ID")
+        if not client_id:
+            return None
+        return PlatformClient(client_id, self._value(f"PLATFORM_{name}_CLIENT_SECRET"))
+
+    def _value(self, name: str) -> str:
+        for prefix in _PREFIXES:
+            if value := self._environ.get(prefix + name, ""):
+                return value
+            if path := self._environ.get(f"{prefix}{name}_FILE", ""):
+                try:
+                    return Path(path).read_text(encoding="utf-8").strip()
+                except OSError:
+                    raise BadSettings(f"the file named by {prefix}{name}_FILE cannot be read") from None
+        return ""
+
+
+def _checked(name: str, check: Callable[[], object]) -> None:
+    try:
+        check()
+    except ValueError as error:
+        raise BadSettings(f"{name}: {error}") from None
