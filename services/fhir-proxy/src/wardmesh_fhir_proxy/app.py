@@ -1,0 +1,115 @@
+"""Composition root: catalogue, transport and performer wired to the bus."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from msgspec import Struct
+
+from wardmesh_common.bus import Bus
+from wardmesh_common.contracts import (
+    ASK_CATALOGUE,
+    ASK_KINDS,
+    EVENT_CATALOGUE_CHANGED,
+    Call,
+    Changed,
+    KindsAnswer,
+    KindsQuestion,
+    Outcome,
+    Touched,
+    perform_subject,
+)
+from wardmesh_common.health import Health
+from wardmesh_common.sealing import open_token
+from wardmesh_common.settings import BadSettings
+from wardmesh_fhir_proxy import catalogue
+from wardmesh_fhir_proxy.cursors import Cursors
+from wardmesh_fhir_proxy.exchange import Exchanges
+from wardmesh_fhir_proxy.kinds import AskKinds
+from wardmesh_fhir_proxy.performer import Hop, OpenToken, Performer, RecordIntent
+from wardmesh_fhir_proxy.platforms_dir import PlatformFileInvalid
+from wardmesh_fhir_proxy.settings import Settings, key_of
+from wardmesh_fhir_proxy.upstream import Transport
+
+
+class CatalogueQuestion(Struct, kw_only=True, omit_defaults=True):
+    """The asker may say which version it has; it always gets the whole catalogue."""
+
+    version: str = ""
+
+
+@asynccontextmanager
+async def create_app(settings: Settings, bus: Bus, health: Health) -> AsyncGenerator[None]:
+    platforms = read_platforms(settings)
+    health.checks["catalogue"] = lambda: (True, f"{len(platforms.descriptors)} platforms")
+    transport = Transport()
+    performer = Performer(
+        platforms,
+        Exchanges(transport),
+        Cursors([key_of("WARDMESH_CURSOR_KEYS", key) for key in settings.cursor_keys]),
+        token_opener(key_of("WARDMESH_TOKEN_SEAL_KEY", settings.token_seal_key)),
+        kinds_asker(bus),
+        intent_recorder(bus),
+    )
+    wake = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, wake.set)
+
+    async def tell(version: str) -> None:
+        await bus.tell(EVENT_CATALOGUE_CHANGED, Changed(version=version))
+
+    async def perform(call: Call, hop: Hop) -> Outcome:
+        return await performer.perform(call, hop)
+
+    watching = asyncio.create_task(catalogue.watch(platforms, tell, wake))
+    try:
+        await bus.answer(ASK_CATALOGUE, CatalogueQuestion, platforms.answer)
+        await bus.station(perform_subject("fhir"), perform, limit=settings.call_limit)
+        await tell(platforms.version)
+        yield
+    finally:
+        watching.cancel()
+        await asyncio.gather(watching, return_exceptions=True)
+        await transport.close()
+
+
+def read_platforms(settings: Settings) -> catalogue.Platforms:
+    try:
+        return catalogue.Platforms(Path(settings.platforms_dir) if settings.platforms_dir else None)
+    except PlatformFileInvalid as error:
+        raise BadSettings(f"WARDMESH_PLATFORMS_DIR: {error}") from error
+
+
+def token_opener(key: bytes) -> OpenToken:
+    """The only place where a platform token is in the clear."""
+
+    def opened(call: Call) -> str:
+        if call.grant is None or not call.grant.sealed_token or call.principal is None:
+            return ""
+        return open_token(
+            key,
+            call.grant.sealed_token,
+            call_id=call.id,
+            platform=call.platform,
+            principal_id=call.principal.id,
+        )
+
+    return opened
+
+
+def kinds_asker(bus: Bus) -> AskKinds:
+    async def ask(question: KindsQuestion) -> KindsAnswer:
+        return await bus.ask(ASK_KINDS, question, KindsAnswer, principal=question.principal)
+
+    return ask
+
+
+def intent_recorder(bus: Bus) -> RecordIntent:
+    async def record(call: Call, touched: tuple[Touched, ...]) -> None:
+        assert bus.recorder is not None, "the service sets the recorder before the application"
+        await bus.recorder.intent(call, touched)
+
+    return record

@@ -1,0 +1,114 @@
+"""The catalogue of platforms this replica serves: look-up, facts for the other services, reload on change."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+from msgspec import Struct
+
+from wardmesh_common.contracts import Ask, Catalogue, PlatformFacts
+from wardmesh_common.errors import PlatformUnconfigured, PlatformUnknown, Unprocessable
+from wardmesh_fhir_proxy import platforms_dir
+from wardmesh_fhir_proxy.descriptor import Descriptor
+
+log = logging.getLogger("wardmesh.fhir-proxy")
+
+POLL_SECONDS = 2.0
+
+
+class Platforms:
+    """Holds the descriptors; `reload` swaps them as a whole, so a call never sees half a change."""
+
+    def __init__(self, extra: Path | None = None) -> None:
+        self._extra = extra
+        self._seen = platforms_dir.fingerprint(extra)
+        self.descriptors = platforms_dir.load(extra)
+        self.version = platforms_dir.version_of(self.descriptors)
+
+    def serving(self, identity: str) -> Descriptor:
+        """The descriptor that answers for this id: its own, or `served_by` while it has no base (FG-27)."""
+        descriptor = self.descriptors.get(identity)
+        if descriptor is None:
+            raise PlatformUnknown("This platform is not in the catalogue.")
+        if not descriptor.bases.patient and descriptor.served_by:
+            descriptor = self.descriptors.get(descriptor.served_by, descriptor)
+        if not descriptor.bases.patient:
+            raise PlatformUnconfigured("This platform does not have a FHIR endpoint configured.")
+        if descriptor.fhir_version not in {"", "R4"}:
+            raise Unprocessable("This platform does not speak FHIR R4; it cannot be used through the R4 tools.")
+        return descriptor
+
+    def reload(self) -> bool:
+        """Read the files again; True when something changed. A bad file leaves the catalogue as it was."""
+        self._seen = platforms_dir.fingerprint(self._extra)
+        try:
+            descriptors = platforms_dir.load(self._extra)
+        except platforms_dir.PlatformFileInvalid as error:
+            log.error("platform files not loaded, the earlier catalogue stays: %s", error)
+            return False
+        version = platforms_dir.version_of(descriptors)
+        if version == self.version:
+            return False
+        self.descriptors, self.version = descriptors, version
+        return True
+
+    def moved(self) -> bool:
+        """True when the directory looks different from the last read."""
+        return platforms_dir.fingerprint(self._extra) != self._seen
+
+    async def answer(self, question: Struct, ask: Ask) -> Catalogue:
+        """`ask.fhir.catalogue.get`; the asker's version is only informative."""
+        del question, ask
+        return self.facts()
+
+    def facts(self) -> Catalogue:
+        return Catalogue(version=self.version, platforms=tuple(facts_of(d) for d in self.descriptors.values()))
+
+
+def facts_of(descriptor: Descriptor) -> PlatformFacts:
+    d = descriptor
+    return PlatformFacts(
+        id=d.id,
+        name=d.name,
+        type=d.type,
+        fhir_base_url=d.bases.patient,
+        sandbox_url=d.sandbox_url,
+        developer_portal=d.developer_portal,
+        support_email=d.support_email,
+        fhir_version=d.fhir_version,
+        capabilities=d.capabilities,
+        aliases=d.aliases,
+        name_patterns=d.name_patterns,
+        payer_ids=d.payer_ids,
+        has_oauth=bool(d.oauth.token_url),
+        authorize_url=d.oauth.authorize_url,
+        token_url=d.oauth.token_url,
+        scopes=d.oauth.scopes,
+        auth_method=d.auth.method,
+        token_auth=d.auth.token_auth,
+        verification_status=d.verification.status,
+        verified_on=d.verification.verified_on,
+        live=d.live,
+        open=d.open,
+        writes=d.writes,
+        served_by="" if d.bases.patient else d.served_by,
+    )
+
+
+async def watch(
+    platforms: Platforms, tell: Callable[[str], Awaitable[None]], wake: asyncio.Event, poll: float = POLL_SECONDS
+) -> None:
+    """Reload on `wake` (SIGHUP) or when the directory changed, and tell everyone the new version."""
+    while True:
+        try:
+            await asyncio.wait_for(wake.wait(), poll)
+        except TimeoutError:
+            if not platforms.moved():
+                continue
+        wake.clear()
+        if platforms.reload():
+            log.info("catalogue reloaded: %d platforms", len(platforms.descriptors))
+            await tell(platforms.version)

@@ -1,0 +1,138 @@
+"""Attempts against one platform: lane, time limit, retries that cannot repeat an effect, honest failures (PX-9)."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Callable
+
+from wardmesh_common.errors import OutcomeUnknown, PlatformDown, TimedOut, WardmeshError
+from wardmesh_fhir_proxy import headers
+from wardmesh_fhir_proxy.ambiguity import settled
+from wardmesh_fhir_proxy.descriptor import Descriptor
+from wardmesh_fhir_proxy.lanes import Lane
+from wardmesh_fhir_proxy.upstream import (
+    ConnectFailed,
+    ExchangeFailed,
+    Transport,
+    UpstreamAnswer,
+    UpstreamRequest,
+)
+
+MAX_RETRIES = 2
+BACKOFF_SECONDS = 0.1
+MAX_BACKOFF_SECONDS = 5.0
+RETRIED_STATUSES = frozenset({429, 502, 503, 504})
+
+
+class Exchanges:
+    """Sends requests for calls; keeps one lane per (platform, base)."""
+
+    def __init__(
+        self,
+        transport: Transport,
+        jitter: Callable[[], float] = random.random,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._transport = transport
+        self._jitter = jitter
+        self._clock = clock
+        self._lanes: dict[tuple[str, str], tuple[Descriptor, Lane]] = {}
+
+    def lane(self, descriptor: Descriptor) -> Lane:
+        key = (descriptor.id, descriptor.bases.patient)
+        held = self._lanes.get(key)
+        if held is None or (held[0] is not descriptor and held[0] != descriptor):
+            held = (descriptor, Lane(descriptor, self._clock))
+            self._lanes[key] = held
+        return held[1]
+
+    async def send(
+        self, descriptor: Descriptor, request: UpstreamRequest, principal: str, seconds: float
+    ) -> UpstreamAnswer:
+        """The platform's answer within `seconds`; raises TimedOut, OutcomeUnknown, PlatformDown, Busy, RateLimited."""
+        lane = self.lane(descriptor)
+        end = self._clock() + min(seconds, descriptor.timeout_seconds)
+        lane.count_request()
+        attempt = 0
+        while True:
+            answer, error = await self._attempt(lane, descriptor, request, principal, end)
+            pause = self._pause(answer, attempt)
+            again = request.retryable and attempt < MAX_RETRIES and self._transient(answer, error)
+            if not again or self._clock() + pause >= end or not lane.may_retry():
+                break
+            attempt += 1
+            await asyncio.sleep(pause)
+        if error is not None:
+            raise error
+        assert answer is not None, "an attempt ends with an answer or an error"
+        if attempt and answer.status in {404, 410, 412} and request.write:
+            return await self._resolve(lane, descriptor, request, principal, end, answer)
+        return answer
+
+    async def _attempt(
+        self, lane: Lane, descriptor: Descriptor, request: UpstreamRequest, principal: str, end: float
+    ) -> tuple[UpstreamAnswer | None, WardmeshError | None]:
+        left = end - self._clock()
+        failed: bool | None = None
+        async with lane.place(principal, left):
+            try:
+                async with asyncio.timeout(end - self._clock()):
+                    answer = await self._transport.exchange(descriptor.bases.patient, lane.limit, request)
+                failed = answer.status >= 500
+            except ConnectFailed:
+                failed = True
+                return None, PlatformDown("The platform cannot be reached.")
+            except ExchangeFailed:
+                failed = True
+                return None, _lost(request)
+            except TimeoutError:
+                failed = True
+                return None, _late(request)
+            else:
+                return answer, None
+            finally:
+                lane.circuit.leave(failed=failed)
+
+    def _transient(self, answer: UpstreamAnswer | None, error: WardmeshError | None) -> bool:
+        if answer is not None:
+            return answer.status in RETRIED_STATUSES
+        return not isinstance(error, TimedOut) or isinstance(error, OutcomeUnknown)
+
+    def _pause(self, answer: UpstreamAnswer | None, attempt: int) -> float:
+        """Full jitter; Retry-After when the platform said one."""
+        asked = headers.retry_after_seconds(answer.headers.get("Retry-After", ""), time.time()) if answer else 0
+        return float(asked) if asked else min(MAX_BACKOFF_SECONDS, BACKOFF_SECONDS * 2**attempt) * self._jitter()
+
+    async def _resolve(
+        self,
+        lane: Lane,
+        descriptor: Descriptor,
+        request: UpstreamRequest,
+        principal: str,
+        end: float,
+        answer: UpstreamAnswer,
+    ) -> UpstreamAnswer:
+        """A refusal of a repeated conditional write may mean that the first attempt had worked: look and compare."""
+        look = UpstreamRequest(
+            method="GET",
+            url=request.url.partition("?")[0],
+            headers={k: v for k, v in request.headers.items() if k in {"Accept", "Authorization"}},
+        )
+        stored, error = await self._attempt(lane, descriptor, look, principal, end)
+        if error is not None or stored is None:
+            raise OutcomeUnknown("The platform's answer to a repeated write is ambiguous.")
+        return settled(request, stored, answer)
+
+
+def _lost(request: UpstreamRequest) -> WardmeshError:
+    if request.write:
+        return OutcomeUnknown("The connection broke during a write; it may or may not have happened.")
+    return PlatformDown("The platform closed the connection.")
+
+
+def _late(request: UpstreamRequest) -> WardmeshError:
+    if request.write:
+        return OutcomeUnknown("The platform did not answer a write in time; it may or may not have happened.")
+    return TimedOut("The platform did not answer in time.")

@@ -1,0 +1,158 @@
+"""Courtesy and protection per upstream: places, published rates, a circuit, a retry budget (PX-9, B-16)."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import OrderedDict
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
+
+from wardmesh_common.errors import Busy, PlatformDown, RateLimited
+from wardmesh_fhir_proxy.descriptor import Descriptor, Rate
+
+Clock = Callable[[], float]
+
+FAILURES_TO_OPEN = 5
+OPEN_SECONDS = 10.0
+PATIENCE_SECONDS = 1.0  # how long a call may wait for its turn under a rate
+RETRY_SHARE = 0.1
+RETRY_RESERVE = 10.0
+PRINCIPALS_KEPT = 10_000
+
+
+class Bucket:
+    """A token bucket: `size` calls at once, refilled over `seconds`."""
+
+    def __init__(self, size: float, seconds: float, clock: Clock) -> None:
+        self._size = max(1.0, size)
+        self._rate = size / seconds
+        self._clock = clock
+        self._level = self._size
+        self._at = clock()
+
+    def wait(self) -> float:
+        """Seconds until a token is there; 0 = now."""
+        now = self._clock()
+        self._level = min(self._size, self._level + (now - self._at) * self._rate)
+        self._at = now
+        return 0.0 if self._level >= 1.0 else (1.0 - self._level) / self._rate
+
+    def take(self) -> None:
+        self._level -= 1.0
+
+
+class Budget:
+    """The published rates of one platform, per second, hour and day, and per principal and hour."""
+
+    def __init__(self, rate: Rate, clock: Clock) -> None:
+        windows = ((rate.rps, 1.0), (rate.hourly, 3600.0), (rate.daily, 86400.0))
+        self._shared = [Bucket(size, seconds, clock) for size, seconds in windows if size]
+        self._each = rate.hourly_per_principal
+        self._principals: OrderedDict[str, Bucket] = OrderedDict()
+        self._clock = clock
+
+    async def turn(self, principal: str, patience: float) -> None:
+        """Take a token, waiting a little; raises RateLimited when the turn is too far away."""
+        buckets = [*self._shared, *self._own(principal)]
+        end = self._clock() + min(patience, PATIENCE_SECONDS)
+        while buckets:
+            wait = max(bucket.wait() for bucket in buckets)
+            if wait <= 0:
+                for bucket in buckets:
+                    bucket.take()
+                return
+            if self._clock() + wait > end:
+                raise RateLimited("The platform's rate limit is reached.", retry_after=int(wait) + 1)
+            await asyncio.sleep(wait)
+
+    def _own(self, principal: str) -> list[Bucket]:
+        if not self._each:
+            return []
+        bucket = self._principals.pop(principal, None) or Bucket(self._each, 3600.0, self._clock)
+        self._principals[principal] = bucket
+        if len(self._principals) > PRINCIPALS_KEPT:
+            self._principals.popitem(last=False)
+        return [bucket]
+
+
+class Circuit:
+    """Opens after failures in a row, lets one probe through after a while, closes when it succeeds."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._failures = 0
+        self._open_until = 0.0
+        self._probing = False
+
+    def enter(self) -> None:
+        if self._failures < FAILURES_TO_OPEN:
+            return
+        left = self._open_until - self._clock()
+        if left > 0 or self._probing:
+            raise PlatformDown(
+                "The platform is not answering; it is left alone for a moment.", retry_after=int(left) + 1
+            )
+        self._probing = True
+
+    def leave(self, *, failed: bool | None) -> None:
+        """`failed=None`: the attempt said nothing about the platform's health (we gave up or were cancelled)."""
+        self._probing = False
+        if failed is None:
+            return
+        self._failures = self._failures + 1 if failed else 0
+        if self._failures >= FAILURES_TO_OPEN:
+            self._open_until = self._clock() + OPEN_SECONDS
+
+    @property
+    def open(self) -> bool:
+        return self._failures >= FAILURES_TO_OPEN
+
+
+class Lane:
+    """All traffic of this replica to one base of one platform."""
+
+    def __init__(self, descriptor: Descriptor, clock: Clock = time.monotonic) -> None:
+        self.limit = descriptor.max_concurrent
+        self.circuit = Circuit(clock)
+        self.budget = Budget(descriptor.rate, clock)
+        self._places = asyncio.Semaphore(self.limit)
+        self._waiting = 0
+        self._retries = RETRY_RESERVE
+
+    @asynccontextmanager
+    async def place(self, principal: str, patience: float) -> AsyncGenerator[None]:
+        """One of the concurrent places, in turn with the published rate."""
+        self.circuit.enter()
+        try:
+            await self.budget.turn(principal, patience)
+            await self._take_place(patience)
+        except BaseException:
+            self.circuit.leave(failed=None)
+            raise
+        try:
+            yield
+        finally:
+            self._places.release()
+
+    async def _take_place(self, patience: float) -> None:
+        if self._waiting >= self.limit:
+            raise Busy("The platform's queue is full.", retry_after=1)
+        self._waiting += 1
+        try:
+            async with asyncio.timeout(patience):
+                await self._places.acquire()
+        except TimeoutError:
+            raise Busy("No free place at the platform in time.", retry_after=1) from None
+        finally:
+            self._waiting -= 1
+
+    def count_request(self) -> None:
+        self._retries = min(RETRY_RESERVE, self._retries + RETRY_SHARE)
+
+    def may_retry(self) -> bool:
+        """Retries are at most a tenth of the requests, after a small reserve."""
+        if self._retries < 1.0:
+            return False
+        self._retries -= 1.0
+        return True

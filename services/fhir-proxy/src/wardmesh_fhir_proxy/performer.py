@@ -1,0 +1,165 @@
+"""Perform one decided Call against its platform: the whole path from pair assertion to Outcome."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable
+from typing import Protocol
+
+import msgspec
+
+from wardmesh_common.contracts import Call, Outcome, Touched
+from wardmesh_common.errors import BadRequest, BadUpstream, Conflict, OutcomeUnknown, TimedOut, TooLarge
+from wardmesh_common.vocabulary import Interaction
+from wardmesh_fhir_proxy import batches, cursors, headers, json_exact, widening
+from wardmesh_fhir_proxy.answers import READS, Journey, shape
+from wardmesh_fhir_proxy.assertion import assert_pair
+from wardmesh_fhir_proxy.catalogue import Platforms
+from wardmesh_fhir_proxy.compartment import patients_of, peek
+from wardmesh_fhir_proxy.cursors import Cursors
+from wardmesh_fhir_proxy.descriptor import Descriptor
+from wardmesh_fhir_proxy.exchange import Exchanges
+from wardmesh_fhir_proxy.kinds import AskKinds, KindChecks
+from wardmesh_fhir_proxy.links import Address
+from wardmesh_fhir_proxy.pages import Pages, open_page
+from wardmesh_fhir_proxy.request import FORM, build, for_page, policy_filter
+from wardmesh_fhir_proxy.screening import Screen
+from wardmesh_fhir_proxy.upstream import UpstreamRequest
+
+ENDING_SECONDS = 0.3  # kept for recording and replying
+BUNDLES = frozenset({Interaction.BATCH, Interaction.TRANSACTION})
+BODIES = frozenset({Interaction.CREATE, Interaction.UPDATE})
+
+OpenToken = Callable[[Call], str]
+RecordIntent = Callable[[Call, tuple[Touched, ...]], Awaitable[None]]
+
+
+class Hop(Protocol):
+    """What the performer needs of the bus's Hop."""
+
+    def remaining(self) -> float: ...
+
+    async def body(self) -> bytes: ...
+
+
+class Performer:
+    """The handler of `call.perform.fhir`."""
+
+    def __init__(
+        self,
+        platforms: Platforms,
+        exchanges: Exchanges,
+        keys: Cursors,
+        open_token: OpenToken,
+        ask_kinds: AskKinds,
+        record_intent: RecordIntent,
+    ) -> None:
+        self._platforms = platforms
+        self._exchanges = exchanges
+        self._keys = keys
+        self._open_token = open_token
+        self._ask_kinds = ask_kinds
+        self._record_intent = record_intent
+        self._addresses: dict[tuple[str, tuple[str, ...]], Address] = {}
+
+    async def perform(self, call: Call, hop: Hop) -> Outcome:
+        principal, _ = assert_pair(call)
+        descriptor = self._platforms.serving(call.platform)
+        self._require_format(call)
+        checks = KindChecks(self._ask_kinds, call)
+        await self._check_widening(call, checks)
+        address = self._address(descriptor)
+        screen = Screen(call, checks, address)
+        body = await hop.body() if (call.body or call.parked) else b""
+        body, denied = await self._prepared(call, body, checks, screen)
+        request, pages = self._request(call, descriptor, address, body, screen)
+        if request.write:
+            await self._record_intent(call, touched_by(call, body, address))
+        seconds = hop.remaining() - ENDING_SECONDS
+        if seconds <= 0:
+            raise TimedOut("The call ran out of time before it reached the platform.")
+        answer = await self._exchanges.send(descriptor, request, principal.id, seconds)
+        journey = Journey(call=call, descriptor=descriptor, address=address, screen=screen, pages=pages, denied=denied)
+        try:
+            return await shape(journey, answer, time.time())
+        except (BadUpstream, TooLarge):
+            if request.write and 200 <= answer.status < 300:
+                raise OutcomeUnknown("The write was sent, but its answer cannot be passed on.") from None
+            raise
+
+    def _address(self, descriptor: Descriptor) -> Address:
+        key = (descriptor.bases.patient, descriptor.page_link.hosts)
+        found = self._addresses.get(key)
+        if found is None:
+            found = self._addresses[key] = Address.of(descriptor)
+        return found
+
+    def _require_format(self, call: Call) -> None:
+        if call.resource.type == "Binary" and call.interaction in READS:
+            return
+        headers.require_json(call.headers.get("accept", ""), call.query)
+
+    async def _check_widening(self, call: Call, checks: KindChecks) -> None:
+        """Refuse before anything is sent: criteria over kinds the caller may not read, conditional writes."""
+        if call.query and call.interaction not in BUNDLES:
+            reached = widening.kinds_reached(call.resource.type, call.query)
+            await checks.require(reached, Interaction.SEARCH, widening.CHAIN_DENIED)
+        if widening.conditional(call):
+            await checks.require({call.resource.type}, Interaction.SEARCH, widening.CONDITIONAL_DENIED)
+            criteria = call.headers.get("if-none-exist", "")
+            reached = widening.kinds_reached(call.resource.type, criteria.partition("?")[2] or criteria)
+            await checks.require(reached, Interaction.SEARCH, widening.CHAIN_DENIED)
+
+    async def _prepared(
+        self, call: Call, body: bytes, checks: KindChecks, screen: Screen
+    ) -> tuple[bytes, tuple[int, ...]]:
+        """The body to send, and the positions of batch entries that stay behind."""
+        if call.interaction in BUNDLES:
+            return await batches.prepare(call, body, checks)
+        if call.interaction is Interaction.UPDATE and screen.masks.of(call.resource.type):
+            raise Conflict("You see a masked copy of this resource: replacing it would erase hidden fields. Use PATCH.")
+        if call.interaction in BODIES and call.resource.type != "Binary":
+            document = json_exact.strict_object(body)
+            if document.get("resourceType") != call.resource.type:
+                raise BadRequest("The body's resource type is not the one in the address.")
+            if call.interaction is Interaction.UPDATE and call.resource.id and document.get("id") != call.resource.id:
+                raise BadRequest("The body's id is not the one in the address.")
+        return body, ()
+
+    def _request(
+        self, call: Call, descriptor: Descriptor, address: Address, body: bytes, screen: Screen
+    ) -> tuple[UpstreamRequest, Pages]:
+        token = self._open_token(call)
+        cursor = cursors.token_in(call.query)
+        obligations = call.decision.obligations if call.decision else None
+        added = policy_filter(call, obligations) if obligations else None
+        checked = None if descriptor.handling_strict else added
+        if cursor:
+            page = open_page(call, self._keys, address, cursor)
+            request = for_page(call, descriptor, page.url, token)
+            return request, Pages(call, self._keys, address, page.url, page.offset, None)
+        request = build(call, descriptor, body, token, screen.masks.fingerprint([call.resource.type]))
+        return request, Pages(call, self._keys, address, as_get(request), 0, checked)
+
+
+def as_get(request: UpstreamRequest) -> str:
+    """The address under which the same page can be asked for again; a form search becomes its GET twin."""
+    if request.headers.get("Content-Type", "").startswith(FORM) and request.body:
+        url = request.url.replace("/_search", "", 1)
+        return f"{url}{'&' if '?' in url else '?'}{request.body.decode('ascii', 'replace')}"
+    return request.url
+
+
+def touched_by(call: Call, body: bytes, address: Address) -> tuple[Touched, ...]:
+    """Whom a write is about, for the intent record."""
+    ids = (call.resource.id,) if call.resource.id else ()
+    if call.resource.type == "Patient" and ids:
+        return (Touched(patient=f"{call.platform}/Patient/{ids[0]}", type="Patient", ids=ids, count=1),)
+    if call.interaction not in BODIES or not body:
+        return (Touched(type=call.resource.type, ids=ids, count=1),) if call.resource.type else ()
+    try:
+        patients = patients_of(peek(body), address)
+    except msgspec.DecodeError:
+        patients = ()
+    names = [f"{call.platform}/Patient/{patient}" for patient in patients] or [""]
+    return tuple(Touched(patient=name, type=call.resource.type, ids=ids, count=1) for name in names)

@@ -1,0 +1,79 @@
+"""Read platform files: the ones shipped with the package, then a directory that adds to them or overrides them."""
+
+from __future__ import annotations
+
+import hashlib
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import yaml
+
+from wardmesh_fhir_proxy.descriptor import Descriptor
+
+
+class PlatformFileInvalid(Exception):
+    """A platform file cannot be used; the message names the file and the field."""
+
+
+def load(extra: Path | None = None) -> dict[str, Descriptor]:
+    """All platforms by id. A file in `extra` with an existing id is merged over it, field by field."""
+    documents = {str(d["id"]): (name, d) for name, d in shipped()}
+    for path in yaml_files(extra):
+        document = parse(path.name, path.read_bytes())
+        identity = str(document.get("id", path.stem))
+        earlier = documents.get(identity, ("", {}))[1]
+        documents[identity] = (path.name, merge(earlier, {"id": identity, **document}))
+    return {identity: convert(name, document) for identity, (name, document) in documents.items()}
+
+
+def shipped() -> list[tuple[str, dict[str, Any]]]:
+    folder = resources.files("wardmesh_fhir_proxy") / "platforms"
+    files = sorted((f for f in folder.iterdir() if f.name.endswith(".yaml")), key=lambda f: f.name)
+    return [(f.name, parse(f.name, f.read_bytes())) for f in files]
+
+
+def yaml_files(folder: Path | None) -> list[Path]:
+    if folder is None or not folder.is_dir():
+        return []
+    return sorted(p for p in folder.iterdir() if p.suffix in {".yaml", ".yml"} and p.is_file())
+
+
+def parse(name: str, data: bytes) -> dict[str, Any]:
+    try:
+        document = yaml.load(data, yaml.CSafeLoader)
+    except yaml.YAMLError as error:
+        raise PlatformFileInvalid(f"{name}: not readable as YAML") from error
+    if not isinstance(document, dict):
+        raise PlatformFileInvalid(f"{name}: must be a mapping of fields")
+    return document
+
+
+def merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    """Mappings are merged member by member; everything else is replaced."""
+    merged = dict(below)
+    for key, value in above.items():
+        earlier = merged.get(key)
+        both = isinstance(earlier, dict) and isinstance(value, dict)
+        merged[key] = merge(earlier, value) if both else value  # pyright: ignore[reportArgumentType]
+    return merged
+
+
+def convert(name: str, document: dict[str, Any]) -> Descriptor:
+    try:
+        return msgspec.convert(document, Descriptor)
+    except msgspec.ValidationError as error:
+        raise PlatformFileInvalid(f"{name}: {error}") from error
+
+
+def fingerprint(folder: Path | None) -> tuple[tuple[str, int, int], ...]:
+    """Changes when a file of the directory is added, removed or written; cheap enough to poll."""
+    stats = [(path.name, path.stat()) for path in yaml_files(folder)]
+    return tuple((name, stat.st_mtime_ns, stat.st_size) for name, stat in stats)
+
+
+def version_of(platforms: dict[str, Descriptor]) -> str:
+    """Content hash of the whole catalogue."""
+    ordered = [platforms[identity] for identity in sorted(platforms)]
+    return hashlib.sha256(msgspec.json.encode(ordered)).hexdigest()[:16]
