@@ -62,7 +62,7 @@ class SingleFlight(Generic[K, V]):
 
     def start(self, key: K, fetch: Callable[[], Awaitable[V]]) -> asyncio.Task[V]:
         flight = self._flights.get(key)
-        if flight is None:
+        if flight is None or flight.done():  # done, but its callback has not run yet
 
             async def fly() -> V:
                 return await fetch()
@@ -73,7 +73,8 @@ class SingleFlight(Generic[K, V]):
         return flight
 
     def _landed(self, key: K, flight: asyncio.Task[V]) -> None:
-        del self._flights[key]
+        if self._flights.get(key) is flight:
+            del self._flights[key]
         if not flight.cancelled():
             flight.exception()  # seen: a flight that nobody waits for any more must not warn at collection
 

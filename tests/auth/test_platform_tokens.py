@@ -1,0 +1,244 @@
+"""Platform tokens: obtained once for all replicas, renewed ahead of time, sealed at rest."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from sqlalchemy import text
+
+import engines
+from auth.stage import CLIENT, Stage, stage
+from wardmesh_auth.grant_store import GrantKey, GrantStore
+from wardmesh_auth.platform_token import ClientCredentials, PlatformToken, read_answer
+from wardmesh_auth.platform_tokens import PlatformTokens
+from wardmesh_auth.settings import PlatformClient
+from wardmesh_auth.vault import Vault
+from wardmesh_common.contracts import PlatformFacts
+from wardmesh_common.errors import Internal, PlatformDown, PlatformUnconfigured
+
+pytestmark = pytest.mark.anyio
+TOKEN = {"access_token": "t1", "token_type": "bearer", "expires_in": 3600, "scope": "system/*.rs"}
+OURS = PlatformClient("our-client", "CANARY-CLIENT-SECRET")
+
+
+@pytest.fixture
+async def trio(postgres: engines.Postgres, nats: engines.Nats) -> AsyncIterator[Stage]:
+    async with stage(postgres.url(), nats.url, replicas=3) as ready:
+        ready.issuer.token_answer = TOKEN
+        yield ready
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.ahead = 0.0
+
+    def __call__(self) -> float:
+        return time.time() + self.ahead
+
+
+class Exchange:
+    """Counts and gives numbered tokens, or fails."""
+
+    def __init__(self, clock: Clock, life: float = 3600.0) -> None:
+        self.clock, self.life, self.count = clock, life, 0
+        self.failure: Exception | None = None
+
+    async def obtain(self, facts: PlatformFacts, client: PlatformClient) -> PlatformToken:
+        self.count += 1
+        await asyncio.sleep(0)
+        if self.failure:
+            raise self.failure
+        now = self.clock()
+        return PlatformToken(access_token=f"t{self.count}", issued_at=now, expires_at=now + self.life)
+
+
+FACTS = PlatformFacts(id="payer", name="P", type="payer", auth_method="client_credentials")
+
+
+def facts_of(scene: Stage) -> PlatformFacts:
+    return next(f for f in scene.catalogue if f.id == "payer")
+
+
+@pytest.mark.requirement("FG-15")
+async def test_three_replicas_and_many_callers_cause_one_exchange(trio: Stage) -> None:
+    trio.issuer.token_delay = 0.2
+    found = await asyncio.gather(*(r.tokens.deployment(facts_of(trio), OURS) for r in trio.replicas for _ in range(30)))
+    assert {t.access_token for t in found} == {"t1"}
+    assert len(trio.issuer.token_requests) == 1
+
+
+@pytest.mark.requirement("X-16")
+async def test_a_token_is_renewed_ahead_of_its_end_and_its_failure_is_no_old_token() -> None:
+    clock = Clock()
+    exchange = Exchange(clock)
+    tokens = PlatformTokens(None, exchange, clock=clock)
+    assert (await tokens.deployment(FACTS, OURS)).access_token == "t1"
+    clock.ahead = 3600 - 100  # early: the old token serves while the new one is fetched on the side
+    assert (await tokens.deployment(FACTS, OURS)).access_token == "t1"
+    async with asyncio.timeout(2):
+        while (await tokens.deployment(FACTS, OURS)).access_token != "t2":
+            await asyncio.sleep(0)
+    clock.ahead += 3600 - 50  # inside the margin: wait for the new one
+    assert (await tokens.deployment(FACTS, OURS)).access_token == "t3"
+    clock.ahead += 3600 - 50
+    exchange.failure = PlatformDown("away")
+    for _ in range(5):
+        with pytest.raises(PlatformDown):
+            await tokens.deployment(FACTS, OURS)
+    assert exchange.count == 4, "a failure is not repeated by every caller"
+    exchange.failure = None
+    clock.ahead += 5
+    assert (await tokens.deployment(FACTS, OURS)).access_token == "t5"
+    await tokens.close()
+
+
+async def test_a_caller_that_hangs_up_does_not_end_the_renewal_for_the_others() -> None:
+    clock = Clock()
+    tokens = PlatformTokens(None, Exchange(clock), clock=clock)
+    first = asyncio.create_task(tokens.deployment(FACTS, OURS))
+    second = asyncio.create_task(tokens.deployment(FACTS, OURS))
+    await asyncio.sleep(0)
+    first.cancel()
+    assert (await second).access_token == "t1"
+
+
+async def test_a_replica_that_starts_later_uses_the_stored_token(trio: Stage) -> None:
+    await trio.replicas[0].tokens.deployment(facts_of(trio), OURS)
+    clock = Clock()
+    exchange = Exchange(clock)
+    later = PlatformTokens(trio.replicas[0].store, exchange, clock=clock)
+    assert (await later.deployment(facts_of(trio), OURS)).access_token == "t1"
+    assert exchange.count == 0
+    clock.ahead = 3500
+    assert (await later.deployment(facts_of(trio), OURS)).access_token == "t1"
+
+
+async def test_refusals_and_troubles_of_the_token_endpoint_are_told_apart(trio: Stage) -> None:
+    bearer = trio.issuer.sign()
+    trio.issuer.token_status = 401
+    reply = await trio.call(platform="payer", bearer=bearer)
+    assert reply.problem is not None
+    assert (reply.status, reply.problem.code) == (503, "platform_not_configured")
+    assert "CANARY" not in str(reply)
+    exchange = ClientCredentials()
+    for url, error in (
+        (f"{trio.issuer.url}/nothing-here", PlatformUnconfigured),
+        ("http://127.0.0.1:1/token", PlatformDown),
+        ("http://payer.example/token", PlatformUnconfigured),  # a secret never travels without TLS
+        ("", PlatformUnconfigured),
+    ):
+        facts = PlatformFacts(id="x", name="X", type="payer", token_url=url)
+        with pytest.raises(error):
+            await exchange.obtain(facts, OURS)
+    trio.issuer.token_status, trio.issuer.reachable = 200, False
+    with pytest.raises(PlatformDown):
+        await exchange.obtain(facts_of(trio), OURS)
+    with pytest.raises(PlatformUnconfigured):
+        await exchange.obtain(facts_of(trio), PlatformClient("only-an-id"))
+
+
+async def test_without_a_database_each_replica_asks_for_itself(nats: engines.Nats) -> None:
+    with engines.postgres("auth") as database:
+        async with stage(database.url(), nats.url) as scene:
+            scene.issuer.token_answer = TOKEN
+            database.kill()
+            assert (await scene.call(platform="payer", bearer=scene.issuer.sign())).status == 200
+            assert len(scene.issuer.token_requests) == 1
+
+
+async def test_without_a_master_key_nothing_is_stored(postgres: engines.Postgres, nats: engines.Nats) -> None:
+    async with stage(postgres.url(), nats.url, master_key="") as scene:
+        scene.issuer.token_answer = TOKEN
+        assert (await scene.call(platform="payer", bearer=scene.issuer.sign())).status == 200
+        async with scene.replicas[0].database.transaction() as connection:
+            assert (await connection.execute(text("SELECT count(*) FROM auth.platform_grant"))).scalar_one() == 0
+
+
+@pytest.mark.parametrize("prefix", ["WARDMESH_", "FHIR_GATEWAY_"])
+@pytest.mark.requirement("C-9")
+async def test_credentials_are_read_with_either_prefix(
+    postgres: engines.Postgres, nats: engines.Nats, prefix: str
+) -> None:
+    environ = {k.replace("WARDMESH_", prefix): v for k, v in CLIENT.items() if "PAYER" in k}
+    async with stage(postgres.url(), nats.url, environ=environ) as scene:
+        scene.issuer.token_answer = TOKEN
+        assert (await scene.call(platform="payer", bearer=scene.issuer.sign())).status == 200
+
+
+@pytest.mark.requirement("FG-34")
+async def test_a_grant_is_found_by_its_own_principal_and_platform_only(trio: Stage) -> None:
+    store = trio.replicas[0].store
+    assert store is not None
+    now = time.time()
+    mine = GrantKey("default", "i:me", "sign-in")
+    token = PlatformToken(access_token="mine", scopes=("patient/*.rs",), issued_at=now, expires_at=now + 900)
+    async with store.exclusively(mine) as connection:
+        await store.write(connection, mine, token)
+    tokens = trio.replicas[1].tokens
+    assert await tokens.granted("default", "i:me", "sign-in") == token
+    for other in (("default", "i:you", "sign-in"), ("default", "i:me", "epic"), ("b", "i:me", "sign-in")):
+        assert await tokens.granted(*other) is None
+    await store.forget(mine)
+    tokens.forget("i:me")
+    assert await tokens.granted("default", "i:me", "sign-in") is None
+
+
+async def test_a_row_that_is_copied_to_another_principal_does_not_open(trio: Stage) -> None:
+    store = trio.replicas[0].store
+    assert store is not None
+    now = time.time()
+    mine, yours = GrantKey("default", "i:me", "epic"), GrantKey("default", "i:you", "epic")
+    token = PlatformToken(access_token="mine", issued_at=now, expires_at=now + 900)
+    async with store.exclusively(mine) as connection:
+        await store.write(connection, mine, token)
+        await store.write(connection, yours, token)
+        await connection.execute(
+            text(
+                "UPDATE auth.platform_grant t SET sealed = s.sealed, wrapped_key = s.wrapped_key "
+                "FROM auth.platform_grant s WHERE s.principal_id = 'i:me' AND t.principal_id = 'i:you'"
+            )
+        )
+    assert await store.load(mine) == token
+    with pytest.raises(Internal):
+        await store.load(yours)
+
+
+async def test_a_master_key_is_rotated_by_putting_a_new_one_first(trio: Stage) -> None:
+    database = trio.replicas[0].database
+    old, new = os.urandom(32), os.urandom(32)
+    key = GrantKey("default", "i:me", "epic")
+    token = PlatformToken(access_token="mine", issued_at=1, expires_at=2)
+    before, during, after = (GrantStore(database, Vault(ring)) for ring in ((old,), (new, old), (new,)))
+    async with before.exclusively(key) as connection:
+        await before.write(connection, key, token)
+    assert await during.load(key) == token
+    with pytest.raises(Internal):
+        await after.load(key)
+    async with during.exclusively(key) as connection:
+        await during.write(connection, key, token)
+    assert await after.load(key) == token
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [{}, {"access_token": 7}, {"access_token": ""}, {"access_token": "a\nb"}, TOKEN | {"token_type": "mac"}],
+)
+def test_an_answer_without_a_usable_bearer_token_is_refused(answer: dict[str, Any]) -> None:
+    with pytest.raises(PlatformUnconfigured):
+        read_answer(answer, 0.0, "")
+
+
+@pytest.mark.parametrize(
+    ("life", "seconds"),
+    [(60, 60), ("120", 120), (None, 300), ("soon", 300), (-5, 0), (float("nan"), 300), (10**12, 86_400)],
+)
+def test_the_life_of_a_token_is_read_tolerantly(life: Any, seconds: float) -> None:
+    token = read_answer({"access_token": "t", "expires_in": life}, 100.0, "system/*.rs")
+    assert token.expires_at == 100.0 + seconds
+    assert token.scopes == ("system/*.rs",), "a server that grants what was asked may leave scope out"
+    assert repr(token) == "PlatformToken(...)"
