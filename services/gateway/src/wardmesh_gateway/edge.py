@@ -177,15 +177,20 @@ class Edge:
         listening = inbound.method == "subscriptions/listen"
         if not json or (listening and not stream):
             raise Refusal(406, "The client must accept application/json and text/event-stream", request=inbound.id)
-        tool = self._tools.tool(inbound.tool)
-        quick = inbound.method != "tools/call" or tool is None or tool.quick
-        if stream and (listening or inbound.wants_stream or not quick):
+        if stream and (listening or inbound.wants_stream or not self._quick(inbound)):
             await self._pass(self._stream, scope, body, receive, send, headers, visit)
             return
         if inbound.method == "initialize" and not inbound.modern:
             negotiated, info, declared = _version(inbound), inbound.client_info, inbound.capabilities
             send = minting(send, lambda: self._sessions.mint(negotiated, info, declared, visit.principal))
         await self._pass(self._json, scope, body, receive, send, headers, visit)
+
+    def _quick(self, inbound: Inbound) -> bool:
+        """Answered as plain JSON (mcp.md §2.1). Modern lists are JSON on either way; legacy ones keep their stream."""
+        if inbound.method == "tools/call":
+            tool = self._tools.tool(inbound.tool)
+            return tool is None or tool.quick
+        return inbound.modern or inbound.method in ("initialize", "ping")
 
     async def _pass(
         self, app: App, scope: Scope, body: bytes, receive: Receive, send: Send, headers: Headers, visit: Visit

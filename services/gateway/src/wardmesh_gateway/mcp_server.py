@@ -12,6 +12,7 @@ from mcp.server.lowlevel import Server
 from mcp.server.request_state import RequestStateBoundary, RequestStateSecurity
 from mcp.shared.exceptions import MCPError
 from mcp_types import INTERNAL_ERROR
+from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 from pydantic import ValidationError
 
 from wardmesh_gateway.mcp_visit import visitor
@@ -31,7 +32,8 @@ _CACHEABLE: tuple[CacheableMethod, ...] = (
 
 
 # Method -> its parameters and its handler. Handlers give plain dicts: the SDK checks them against the wire schema.
-Handlers = Mapping[str, tuple[type[Any], Callable[[ServerRequestContext[Any, Any], Any], Awaitable[HandlerResult]]]]
+Handler = Callable[[ServerRequestContext[Any, Any], Any], Awaitable[HandlerResult]]
+Handlers = Mapping[str, tuple[type[Any], Handler]]
 
 
 def assemble(
@@ -56,12 +58,24 @@ def assemble(
         get_tool_input_schema=schema,
     )
     for method, (params, handler) in handlers.items():
-        server.add_request_handler(method, params, handler)
+        server.add_request_handler(method, params, _completing(handler))
     security = RequestStateSecurity(keys=list(keys), bind_principal=_principal)
     server.middleware.clear()
     server.middleware.append(_contain)
     server.middleware.append(RequestStateBoundary(security, default_audience=AUDIENCE))
     return server
+
+
+def _completing(handler: Handler) -> Handler:
+    """The modern wire wants `resultType` on every result, older ones know no such thing."""
+
+    async def complete(ctx: ServerRequestContext[Any, Any], params: Any) -> HandlerResult:
+        result = await handler(ctx, params)
+        if isinstance(result, dict) and ctx.protocol_version in MODERN_PROTOCOL_VERSIONS:
+            return {"resultType": "complete", **result}
+        return result
+
+    return complete
 
 
 def _principal(ctx: ServerRequestContext[Any, Any]) -> str | None:
