@@ -1,0 +1,58 @@
+"""`wardmesh-fhir-store`: serve (default), migrate, seed, load."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import sys
+from pathlib import Path
+
+import uvloop
+
+from wardmesh_common.settings import EXIT_CONFIGURATION, BadSettings, load
+from wardmesh_common.telemetry import configure_logging
+from wardmesh_fhir_store.app import serve
+from wardmesh_fhir_store.loading import load_files
+from wardmesh_fhir_store.migrate import migrate_url
+from wardmesh_fhir_store.seeding import seed
+from wardmesh_fhir_store.settings import StoreSettings
+
+
+def _arguments() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="wardmesh-fhir-store", description="Embedded FHIR R4 store")
+    commands = parser.add_subparsers(dest="command")
+    commands.add_parser("serve", help="answer FHIR requests (default)")
+    commands.add_parser("migrate", help="bring the database to the newest schema")
+    seeding = commands.add_parser("seed", help="store the demo patients; safe to repeat")
+    seeding.add_argument("--patients", type=int, default=50)
+    loading = commands.add_parser("load", help="load transaction or collection Bundles")
+    loading.add_argument("files", nargs="+", type=Path)
+    return parser
+
+
+async def _run(arguments: argparse.Namespace, settings: StoreSettings) -> int:
+    if arguments.command == "migrate":
+        return await migrate_url(settings.database_url)
+    if arguments.command == "seed":
+        return await seed(settings, arguments.patients)
+    if arguments.command == "load":
+        return await load_files(settings, arguments.files)
+    return await serve(settings)
+
+
+def main() -> int:
+    """Exit code 78 for a configuration fault."""
+    arguments = _arguments().parse_args()
+    try:
+        settings = load(StoreSettings, os.environ)
+    except BadSettings as error:
+        sys.stderr.write(f"wardmesh-fhir-store: {error}\n")
+        return EXIT_CONFIGURATION
+    configure_logging("fhir-store", "fhir-store", settings.log_level, as_json=settings.log_json)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(_run(arguments, settings))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,124 @@
+"""Composition root: from settings to a running FHIR face with health and an orderly end."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from urllib.parse import urlsplit
+
+import uvicorn
+
+from wardmesh_common.health import Health
+from wardmesh_fhir_store.database import Database, engine_for
+from wardmesh_fhir_store.definitions import load_definitions
+from wardmesh_fhir_store.migrate import DEFAULT_DATASTORE, is_migrated
+from wardmesh_fhir_store.router import Router
+from wardmesh_fhir_store.settings import StoreSettings
+from wardmesh_fhir_store.store import Store, open_store
+from wardmesh_fhir_store.validation import Validator
+from wardmesh_fhir_store.wire import AsgiApp, Request, Response
+
+_LOG = logging.getLogger("wardmesh.fhir-store")
+EXIT_FAILURE = 1
+
+
+class NotMigrated(Exception):
+    """The schema or the default datastore is missing."""
+
+
+@asynccontextmanager
+async def opened(settings: StoreSettings) -> AsyncIterator[Store]:
+    """The default datastore over its own connection pool."""
+    engine = engine_for(settings.database_url, settings.pool_size, settings.statement_timeout_ms)
+    try:
+        if not await is_migrated(engine):
+            raise NotMigrated
+        definitions = load_definitions()
+        database = Database(engine)
+        yield await open_store(database, definitions, Validator(definitions), settings.base, DEFAULT_DATASTORE)
+    finally:
+        await engine.dispose()
+
+
+def create_app(settings: StoreSettings, store: Store) -> AsgiApp:
+    """The default datastore answers at the base itself and under its id."""
+    router = Router(store)
+    prefix = DEFAULT_DATASTORE
+
+    async def handle(request: Request) -> Response:
+        head, _, rest = request.path.partition("/")
+        if head == prefix:
+            request = Request(
+                method=request.method, path=rest, query=request.query, headers=request.headers, body=request.body
+            )
+        return await router.handle(request)
+
+    return AsgiApp(urlsplit(settings.base).path, handle, settings.max_body_bytes)
+
+
+async def serve(settings: StoreSettings) -> int:
+    """Until SIGTERM or SIGINT: then not ready, requests finish, connections close."""
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    health = Health()
+    await health.listen(settings.admin_host, settings.admin_port)
+    try:
+        async with opened(settings) as store:
+            server = _server(settings, create_app(settings, store))
+            running = asyncio.create_task(server.serve())
+            await _started(server, running)
+            health.started = True
+            _LOG.info("ready")
+            waiting = asyncio.create_task(stop.wait())
+            await asyncio.wait({waiting, running}, return_when=asyncio.FIRST_COMPLETED)
+            waiting.cancel()
+            health.draining = True
+            server.should_exit = True
+            await running
+    except NotMigrated:
+        _LOG.error("the database has no store yet: run wardmesh-fhir-store migrate")
+        return EXIT_FAILURE
+    except OSError as error:
+        _LOG.error("cannot start: %s", error.strerror)
+        return EXIT_FAILURE
+    finally:
+        await health.close()
+    _LOG.info("stopped")
+    return 0
+
+
+class _Server(uvicorn.Server):
+    """Our own signal handling drains first."""
+
+    def install_signal_handlers(self) -> None:
+        return
+
+
+def _server(settings: StoreSettings, app: AsgiApp) -> uvicorn.Server:
+    config = uvicorn.Config(
+        app,
+        host=settings.host,
+        port=settings.port,
+        loop="none",
+        http="httptools",
+        ws="none",
+        lifespan="off",
+        access_log=False,
+        log_config=None,
+        server_header=False,
+        timeout_graceful_shutdown=int(settings.drain_seconds),
+    )
+    return _Server(config)
+
+
+async def _started(server: uvicorn.Server, running: asyncio.Task[None]) -> None:
+    """uvicorn tells only by a flag; it ends its task when the port is taken."""
+    while not server.started:
+        if running.done():
+            running.result()
+            raise OSError(98, "the port is not free")
+        await asyncio.sleep(0.01)

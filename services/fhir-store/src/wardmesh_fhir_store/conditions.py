@@ -1,0 +1,189 @@
+"""Search parameters as SQL: simple, chained and reverse-chained conditions on rows of `fhir_current`."""
+
+from __future__ import annotations
+
+from sqlalchemy import ColumnElement, FromClause, and_, exists, false, not_, or_, select
+
+from wardmesh_fhir_store import tables
+from wardmesh_fhir_store.definitions import Definitions, Parameter, parameter_key
+from wardmesh_fhir_store.faults import Fault, invalid, not_supported
+from wardmesh_fhir_store.matching import Matcher, check_modifier, date_span, prefixed, range_condition
+from wardmesh_fhir_store.query import split, unescape
+from wardmesh_fhir_store.references import ID
+
+Condition = ColumnElement[bool]
+TABLE_OF: dict[str, str] = {"reference": "ref"}
+LONGEST_CHAIN = 5
+
+
+class UnknownParameter(Fault):
+    """Lenient searches report it, strict ones and criteria refuse it (ST-54, ST-17)."""
+
+    def __init__(self) -> None:
+        super().__init__(400, "not-supported", "A search parameter is not known for this type.")
+
+
+def index_table(parameter: Parameter) -> tables.Table:
+    return tables.INDEX_TABLES[TABLE_OF.get(parameter.type, parameter.type)]
+
+
+class ConditionBuilder:
+    """Turns `name=value` into a condition on an alias of `fhir_current`, for one datastore."""
+
+    def __init__(self, definitions: Definitions, matcher: Matcher, datastore: int) -> None:
+        self._definitions = definitions
+        self._matcher = matcher
+        self._datastore = datastore
+
+    def condition(self, row: FromClause, kind: str, name: str, value: str, depth: int = 0) -> Condition:
+        """`kind` is the resource type that `row` ranges over, or "" for all types."""
+        if depth > LONGEST_CHAIN:
+            raise invalid("A chain in the query is too long.")
+        if name.startswith("_has:"):
+            return self._has(row, kind, name, value, depth)
+        first, dot, rest = name.partition(".")
+        code, _, modifier = first.partition(":")
+        if dot:
+            return self._chain(row, kind, code, modifier, rest, value, depth)
+        if code == "_id":
+            return self._identity(row, modifier, value)
+        if code == "_lastUpdated":
+            return self._last_updated(row, modifier, value)
+        return self._simple(row, self.parameter(kind, code), kind, modifier, value)
+
+    def parameter(self, kind: str, code: str) -> Parameter:
+        """Raises UnknownParameter."""
+        table = self._definitions.parameters[kind] if kind else self._definitions.common
+        if code not in table:
+            raise UnknownParameter
+        return table[code]
+
+    def _identity(self, row: FromClause, modifier: str, value: str) -> Condition:
+        if modifier:
+            raise not_supported("_id takes no modifier.")
+        ids = [unescape(part) for part in split(value, ",")]
+        if not all(ID.fullmatch(part) for part in ids):
+            raise invalid("An id in the query is not a FHIR id.")
+        return row.c.resource_id.in_(ids)
+
+    def _last_updated(self, row: FromClause, modifier: str, value: str) -> Condition:
+        if modifier:
+            raise not_supported("_lastUpdated takes no modifier.")
+        moment = row.c.last_updated
+        found: list[Condition] = []
+        for part in split(value, ","):
+            prefix, text = prefixed(part)
+            start, end = date_span(text)
+            if prefix == "eq":
+                found.append(and_(moment >= start, moment < end))
+            elif prefix in ("gt", "sa"):
+                found.append(moment >= end)
+            elif prefix == "ge":
+                found.append(moment >= start)
+            elif prefix in ("lt", "eb"):
+                found.append(moment < start)
+            elif prefix == "le":
+                found.append(moment < end)
+            else:
+                found.append(range_condition(prefix, moment, moment, (start, end)))
+        return or_(*found)
+
+    def _simple(self, row: FromClause, parameter: Parameter, kind: str, modifier: str, value: str) -> Condition:
+        check_modifier(parameter, modifier, self._definitions.resource_types)
+        key = parameter.key
+        if modifier == "identifier":
+            table = tables.token.alias()
+            key = parameter_key(kind, f"{parameter.code}:identifier")
+        else:
+            table = index_table(parameter).alias()
+        here = and_(
+            table.c.datastore_id == self._datastore,
+            table.c.parameter == key,
+            table.c.resource_key == row.c.resource_key,
+        )
+        if modifier == "missing":
+            if value not in ("true", "false"):
+                raise invalid(":missing takes true or false.")
+            present = exists(select(table.c.resource_key).where(here))
+            return not_(present) if value == "true" else present
+        choices = [self._matcher.condition(table, parameter, modifier, part) for part in split(value, ",")]
+        found = exists(select(table.c.resource_key).where(here, or_(*choices)))
+        return not_(found) if modifier == "not" else found
+
+    def _chain(
+        self, row: FromClause, kind: str, code: str, modifier: str, rest: str, value: str, depth: int
+    ) -> Condition:
+        parameter = self.parameter(kind, code)
+        if parameter.type != "reference":
+            raise invalid("Only references can be chained.")
+        targets = [modifier] if modifier else list(parameter.targets)
+        found: list[Condition] = []
+        for target in targets:
+            if target not in self._definitions.resource_types:
+                raise invalid("A chain in the query names an unknown type.")
+            link, other = tables.reference.alias(), tables.current.alias()
+            try:
+                inner = self.condition(other, target, rest, value, depth + 1)
+            except UnknownParameter:
+                continue
+            joined = and_(
+                link.c.datastore_id == self._datastore,
+                link.c.parameter == parameter.key,
+                link.c.resource_key == row.c.resource_key,
+                other.c.datastore_id == self._datastore,
+                other.c.resource_type == target,
+                link.c.target_type == target,
+                other.c.resource_id == link.c.target_id,
+                not_(other.c.deleted),
+                inner,
+            )
+            found.append(exists(select(link.c.resource_key).where(joined)))
+        if not found:
+            raise UnknownParameter
+        return or_(*found)
+
+    def _has(self, row: FromClause, kind: str, name: str, value: str, depth: int) -> Condition:
+        parts = name.split(":", 3)
+        if len(parts) != 4 or parts[1] not in self._definitions.resource_types:
+            raise invalid("_has is written _has:Type:reference:parameter.")
+        _, source, code, rest = parts
+        parameter = self.parameter(source, code)
+        if parameter.type != "reference":
+            raise invalid("_has needs a reference parameter.")
+        link, other = tables.reference.alias(), tables.current.alias()
+        inner = self.condition(other, source, rest, value, depth + 1)
+        joined = and_(
+            link.c.datastore_id == self._datastore,
+            link.c.parameter == parameter.key,
+            link.c.target_type == row.c.resource_type,
+            link.c.target_id == row.c.resource_id,
+            other.c.datastore_id == self._datastore,
+            other.c.resource_key == link.c.resource_key,
+            not_(other.c.deleted),
+            inner,
+        )
+        return exists(select(link.c.resource_key).where(joined))
+
+    def in_compartment(self, row: FromClause, compartment: str, identity: str, kind: str = "") -> Condition:
+        """Rows of the compartment; with `kind` only that member type. The owner itself is a member of the whole."""
+        members = self._definitions.compartments[compartment]
+        kinds = [kind] if kind else sorted(members)
+        keys = [
+            self._definitions.parameters[k][code].key
+            for k in kinds
+            for code in members.get(k, ())
+            if code in self._definitions.parameters[k]
+        ]
+        link = tables.reference.alias()
+        tied = and_(
+            link.c.datastore_id == self._datastore,
+            link.c.target_type == compartment,
+            link.c.target_id == identity,
+            link.c.parameter.in_(keys),
+            link.c.resource_key == row.c.resource_key,
+        )
+        member = exists(select(link.c.resource_key).where(tied)) if keys else false()
+        if kind and kind != compartment:
+            return member
+        owner = and_(row.c.resource_type == compartment, row.c.resource_id == identity)
+        return or_(member, owner)

@@ -1,0 +1,71 @@
+"""The engine and its three ways of use: reading, plain writing, serializable work with bounded retries."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+
+from wardmesh_fhir_store.faults import Fault
+from wardmesh_fhir_store.records import Raced
+
+T = TypeVar("T")
+RETRIED = frozenset({"40001", "40P01"})  # serialization failure, deadlock
+MOST_ATTEMPTS = 30
+PAUSE_SECONDS = 0.01
+LONGEST_PAUSE_SECONDS = 0.25
+
+
+def engine_for(url: str, pool_size: int, statement_timeout_ms: int) -> AsyncEngine:
+    """`url` is postgresql://…; a connection that the server dropped is replaced on use."""
+    return create_async_engine(
+        url.replace("postgresql://", "postgresql+asyncpg://", 1),
+        pool_size=pool_size,
+        max_overflow=0,
+        pool_timeout=10,
+        connect_args={
+            "server_settings": {"statement_timeout": str(statement_timeout_ms), "jit": "off"},
+            "timeout": 5,
+        },
+    )
+
+
+class Database:
+    """Hands out connections in the isolation that the work needs."""
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        self.engine = engine
+        self._reader = engine.execution_options(isolation_level="AUTOCOMMIT")
+        self._serializable = engine.execution_options(isolation_level="SERIALIZABLE")
+
+    async def read(self, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
+        """Each statement on its own: no BEGIN, no COMMIT."""
+        async with self._reader.connect() as connection:
+            return await work(connection)
+
+    async def write(self, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
+        """READ COMMITTED: enough when the writer locks the rows it changes."""
+        return await self._repeat(self.engine, work)
+
+    async def serialize(self, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
+        """SERIALIZABLE: two conditional creates with different criteria cannot both win (ST-18)."""
+        return await self._repeat(self._serializable, work)
+
+    async def _repeat(self, engine: AsyncEngine, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
+        pause = PAUSE_SECONDS
+        for _ in range(MOST_ATTEMPTS):
+            try:
+                async with engine.begin() as connection:
+                    return await work(connection)
+            except Raced:
+                pass
+            except DBAPIError as error:
+                if getattr(error.orig, "sqlstate", None) not in RETRIED:
+                    raise
+            await asyncio.sleep(random.uniform(0, pause))  # noqa: S311 - jitter, not a secret
+            pause = min(pause * 2, LONGEST_PAUSE_SECONDS)
+        raise Fault(409, "conflict", "Too many writers compete for the same resources; try again.")

@@ -1,0 +1,190 @@
+"""Extracts the index rows of a resource from its decoded tree, one pass over its search parameters."""
+
+from __future__ import annotations
+
+import hashlib
+import unicodedata
+from collections.abc import Callable, Iterator
+from decimal import Decimal
+from typing import Any
+
+from wardmesh_fhir_store import moments
+from wardmesh_fhir_store.definitions import Branch, Definitions, Parameter, parameter_key
+from wardmesh_fhir_store.jsontext import Tree
+from wardmesh_fhir_store.paths import steps_of, walk
+from wardmesh_fhir_store.references import target_of
+
+LONGEST_KEY = 200  # characters of an index key; longer values are cut and told apart by their hash
+NAME_PARTS = ("family", "given", "prefix", "suffix", "text")
+ADDRESS_PARTS = ("line", "city", "district", "state", "postalCode", "country", "text")
+TRUE_FALSE = "http://hl7.org/fhir/special-values"
+QUANTITIES = frozenset({"Quantity", "Age", "Count", "Distance", "Duration", "SimpleQuantity"})
+Row = tuple[Any, ...]
+Rows = dict[str, list[Row]]  # index table → rows without datastore and resource key
+
+
+def fold(text: str) -> str:
+    """Case and accents removed, as string search wants it."""
+    decomposed = unicodedata.normalize("NFKD", text).casefold()
+    return " ".join("".join(c for c in decomposed if not unicodedata.combining(c)).split())
+
+
+def fit(text: str) -> str:
+    """A key that always fits a B-tree page."""
+    if len(text) <= LONGEST_KEY:
+        return text
+    return text[:LONGEST_KEY] + "#" + hashlib.sha256(text.encode()).hexdigest()
+
+
+def token_key(code: str, *, exact: bool) -> str:
+    """`=` marks codes of case-sensitive systems, `~` the rest, folded."""
+    return fit("=" + code) if exact else fit("~" + code.lower())
+
+
+class Indexer:
+    """`base` is our own FHIR base: absolute references to it count as relative ones."""
+
+    def __init__(self, definitions: Definitions, base: str) -> None:
+        self._definitions = definitions
+        self._base = base
+        self._extract: dict[str, Callable[[str, Parameter, Branch, Any, Rows], None]] = {
+            "token": self._token,
+            "string": self._string,
+            "date": self._date,
+            "number": self._number,
+            "quantity": self._quantity,
+            "reference": self._reference,
+            "uri": self._uri,
+        }
+
+    def rows(self, kind: str, tree: Tree) -> Rows:
+        """Index rows by table; each row once."""
+        rows: Rows = {}
+        for parameter in self._definitions.parameters[kind].values():
+            extract = self._extract[parameter.type]
+            for branch in parameter.branches:
+                if branch.kind == "presence":
+                    self._presence(parameter, branch, tree, rows)
+                    continue
+                for value in walk(tree, steps_of(branch.path)):
+                    extract(kind, parameter, branch, value, rows)
+        return {table: list(dict.fromkeys(found)) for table, found in rows.items()}
+
+    def _add_token(self, key: int, system: Any, code: Any, rows: Rows) -> None:
+        system = system if isinstance(system, str) else ""
+        if isinstance(code, str) and (code or system):
+            exact = system in self._definitions.case_sensitive
+            rows.setdefault("token", []).append((key, system, code, token_key(code, exact=exact)))
+
+    def _presence(self, parameter: Parameter, branch: Branch, tree: Tree, rows: Rows) -> None:
+        found = [tree[name] for name in (f"{branch.path}Boolean", f"{branch.path}DateTime") if name in tree]
+        present = any(value is not False for value in found)
+        self._add_token(parameter.key, TRUE_FALSE, "true" if present else "false", rows)
+
+    def _token(self, kind: str, parameter: Parameter, branch: Branch, value: Any, rows: Rows) -> None:
+        key = parameter.key
+        if isinstance(value, bool):
+            self._add_token(key, TRUE_FALSE, "true" if value else "false", rows)
+        elif isinstance(value, str):
+            self._add_token(key, branch.detail, value, rows)
+        elif isinstance(value, dict):
+            if branch.kind == "CodeableConcept":
+                for coding in _dicts(value.get("coding")):
+                    self._add_token(key, coding.get("system"), coding.get("code", ""), rows)
+            elif branch.kind == "Coding":
+                self._add_token(key, value.get("system"), value.get("code", ""), rows)
+            elif branch.kind == "Identifier":
+                self._add_token(key, value.get("system"), value.get("value", ""), rows)
+            elif branch.kind == "ContactPoint":
+                self._add_token(key, value.get("use"), value.get("value"), rows)
+
+    def _string(self, kind: str, parameter: Parameter, branch: Branch, value: Any, rows: Rows) -> None:
+        if isinstance(value, str):
+            texts = [value]
+        elif isinstance(value, dict):
+            parts = NAME_PARTS if branch.kind == "HumanName" else ADDRESS_PARTS
+            texts = [t for part in parts for t in _list(value.get(part)) if isinstance(t, str)]
+        else:
+            return
+        for text in texts:
+            rows.setdefault("string", []).append((parameter.key, text, fold(text)[:LONGEST_KEY]))
+
+    def _date(self, kind: str, parameter: Parameter, branch: Branch, value: Any, rows: Rows) -> None:
+        if isinstance(value, str):
+            span = moments.span_of(value)
+        elif branch.kind == "Timing":
+            span = moments.timing_span(value)
+        else:
+            span = moments.period_span(value)
+        if span:
+            rows.setdefault("date", []).append((parameter.key, *span))
+
+    def _number(self, kind: str, parameter: Parameter, branch: Branch, value: Any, rows: Rows) -> None:
+        if isinstance(value, dict):
+            low, high = _bounds(value)
+        else:
+            low = high = moments.number_of(value)
+        if low is not None or high is not None:
+            rows.setdefault("number", []).append((parameter.key, low, high))
+
+    def _quantity(self, kind: str, parameter: Parameter, branch: Branch, value: Any, rows: Rows) -> None:
+        if not isinstance(value, dict):
+            return
+        sample = next(_dicts([value.get("low"), value.get("high"), value.get("origin"), value]), value)
+        low, high = _bounds(value) if branch.kind == "Range" else _quantity_bounds(value)
+        if low is None and high is None:
+            return
+        system, code, unit = (_text(sample.get(name)) for name in ("system", "code", "unit"))
+        if branch.kind == "Money":
+            system, code = "urn:iso:std:iso:4217", _text(value.get("currency"))
+        rows.setdefault("quantity", []).append((parameter.key, low, high, fit(system), fit(code), fit(unit)))
+
+    def _reference(self, kind: str, parameter: Parameter, branch: Branch, value: Any, rows: Rows) -> None:
+        literal = value if isinstance(value, str) else value.get("reference") if isinstance(value, dict) else None
+        identifier = value.get("identifier") if isinstance(value, dict) else None
+        if isinstance(identifier, dict):
+            key = parameter_key(kind, f"{parameter.code}:identifier")
+            self._add_token(key, identifier.get("system"), identifier.get("value"), rows)
+        target = target_of(literal, self._base) if isinstance(literal, str) else None
+        if target is None:
+            return
+        named = target.type or (value.get("type") if isinstance(value, dict) else None)
+        if branch.kind == "Reference" and branch.detail and named != branch.detail:
+            return
+        kind_of_target = target.type if target.type in self._definitions.resource_types else ""
+        row = (parameter.key, kind_of_target, target.id, target.version, fit(target.url))
+        rows.setdefault("ref", []).append(row)
+
+    def _uri(self, kind: str, parameter: Parameter, branch: Branch, value: Any, rows: Rows) -> None:
+        if isinstance(value, str):
+            rows.setdefault("uri", []).append((parameter.key, fit(value)))
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
+
+
+def _dicts(value: Any) -> Iterator[dict[str, Any]]:
+    return (item for item in _list(value) if isinstance(item, dict))
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def _bounds(value: dict[str, Any]) -> tuple[Decimal | None, Decimal | None]:
+    """Range: a missing bound is open."""
+    low, high = value.get("low"), value.get("high")
+    return (
+        moments.number_of(low.get("value")) if isinstance(low, dict) else None,
+        moments.number_of(high.get("value")) if isinstance(high, dict) else None,
+    )
+
+
+def _quantity_bounds(value: dict[str, Any]) -> tuple[Decimal | None, Decimal | None]:
+    """A comparator opens one side; SampledData is skipped, it has no single value."""
+    number = moments.number_of(value.get("value"))
+    if number is None:
+        return None, None
+    comparator = value.get("comparator", "")
+    return (None if comparator[:1] == "<" else number), (None if comparator[:1] == ">" else number)

@@ -1,0 +1,158 @@
+"""Read, vread and search, on any connection: also inside a transaction."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+
+from msgspec import Raw
+from sqlalchemy import and_, select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from wardmesh_fhir_store import tables
+from wardmesh_fhir_store.faults import Fault, Issue, invalid, not_found, outcome_body
+from wardmesh_fhir_store.moments import http_date
+from wardmesh_fhir_store.paging import Cursor
+from wardmesh_fhir_store.query import Pair, pairs_of, query_of
+from wardmesh_fhir_store.searching import Search
+from wardmesh_fhir_store.searchset import Entry, EntrySearch, Link, bundle
+from wardmesh_fhir_store.selecting import Found, Page
+from wardmesh_fhir_store.slicing import view_of
+from wardmesh_fhir_store.store import Store
+from wardmesh_fhir_store.wire import Request, Response
+
+FORM = "application/x-www-form-urlencoded"
+MATCH, INCLUDE, OUTCOME = EntrySearch("match"), EntrySearch("include"), EntrySearch("outcome")
+
+
+def etag(version: int) -> str:
+    return f'W/"{version}"'
+
+
+def headers_of(version: int, updated: datetime) -> list[tuple[str, str]]:
+    return [("ETag", etag(version)), ("Last-Modified", http_date(updated))]
+
+
+def unchanged(headers: dict[str, str], version: int, updated: datetime) -> bool:
+    """If-None-Match decides; If-Modified-Since only without it (ST-12)."""
+    wanted = headers.get("if-none-match")
+    if wanted is not None:
+        tags = {part.strip().removeprefix("W/") for part in wanted.split(",")}
+        return "*" in tags or f'"{version}"' in tags
+    since = headers.get("if-modified-since")
+    if since is None:
+        return False
+    try:
+        moment = parsedate_to_datetime(since)
+    except ValueError:
+        return False  # RFC 9110: an unreadable date is ignored
+    moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    return updated.replace(microsecond=0) <= moment
+
+
+class Reading:
+    """Interactions that change nothing."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    async def read(
+        self, connection: AsyncConnection, request: Request, kind: str, identity: str, version: str = ""
+    ) -> Response:
+        """The current version, or the one that is named; 404 never seen, 410 deleted (ST-5, ST-6)."""
+        current, versions = tables.current, tables.version
+        columns = (versions.c.version, versions.c.last_updated, versions.c.body)
+        where = [
+            versions.c.datastore_id == self._store.datastore,
+            versions.c.resource_type == kind,
+            versions.c.resource_id == identity,
+        ]
+        if version:
+            number = int(version) if version.isascii() and version.isdigit() and len(version) < 10 else -1
+            query = select(*columns).where(*where, versions.c.version == number)
+        else:
+            same = and_(
+                current.c.datastore_id == versions.c.datastore_id,
+                current.c.resource_type == versions.c.resource_type,
+                current.c.resource_id == versions.c.resource_id,
+                current.c.version == versions.c.version,
+            )
+            query = select(*columns).join_from(current, versions, same).where(*where)
+        row = (await connection.execute(query)).first()
+        if row is None:
+            raise not_found()
+        number, updated, body = row
+        headers = headers_of(number, updated)
+        if body is None:
+            raise Fault(410, "deleted", "The resource was deleted.", headers=tuple(headers[:1]))
+        if unchanged(request.headers, number, updated):
+            return Response(status=304, headers=headers)
+        return Response(body=self._sliced(kind, body, request.query), headers=headers)
+
+    def _sliced(self, kind: str, body: bytes, query: str) -> bytes:
+        if "_elements" not in query and "_summary" not in query:
+            return body
+        given = dict(pairs_of(query))
+        view = view_of(given.get("_elements", ""), given.get("_summary", ""))
+        return self._store.slicer.slice(kind, body, view)
+
+    async def search(self, connection: AsyncConnection, request: Request, kind: str) -> Response:
+        """`kind` empty is a search over all types."""
+        pairs = self._pairs(request)
+        token = next((value for name, value in pairs if name == "_cursor"), "")
+        cursor = self._store.sealer.open(token, kind) if token else None
+        strict = "handling=strict" in request.headers.get("prefer", "")
+        search = self._read(kind, pairs_of(cursor.query) if cursor else pairs, strict=strict)
+        return await self.answer(connection, kind, search, cursor, token)
+
+    async def answer(
+        self, connection: AsyncConnection, path: str, search: Search, cursor: Cursor | None, token: str
+    ) -> Response:
+        """One page of a search that was read; a cursor brings its place and the total along."""
+        page = await self._store.selector.page(connection, search, cursor.after if cursor else None)
+        total = cursor.total if cursor else None
+        if search.total and cursor is None:
+            counted = search.count == 0 or page.more
+            total = await self._store.selector.total(connection, search) if counted else len(page.matches)
+        return self._bundle(path, search, page, total, token)
+
+    def _pairs(self, request: Request) -> list[Pair]:
+        pairs = pairs_of(request.query)
+        if request.method == "POST":
+            media = request.headers.get("content-type", FORM).partition(";")[0].strip().lower()
+            if media != FORM:
+                raise Fault(415, "not-supported", "A search by POST is a form.")
+            try:
+                pairs += pairs_of(request.body.decode("ascii"))
+            except UnicodeDecodeError:
+                raise invalid("The form is not URL-encoded.") from None
+        return pairs
+
+    def _read(self, kind: str, pairs: list[Pair], *, strict: bool) -> Search:
+        kinds = (kind,) if kind else ()
+        if not kind:
+            named = [part for name, value in pairs if name == "_type" for part in value.split(",")]
+            if any(name not in self._store.definitions.resource_types for name in named):
+                raise invalid("_type names an unknown type.")
+            kinds = tuple(dict.fromkeys(named))
+        return self._store.searches.read(kinds, pairs, strict=strict)
+
+    def _bundle(self, path: str, search: Search, page: Page, total: int | None, token: str) -> Response:
+        url = self._store.url(path) if path else self._store.base
+        query = query_of(search.applied)
+        own = f"{url}?_cursor={token}" if token else f"{url}?{query}" if query else url
+        links = [Link("self", own)]
+        if page.more:
+            after = list(page.matches[-1].after)
+            links.append(Link("next", f"{url}?_cursor={self._store.sealer.issue(path, query, after, total)}"))
+        entries = [self.entry(found, search, MATCH) for found in page.matches]
+        entries += [self.entry(found, search, INCLUDE) for found in page.included]
+        if search.unknown:
+            text = "Search parameters that are not known here were ignored; the self link shows what was applied."
+            issue = Issue(severity="warning", code="not-supported", diagnostics=text)
+            entries.append(Entry(resource=Raw(outcome_body([issue])), search=OUTCOME))
+        return Response(body=bundle("searchset", entries, links=links, total=total))
+
+    def entry(self, found: Found, search: Search, mode: EntrySearch) -> Entry:
+        body = self._store.slicer.slice(found.type, found.body, search.view)
+        return Entry(full_url=self._store.url(found.type, found.id), resource=Raw(body), search=mode)

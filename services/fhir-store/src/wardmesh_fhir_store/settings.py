@@ -1,0 +1,26 @@
+"""Settings of the store, read from WARDMESH_… variables."""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+
+class StoreSettings(Struct, kw_only=True):
+    """`fhir_base` is what links show; by default the address we listen on."""
+
+    database_url: str
+    host: str = "127.0.0.1"
+    port: int = 8080
+    fhir_base: str = ""
+    admin_host: str = "127.0.0.1"
+    admin_port: int = 9090
+    log_level: str = "INFO"
+    log_json: bool = True
+    max_body_bytes: int = 50 * 1024 * 1024
+    pool_size: int = 8
+    statement_timeout_ms: int = 30_000
+    drain_seconds: float = 10.0
+
+    @property
+    def base(self) -> str:
+        return (self.fhir_base or f"http://{self.host}:{self.port}/fhir").rstrip("/")

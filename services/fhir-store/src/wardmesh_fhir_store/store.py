@@ -1,0 +1,88 @@
+"""Everything one datastore needs, put together once: words, validator, index, search, links, database."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from wardmesh_fhir_store import tables
+from wardmesh_fhir_store.conditions import ConditionBuilder
+from wardmesh_fhir_store.database import Database
+from wardmesh_fhir_store.definitions import Definitions
+from wardmesh_fhir_store.faults import invalid, not_found, several_matches
+from wardmesh_fhir_store.indexing import Indexer, Rows
+from wardmesh_fhir_store.jsontext import Tree
+from wardmesh_fhir_store.matching import Matcher
+from wardmesh_fhir_store.paging import CursorSealer
+from wardmesh_fhir_store.query import pairs_of
+from wardmesh_fhir_store.searching import SearchReader
+from wardmesh_fhir_store.selecting import Found, Selector
+from wardmesh_fhir_store.slicing import Slicer
+from wardmesh_fhir_store.validation import Validator
+
+T = TypeVar("T")
+
+
+class Store:
+    """One datastore; `base` is its FHIR base URL without a slash at the end."""
+
+    def __init__(
+        self, database: Database, definitions: Definitions, validator: Validator, base: str, datastore: int, key: bytes
+    ) -> None:
+        self.database = database
+        self.definitions = definitions
+        self.validator = validator
+        self.base = base
+        self.datastore = datastore
+        self.sealer = CursorSealer(key)
+        self.slicer = Slicer(definitions)
+        self.indexer = Indexer(definitions, base)
+        builder = ConditionBuilder(definitions, Matcher(definitions, base), datastore)
+        self.conditions = builder
+        self.searches = SearchReader(definitions, builder, datastore)
+        self.selector = Selector(definitions, datastore)
+
+    def check_type(self, kind: str) -> str:
+        """404 for a type that R4 does not have (ST-9)."""
+        if kind not in self.definitions.resource_types:
+            raise not_found("There is no such resource type.")
+        return kind
+
+    def judge(self, kind: str, tree: Tree) -> Rows:
+        """Validate a resource that is to be stored and extract its index rows."""
+        if tree.get("resourceType") != kind:
+            raise invalid("The resource is of another type than the URL.")
+        self.validator.check(tree)
+        return self.indexer.rows(kind, tree)
+
+    async def match(self, connection: AsyncConnection, kind: str, criteria: str) -> list[Found]:
+        """At most two resources that meet the criteria of a conditional interaction."""
+        search = self.searches.criteria(kind, pairs_of(criteria))
+        return (await self.selector.page(connection, search)).matches
+
+    async def match_one(self, connection: AsyncConnection, kind: str, criteria: str) -> Found | None:
+        """None or the one match; several are 412."""
+        found = await self.match(connection, kind, criteria)
+        if len(found) > 1:
+            raise several_matches()
+        return found[0] if found else None
+
+    def url(self, *parts: str) -> str:
+        return "/".join((self.base, *parts))
+
+
+async def open_store(
+    database: Database, definitions: Definitions, validator: Validator, base: str, public_id: str
+) -> Store:
+    """The datastore must exist: `migrate` makes the default one."""
+
+    async def load(connection: AsyncConnection) -> tuple[int, bytes]:
+        columns = tables.datastore.c
+        query = select(columns.datastore_id, columns.link_key).where(columns.public_id == public_id)
+        row = (await connection.execute(query)).one()
+        return row[0], row[1]
+
+    datastore, key = await database.read(load)
+    return Store(database, definitions, validator, base, datastore, key)

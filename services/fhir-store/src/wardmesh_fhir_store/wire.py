@@ -1,0 +1,109 @@
+"""Requests and responses of the store and their raw ASGI clothing: limits, media types, errors as outcomes."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+from msgspec import Struct
+
+from wardmesh_fhir_store.faults import MEDIA_TYPE, Fault, Issue, outcome_body
+
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+
+_LOG = logging.getLogger("wardmesh.fhir-store")
+
+
+class Request(Struct, frozen=True, kw_only=True):
+    """`path` is below the FHIR base, `query` the raw query string, header names are lower case."""
+
+    method: str
+    path: str
+    query: str = ""
+    headers: dict[str, str] = {}
+    body: bytes = b""
+
+
+class Response(Struct, kw_only=True):
+    status: int = 200
+    body: bytes = b""
+    headers: list[tuple[str, str]] = []
+    media_type: str = MEDIA_TYPE
+
+
+Handler = Callable[[Request], Awaitable[Response]]
+
+
+def fault_response(fault: Fault) -> Response:
+    return Response(status=fault.status, body=fault.body, headers=list(fault.headers))
+
+
+class AsgiApp:
+    """The edge: nothing that happens inside leaves it as anything but a FHIR answer."""
+
+    def __init__(self, root: str, handle: Handler, max_body_bytes: int) -> None:
+        self._root = root  # path of the FHIR base, "/fhir"
+        self._handle = handle
+        self._limit = max_body_bytes
+
+    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await _lifespan(receive, send)
+            return
+        if scope["type"] != "http":
+            return
+        response = await self._respond(scope, receive)
+        body = b"" if scope["method"] == "HEAD" else response.body
+        headers = [(k.lower().encode(), v.encode("latin-1", "replace")) for k, v in response.headers]
+        if response.body:
+            headers.append((b"content-type", response.media_type.encode()))
+        if response.status not in (204, 304):
+            headers.append((b"content-length", str(len(response.body)).encode()))
+        await send({"type": "http.response.start", "status": response.status, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+
+    async def _respond(self, scope: Message, receive: Receive) -> Response:
+        try:
+            path = scope["path"]
+            if path != self._root and not path.startswith(self._root + "/"):
+                raise Fault(404, "not-found", "The FHIR base is elsewhere.")
+            request = Request(
+                method=scope["method"],
+                path=path.removeprefix(self._root).strip("/"),
+                query=scope["query_string"].decode("latin-1"),
+                headers={k.decode("latin-1"): v.decode("latin-1").strip() for k, v in scope["headers"]},
+                body=await self._body(receive),
+            )
+            return await self._handle(request)
+        except Fault as fault:
+            return fault_response(fault)
+        except Exception:
+            _LOG.exception("a request failed unexpectedly")
+            issue = Issue(code="exception", severity="fatal", diagnostics="The store failed; the error is logged.")
+            return Response(status=500, body=outcome_body([issue]))
+
+    async def _body(self, receive: Receive) -> bytes:
+        parts: list[bytes] = []
+        size = 0
+        while True:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                raise Fault(400, "incomplete", "The body ended early.")
+            part: bytes = message.get("body", b"")
+            size += len(part)
+            if size > self._limit:
+                raise Fault(413, "too-costly", "The body is larger than the store accepts.")
+            parts.append(part)
+            if not message.get("more_body"):
+                return b"".join(parts)
+
+
+async def _lifespan(receive: Receive, send: Send) -> None:
+    while True:
+        message = await receive()
+        await send({"type": f"{message['type']}.complete"})
+        if message["type"] == "lifespan.shutdown":
+            return
