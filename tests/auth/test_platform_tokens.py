@@ -19,7 +19,7 @@ from wardmesh_auth.platform_tokens import PlatformTokens
 from wardmesh_auth.settings import PlatformClient
 from wardmesh_auth.vault import Vault
 from wardmesh_common.contracts import PlatformFacts
-from wardmesh_common.errors import Internal, PlatformDown, PlatformUnconfigured
+from wardmesh_common.errors import Internal, PlatformDown, PlatformUnconfigured, Unavailable
 
 pytestmark = pytest.mark.anyio
 TOKEN = {"access_token": "t1", "token_type": "bearer", "expires_in": 3600, "scope": "system/*.rs"}
@@ -116,6 +116,34 @@ async def test_a_replica_that_starts_later_uses_the_stored_token(trio: Stage) ->
     assert exchange.count == 0
     clock.ahead = 3500
     assert (await later.deployment(facts_of(trio), OURS)).access_token == "t1"
+
+
+async def test_a_replica_that_dies_while_it_renews_leaves_no_lock_behind(trio: Stage) -> None:
+    store = trio.replicas[0].store
+    assert store is not None
+    key = GrantKey("default", "", "payer")
+    held, lost = asyncio.Event(), asyncio.Event()
+
+    async def dying() -> None:
+        async with store.exclusively(key) as connection:
+            held.set()
+            await lost.wait()
+            await connection.execute(text("SELECT pg_terminate_backend(pg_backend_pid())"))
+
+    holder = asyncio.create_task(dying())
+    await held.wait()
+    waiting = asyncio.create_task(trio.replicas[1].tokens.deployment(facts_of(trio), OURS))
+    async with asyncio.timeout(5):
+        query = text("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted")
+        while True:
+            async with trio.replicas[2].database.transaction() as connection:
+                if (await connection.execute(query)).scalar_one() == 1:
+                    break
+    assert trio.issuer.token_requests == [], "who does not hold the lock waits"
+    lost.set()
+    assert (await asyncio.wait_for(waiting, 5)).access_token == "t1"
+    with pytest.raises(Unavailable):
+        await holder
 
 
 async def test_refusals_and_troubles_of_the_token_endpoint_are_told_apart(trio: Stage) -> None:

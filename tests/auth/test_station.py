@@ -79,6 +79,13 @@ async def test_without_a_credential_only_reads_of_open_platforms_go_on(scene: St
     assert scene.issuer.token_requests == [], "nobody's credentials are used for an anonymous call"
 
 
+@pytest.mark.requirement("FG-39")
+async def test_one_setting_turns_anonymous_use_off(postgres: engines.Postgres, nats: engines.Nats) -> None:
+    async with stage(postgres.url(), nats.url, anonymous_open_platforms=False) as scene:
+        assert (await scene.call(platform="open")).status == 401
+        assert (await scene.call(platform="open", bearer=scene.issuer.sign())).status == 200
+
+
 async def test_platforms_that_are_unknown_or_not_set_up_say_so(scene: Stage) -> None:
     bearer = scene.issuer.sign()
     expected = {

@@ -8,10 +8,8 @@ import sys
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
-from sqlalchemy.exc import SQLAlchemyError
-
 from wardmesh_auth.app import create_app
-from wardmesh_auth.database import engine_for
+from wardmesh_auth.database import TROUBLE, engine_for
 from wardmesh_auth.migrate import migrate
 from wardmesh_auth.settings import AuthSettings, MigrateSettings, read_settings
 from wardmesh_common.bus import Bus
@@ -49,7 +47,7 @@ def _migrate() -> int:
     except (BadSettings, ValueError) as error:
         sys.stderr.write(f"wardmesh-auth: {error}\n")
         return EXIT_CONFIGURATION
-    except (SQLAlchemyError, OSError) as error:
+    except TROUBLE as error:
         sys.stderr.write(f"wardmesh-auth: the database cannot be prepared: {type(error).__name__}\n")
         return 1
     return 0

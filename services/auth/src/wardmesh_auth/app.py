@@ -80,7 +80,13 @@ class App:
             skew_seconds=settings.clock_skew_seconds,
         )
         clients = PlatformClients(environ)
-        grants = Grants(self.platforms, self.tokens, clients.of, parse_key(settings.token_seal_key))
+        grants = Grants(
+            self.platforms,
+            self.tokens,
+            clients.of,
+            parse_key(settings.token_seal_key),
+            anonymous_open=settings.anonymous_open_platforms,
+        )
         self.identifier = Identifier(
             self.verifier, self.sessions, self.revocations, grants, roles, settings.client_agents
         )

@@ -6,31 +6,40 @@ import logging
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
+import asyncpg
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from wardmesh_common.errors import Unavailable
 
+SCHEMES = ("postgresql", "postgres", "postgresql+asyncpg")
+TROUBLE = (SQLAlchemyError, asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError)
+
 log = logging.getLogger("wardmesh.auth")
 
 
-def engine_for(url: str, *, pool_size: int = 10, timeout_seconds: float = 2.0) -> AsyncEngine:
-    """Accepts the plain `postgresql://` form that all services share."""
+def engine_for(url: str, *, pool_size: int = 10, timeout_seconds: int = 2) -> AsyncEngine:
+    """The URL goes to asyncpg as it is, so everything that libpq URLs can say (sslmode, several hosts) works."""
     scheme, _, rest = url.partition("://")
-    if scheme not in ("postgresql", "postgres", "postgresql+asyncpg") or not rest:
+    if scheme not in SCHEMES or not rest:
         raise ValueError("the database URL must begin with postgresql://")
+
+    async def connect() -> asyncpg.Connection:
+        return await asyncpg.connect(
+            f"postgresql://{rest}",
+            timeout=timeout_seconds,
+            command_timeout=timeout_seconds * 5,
+            server_settings={"application_name": "wardmesh-auth"},
+        )
+
     return create_async_engine(
-        f"postgresql+asyncpg://{rest}",
+        "postgresql+asyncpg://",
+        async_creator=connect,
         pool_size=pool_size,
         max_overflow=0,
         pool_timeout=timeout_seconds,
         pool_recycle=300,
         hide_parameters=True,  # parameters hold hashes and sealed bytes; they have no place in an error
-        connect_args={
-            "timeout": timeout_seconds,
-            "command_timeout": timeout_seconds * 5,
-            "server_settings": {"application_name": "wardmesh-auth"},
-        },
     )
 
 
@@ -47,7 +56,7 @@ class Database:
         try:
             async with self._engine.begin() as connection:
                 yield connection
-        except (SQLAlchemyError, OSError, TimeoutError) as error:
+        except TROUBLE as error:
             if self.up:
                 log.warning("the database cannot be used: %s", type(error).__name__)
             self.up = False

@@ -22,9 +22,12 @@ class Grants:
         tokens: PlatformTokens,
         client_of: Callable[[str], PlatformClient | None],
         seal_key: bytes,
+        *,
+        anonymous_open: bool = True,
     ) -> None:
         self._platforms, self._tokens = platforms, tokens
         self._client_of, self._seal_key = client_of, seal_key
+        self._anonymous_open = anonymous_open
 
     async def lend(self, call: Call, principal: Principal) -> Grant:
         """Raises the refusal that fits; a call without a platform needs no grant."""
@@ -32,7 +35,7 @@ class Grants:
             return Grant(platform="")
         facts = await self._platforms.serving(call.platform)
         open_read = facts.open and not is_write(call.interaction, call.operation)
-        if principal.anonymous and not open_read:
+        if principal.anonymous and not (open_read and self._anonymous_open):
             raise Unauthenticated("sign in first: this platform is not open to everyone")
         _narrowed_by_caller(call, principal)
         if facts.auth_method == "none":

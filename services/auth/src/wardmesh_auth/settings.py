@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from msgspec import Struct, field
 
+from wardmesh_auth.bounded import Bounded
+from wardmesh_auth.database import SCHEMES
 from wardmesh_auth.vault import master_key
 from wardmesh_common.sealing import parse_key
 from wardmesh_common.settings import PREFIX, BadSettings, BusSettings, load
 
 _PREFIXES = (PREFIX, "FHIR_GATEWAY_")  # ours wins (C-9)
+_CLIENT_SECONDS = 60.0
+_MAX_CLIENTS = 10_000
 _ALIASES = {
     "master_key": "FHIR_GATEWAY_MASTER_KEY",
     "master_keys": "FHIR_GATEWAY_MASTER_KEYS",
     "session_max_age": "FHIR_GATEWAY_SESSION_MAX_AGE",
 }
+
+log = logging.getLogger("wardmesh.auth")
 
 
 class AuthSettings(BusSettings, kw_only=True):
@@ -38,6 +45,7 @@ class AuthSettings(BusSettings, kw_only=True):
     client_agents: dict[str, str] = field(default_factory=dict)  # client id -> how its agent id must begin
     session_max_age: int = 3600
     session_idle_seconds: int = 3600
+    anonymous_open_platforms: bool = True
     station_limit: int = 512
 
     @property
@@ -66,7 +74,7 @@ def read_settings(environ: Mapping[str, str]) -> AuthSettings:
     for key in (settings.master_key, *settings.master_keys):
         if key:
             _checked("WARDMESH_MASTER_KEY", lambda key=key: master_key(key))
-    if not settings.database_url.startswith(("postgresql://", "postgres://", "postgresql+asyncpg://")):
+    if settings.database_url.partition("://")[0] not in SCHEMES:
         raise BadSettings("WARDMESH_DATABASE_URL must begin with postgresql://")
     if not 0 <= settings.clock_skew_seconds <= 120:
         raise BadSettings("WARDMESH_CLOCK_SKEW_SECONDS must be between 0 and 120")
@@ -84,23 +92,33 @@ class PlatformClients:
 
     def __init__(self, environ: Mapping[str, str]) -> None:
         self._environ = environ
+        # Remembered for a while: a call must not read files, and a secret that was rotated must count soon.
+        self._known: Bounded[str, tuple[PlatformClient | None]] = Bounded(_MAX_CLIENTS)
 
     def of(self, platform: str) -> PlatformClient | None:
+        """None when none is configured, or its file cannot be read: that is logged and mended without a restart."""
+        known = self._known.get(platform)
+        if known is None:
+            known = (self._read(platform),)
+            self._known.put(platform, known, _CLIENT_SECONDS)
+        return known[0]
+
+    def _read(self, platform: str) -> PlatformClient | None:
         name = platform.upper().replace("-", "_")
-        client_id = self._value(f"PLATFORM_{name}_CLIENT_ID")
-        if not client_id:
+        try:
+            client_id = self._value(f"PLATFORM_{name}_CLIENT_ID")
+            secret = self._value(f"PLATFORM_{name}_CLIENT_SECRET")
+        except OSError:
+            log.warning("the client of platform %s: its file cannot be read", platform)
             return None
-        return PlatformClient(client_id, self._value(f"PLATFORM_{name}_CLIENT_SECRET"))
+        return PlatformClient(client_id, secret) if client_id else None
 
     def _value(self, name: str) -> str:
         for prefix in _PREFIXES:
             if value := self._environ.get(prefix + name, ""):
                 return value
             if path := self._environ.get(f"{prefix}{name}_FILE", ""):
-                try:
-                    return Path(path).read_text(encoding="utf-8").strip()
-                except OSError:
-                    raise BadSettings(f"the file named by {prefix}{name}_FILE cannot be read") from None
+                return Path(path).read_text(encoding="utf-8").strip()
         return ""
 
 
