@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 import pytest
 from aiohttp import web
+
 from wardmesh_common.contracts import Call, KindsAnswer, KindsQuestion, KindVerdict, Outcome, Touched
 from wardmesh_common.errors import AuditUnavailable
 from wardmesh_common.vocabulary import Decision, Face, Grant, Interaction, Obligations, Principal, Resource
@@ -43,13 +44,18 @@ class Upstream:
     base: str = ""
     requests: list[Seen] = field(default_factory=list)
     respond: Any = None
+    cut_next: bool = False
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         path, _, query = request.raw_path.partition("?")
         seen = Seen(request.method, path, query, dict(request.headers), await request.read())
         self.requests.append(seen)
         made = self.respond(seen)
-        return await made if hasattr(made, "__await__") else made
+        answer = await made if hasattr(made, "__await__") else made
+        if self.cut_next and request.transport is not None:
+            self.cut_next = False
+            request.transport.abort()  # the request was read, no answer comes
+        return answer
 
     def answer(self, body: bytes | dict[str, Any], status: int = 200, **headers: str) -> None:
         """The same answer to everything."""

@@ -39,7 +39,7 @@ _STACK = re.compile(
     r"\bCaused by:|\bstack ?trace\b|\s+in\s+[A-Z]:\\|^\s*#\d+\s)"
 )
 _URL = re.compile(r"(?i)\b[a-z][a-z0-9+.-]*://(?:[^\s/\"'<>]*)[^\s\"'<>]*")
-_KEPT_URL = re.compile(rf"(?i)https?://{_KEPT_HOSTS}(?:/[^\s\"'<>]*)?[.,;:)]?")
+_KEPT_URL = re.compile(rf"(?i)https?://{_KEPT_HOSTS}(?:[/|][^\s\"'<>]*)?[.,;:)]?")
 _IP = re.compile(r"\b\d{1,3}(?:\.\d{1,3}){3}(?::\d+)?\b|\[[0-9a-fA-F:]{3,}\](?::\d+)?")
 _HOST_PORT = re.compile(r"(?i)\b(?:localhost|[a-z0-9][a-z0-9-]*(?:\.[a-z0-9-]+)*):\d{2,5}\b")
 _HOST = re.compile(r"(?i)\b(?:[a-z0-9-]+\.)+(?:com|org|net|io|gov|edu|local|internal|lan|corp|cloud|svc|dev|info)\b")

@@ -106,7 +106,7 @@ def _matching(node: dict[str, Any], segment: str) -> list[str]:
 
 
 def _change(node: dict[str, Any], name: str, mask: Mask) -> None:
-    value = node[name]
+    value = node.get(name)
     if name.startswith("_"):
         # Extensions of a primitive may hold the same fact again (birthTime beside birthDate).
         _drop(node, name)

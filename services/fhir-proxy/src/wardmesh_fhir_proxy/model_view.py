@@ -9,7 +9,7 @@ from msgspec import Raw
 
 from wardmesh_fhir_proxy import envelope, json_exact
 from wardmesh_fhir_proxy.envelope import Bundle, Entry
-from wardmesh_fhir_proxy.projection import project, shrink
+from wardmesh_fhir_proxy.projection import LeftOut, project, shrink, told
 
 MIN_ENTRY_BYTES = 400
 OMITTED_NAMED = 20
@@ -34,13 +34,15 @@ def single(body: bytes | Raw, max_bytes: int) -> tuple[bytes, bool]:
     if not max_bytes or len(encoded) <= max_bytes:
         return encoded, False
     room = max(MIN_ENTRY_BYTES, max_bytes) - 100
+    left_out: LeftOut = {}
+    marked = encoded
     for _ in range(4):
-        left_out = shrink(document, room)
-        marked = json_exact.encode({**document, **_truncation(left_out)})
+        shrink(document, room, left_out)
+        marked = json_exact.encode({**document, **_truncation(told(left_out))})
         if len(marked) <= max_bytes:
             break
         room -= len(marked) - max_bytes
-    return marked, True  # pyright: ignore[reportPossiblyUnboundVariable]
+    return marked, True
 
 
 def _truncation(left_out: list[str]) -> dict[str, Any]:
@@ -84,7 +86,9 @@ def _fill(pairs: list[Pair], room: int, max_entries: int) -> Cut:
             break
         if full:
             # Not even the first entry fits: shorten it, so that every answer moves on.
-            cut.omitted = _truncation(shrink(document, max(MIN_ENTRY_BYTES, room - 300)))["omitted"]
+            left_out: LeftOut = {}
+            shrink(document, max(MIN_ENTRY_BYTES, room - 300), left_out)
+            cut.omitted = _truncation(told(left_out))["omitted"]
             encoded = json_exact.encode(document)
         cut.entries.append(encoded)
         used += len(encoded) + 1

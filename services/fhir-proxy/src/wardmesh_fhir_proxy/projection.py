@@ -47,12 +47,19 @@ def _fill_displays(node: Any) -> None:
                 _fill_displays(child)
 
 
-def shrink(resource: dict[str, Any], budget: int) -> list[str]:
-    """Cut in place until the JSON fits `budget`; returns what was left out, one line each.
+LeftOut = dict[str, tuple[int, str]]  # path -> how many of what
+
+
+def told(left_out: LeftOut) -> list[str]:
+    """What was left out, one line each."""
+    return [f"{path}: {count} {what} left out" for path, (count, what) in left_out.items()]
+
+
+def shrink(resource: dict[str, Any], budget: int, left_out: LeftOut) -> None:
+    """Cut in place until the JSON fits `budget`, and add what is missing to `left_out`.
 
     The largest list or text goes first, lists from their end, so the most of the resource stays.
     """
-    left_out: dict[str, tuple[int, str]] = {}
     for _ in range(MEASURES_TRIED):
         excess = len(json_exact.encode(resource)) - budget
         if excess <= 0:
@@ -62,7 +69,6 @@ def shrink(resource: dict[str, Any], budget: int) -> list[str]:
             break
         _, path, parent, key = found
         _cut(path, parent, key, excess, left_out)
-    return [f"{path}: {count} {what} left out" for path, (count, what) in left_out.items()]
 
 
 def _parts(node: Any, path: str) -> Iterator[tuple[int, str, Any, Any]]:
@@ -78,7 +84,7 @@ def _parts(node: Any, path: str) -> Iterator[tuple[int, str, Any, Any]]:
             yield from _parts(child, where)
 
 
-def _cut(path: str, parent: Any, key: Any, excess: int, left_out: dict[str, tuple[int, str]]) -> None:
+def _cut(path: str, parent: Any, key: Any, excess: int, left_out: LeftOut) -> None:
     child = parent[key]
     earlier = left_out.get(path, (0, ""))[0]
     if isinstance(child, str):

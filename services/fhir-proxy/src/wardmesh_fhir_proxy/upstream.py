@@ -61,6 +61,9 @@ class Transport:
                 trust_env=False,
                 read_bufsize=READ_BUFFER,
             )
+            # aiohttp repeats a GET, PUT or DELETE by itself when a kept connection turns out to be closed, and has no
+            # option against it. Who may be repeated is our decision (PX-9); a test counts the attempts.
+            session._retry_connection = False  # pyright: ignore[reportPrivateUsage]
             self._sessions[base] = session
         return session
 
