@@ -137,17 +137,24 @@ def platforms(fake: FakeIssuer) -> tuple[PlatformFacts, ...]:
 
 @asynccontextmanager
 async def stage(
-    database_url: str, nats_url: str, *, replicas: int = 1, environ: dict[str, str] | None = None, **settings: Any
+    database_url: str,
+    nats_url: str,
+    *,
+    replicas: int = 1,
+    environ: dict[str, str] | None = None,
+    seeds: dict[str, str] | None = None,
+    **settings: Any,
 ) -> AsyncIterator[Stage]:
     scene = Stage()
+    seeds = seeds or {}
     await prepare(database_url)
     async with AsyncExitStack() as stack:
         scene.issuer = await stack.enter_async_context(issuer())
         scene.catalogue = platforms(scene.issuer)
-        scene.gateway = await _bus(stack, "gateway", nats_url, scene.records)
-        scene.proxy = await _bus(stack, "fhir-proxy", nats_url, scene.records)
+        scene.gateway = await _bus(stack, "gateway", nats_url, scene.records, seeds)
+        scene.proxy = await _bus(stack, "fhir-proxy", nats_url, scene.records, seeds)
         await scene.proxy.answer(ASK_CATALOGUE, Question, scene._answer)
-        policy = await _bus(stack, "policy", nats_url, scene.records)
+        policy = await _bus(stack, "policy", nats_url, scene.records, seeds)
         await policy.station(DECIDE, scene._decide)
         options = {
             "issuer": scene.issuer.url,
@@ -157,7 +164,7 @@ async def stage(
             "master_key": MASTER_KEY,
         }
         for _ in range(replicas):
-            bus = await _bus(stack, "auth", nats_url, scene.records)
+            bus = await _bus(stack, "auth", nats_url, scene.records, seeds)
             scene.buses.append(bus)
             made = create_app(
                 AuthSettings(**(options | settings)), bus, Health(), environ=CLIENT if environ is None else environ
@@ -181,8 +188,8 @@ async def until(condition: Callable[[], Any], seconds: float = 5.0) -> None:
             await asyncio.sleep(0.005)
 
 
-async def _bus(stack: AsyncExitStack, service: str, url: str, records: Records) -> Bus:
-    bus = await Bus.connect(service, url, "")
+async def _bus(stack: AsyncExitStack, service: str, url: str, records: Records, seeds: dict[str, str]) -> Bus:
+    bus = await Bus.connect(service, url, seeds.get(service, ""))
     bus.recorder = records
     stack.push_async_callback(bus.close)
     return bus

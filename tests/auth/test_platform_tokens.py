@@ -64,7 +64,6 @@ def facts_of(scene: Stage) -> PlatformFacts:
     return next(f for f in scene.catalogue if f.id == "payer")
 
 
-@pytest.mark.requirement("FG-15")
 async def test_three_replicas_and_many_callers_cause_one_exchange(trio: Stage) -> None:
     trio.issuer.token_delay = 0.2
     found = await asyncio.gather(*(r.tokens.deployment(facts_of(trio), OURS) for r in trio.replicas for _ in range(30)))
@@ -188,7 +187,6 @@ async def test_without_a_master_key_nothing_is_stored(postgres: engines.Postgres
 
 
 @pytest.mark.parametrize("prefix", ["WARDMESH_", "FHIR_GATEWAY_"])
-@pytest.mark.requirement("C-9")
 async def test_credentials_are_read_with_either_prefix(
     postgres: engines.Postgres, nats: engines.Nats, prefix: str
 ) -> None:
@@ -198,7 +196,6 @@ async def test_credentials_are_read_with_either_prefix(
         assert (await scene.call(platform="payer", bearer=scene.issuer.sign())).status == 200
 
 
-@pytest.mark.requirement("FG-34")
 async def test_a_grant_is_found_by_its_own_principal_and_platform_only(trio: Stage) -> None:
     store = trio.replicas[0].store
     assert store is not None

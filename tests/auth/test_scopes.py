@@ -46,7 +46,6 @@ NOISE = st.sampled_from(["openid", "fhirUser", "launch/patient", "offline_access
         ("openid", I.CAPABILITIES, "", True),
     ],
 )
-@pytest.mark.requirement("FG-35")
 def test_a_scope_covers_exactly_what_it_says(scope: str, interaction: I, kind: str, covered: bool) -> None:
     assert allows((scope,), interaction, kind, instance=interaction in (I.READ, I.VREAD)) is covered
 
@@ -131,7 +130,6 @@ def call(interaction: I, entries: tuple[Entry, ...] = (), query: str = "", kind:
     )
 
 
-@pytest.mark.requirement("FG-35")
 def test_a_bundle_is_judged_entry_by_entry() -> None:
     read = Entry(method="GET", url="Patient/1")
     search = Entry(method="GET", url="Observation?code=x")

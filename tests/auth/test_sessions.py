@@ -31,7 +31,7 @@ async def stored(scene: Stage, query: str) -> list[tuple[object, ...]]:
         return [tuple(row) for row in await connection.execute(text(query))]
 
 
-@pytest.mark.requirement("FG-33", "X-24")
+@pytest.mark.requirement("X-24")
 async def test_a_session_made_on_one_replica_serves_on_the_other(pair: Stage) -> None:
     one, two = pair.replicas
     made = await one.sessions.create(DOCTOR)
@@ -52,7 +52,6 @@ async def test_a_session_made_on_one_replica_serves_on_the_other(pair: Stage) ->
     assert made.secret not in rows
 
 
-@pytest.mark.requirement("AR-10")
 async def test_a_revocation_reaches_the_other_replica_within_a_second(pair: Stage) -> None:
     one, two = pair.replicas
     made, kept = await one.sessions.create(DOCTOR), await one.sessions.create(DOCTOR)
@@ -167,7 +166,6 @@ async def test_a_cookie_of_another_form_is_refused_without_a_query(pair: Stage, 
         await pair.replicas[0].sessions.find(secret)
 
 
-@pytest.mark.requirement("AR-4")
 async def test_without_the_database_sessions_are_unavailable_and_bearer_calls_go_on(nats: engines.Nats) -> None:
     with engines.postgres("auth", durable=True) as database:
         async with stage(database.url(), nats.url) as scene:

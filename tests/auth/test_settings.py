@@ -33,7 +33,6 @@ def test_good_settings_are_read_and_the_audience_follows_the_public_url() -> Non
     assert Roles(mapped.role_claims, mapped.role_map).of({"groups": ["g1", "g2"]}) == ("Doctor",)
 
 
-@pytest.mark.requirement("FG-16")
 @pytest.mark.parametrize(
     ("change", "named"),
     [
@@ -52,7 +51,6 @@ def test_bad_settings_name_the_variable_and_not_its_value(change: dict[str, str]
     assert "SECRET" not in str(caught.value)
 
 
-@pytest.mark.requirement("C-9")
 def test_the_ring_of_master_keys_takes_keys_and_passphrases_newest_first() -> None:
     new, old = base64.urlsafe_b64encode(os.urandom(32)).decode(), "a passphrase of more than 32 characters"
     environ = GOOD | {"WARDMESH_MASTER_KEYS": f'["{new}"]', "FHIR_GATEWAY_MASTER_KEY": old}
@@ -61,7 +59,6 @@ def test_the_ring_of_master_keys_takes_keys_and_passphrases_newest_first() -> No
     assert master_key(old) == master_key(old), "every replica must find the same key"
 
 
-@pytest.mark.requirement("FG-17", "C-9")
 def test_platform_clients_come_from_the_environment_or_files_and_ours_wins(tmp_path: Path) -> None:
     secret = tmp_path / "secret"
     secret.write_text("s3\n")

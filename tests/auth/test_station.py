@@ -44,7 +44,7 @@ async def test_a_bearer_becomes_a_principal_and_the_token_stays_behind(scene: St
     assert (call.caller.bearer, call.caller.cookie, call.caller.user_agent) == ("", "", "x/1")
 
 
-@pytest.mark.requirement("X-23", "SM-7")
+@pytest.mark.requirement("X-23")
 async def test_without_a_role_claim_there_is_no_role(scene: Stage) -> None:
     await scene.call(bearer=scene.issuer.sign(role="admin", Roles=["admin"]))
     principal = scene.decided[0].principal
@@ -52,7 +52,6 @@ async def test_without_a_role_claim_there_is_no_role(scene: Stage) -> None:
     assert principal.roles == ()
 
 
-@pytest.mark.requirement("X-32")
 async def test_a_bad_credential_is_refused_and_never_made_anonymous(scene: Stage) -> None:
     expired = scene.issuer.sign(exp=1)
     for credential in ({"bearer": expired}, {"bearer": "junk"}, {"cookie": "A" * 43}, {"cookie": "app_session=x; y"}):
@@ -68,7 +67,7 @@ async def test_a_bad_credential_is_refused_and_never_made_anonymous(scene: Stage
     assert len(scene.records.outcomes) == 5
 
 
-@pytest.mark.requirement("FG-39", "X-44")
+@pytest.mark.requirement("X-44")
 async def test_without_a_credential_only_reads_of_open_platforms_go_on(scene: Stage) -> None:
     assert (await scene.call(platform="open")).status == 200
     assert (await scene.call(platform="open-sign-in")).status == 200
@@ -79,7 +78,6 @@ async def test_without_a_credential_only_reads_of_open_platforms_go_on(scene: St
     assert scene.issuer.token_requests == [], "nobody's credentials are used for an anonymous call"
 
 
-@pytest.mark.requirement("FG-39")
 async def test_one_setting_turns_anonymous_use_off(postgres: engines.Postgres, nats: engines.Nats) -> None:
     async with stage(postgres.url(), nats.url, anonymous_open_platforms=False) as scene:
         assert (await scene.call(platform="open")).status == 401
@@ -123,7 +121,7 @@ async def test_client_credentials_yield_a_token_that_only_this_call_can_open(sce
         assert call.grant.scopes == ("system/*.rs",)
 
 
-@pytest.mark.requirement("FG-35", "X-6")
+@pytest.mark.requirement("X-6")
 async def test_the_scopes_of_a_grant_are_enforced_before_the_call_goes_on(scene: Stage) -> None:
     bearer = scene.issuer.sign()
     for interaction in (Interaction.CREATE, Interaction.DELETE, Interaction.TRANSACTION):
@@ -140,7 +138,6 @@ async def test_a_grant_without_smart_scopes_opens_nothing(scene: Stage) -> None:
     assert reply.status == 403
 
 
-@pytest.mark.requirement("FG-35")
 async def test_smart_scopes_in_the_callers_own_token_narrow_it(scene: Stage) -> None:
     bearer = scene.issuer.sign(scope="fhir.read user/Observation.rs")
     assert (await scene.call(bearer=bearer, resource=Resource(type="Observation", id="1"))).status == 200

@@ -1,0 +1,44 @@
+"""Auth does all its work with exactly the rights that deploy/nats gives it."""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+
+import nkeys
+import pytest
+
+import engines
+from auth.stage import stage, until
+from wardmesh_common.contracts import SERVICES
+from wardmesh_common.vocabulary import Principal
+
+pytestmark = pytest.mark.anyio
+CONF = Path(__file__).resolve().parents[2] / "deploy" / "nats" / "nats.conf"
+
+
+async def test_nothing_that_auth_does_is_refused_by_the_broker(
+    postgres: engines.Postgres, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.WARNING, "wardmesh")
+    environ = {"WARDMESH_NATS_HOST": "127.0.0.1", "WARDMESH_NATS_MONITOR": "127.0.0.1:-1"}
+    seeds: dict[str, str] = {}
+    for user in (*SERVICES, "operations"):
+        seed = nkeys.encode_seed(os.urandom(32), nkeys.PREFIX_BYTE_USER)
+        seeds[user] = seed.decode()
+        public = nkeys.from_seed(seed).public_key.decode()
+        environ[f"WARDMESH_NKEY_{user.upper().replace('-', '_')}"] = public
+    with engines.nats(CONF.read_text(), environ) as broker:
+        async with stage(postgres.url(), broker.url, replicas=2, seeds=seeds) as scene:
+            one, two = scene.replicas
+            assert (await scene.call(bearer=scene.issuer.sign())).status == 200
+            assert (await scene.call(bearer="junk")).status == 401
+            made = await one.sessions.create(Principal(id="i:me"))
+            assert (await scene.call(cookie=made.secret)).status == 200
+            await one.sessions.revoke(made.handle)
+            await until(lambda: two.revocations._ends, 2.0)
+            old = two.platforms._version
+            await scene.change_catalogue(*scene.catalogue)
+            await until(lambda: two.platforms._version != old)
+    assert "permission" not in caplog.text.lower()
