@@ -1,0 +1,92 @@
+"""Entry point of `wardmesh-audit`: the service with `run`, and the commands of compliance people."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import NoReturn
+
+from wardmesh_audit.app import Stopped, create_app
+from wardmesh_audit.commands import event_id, path, perform
+from wardmesh_audit.findings import USAGE
+from wardmesh_audit.settings import AuditSettings
+from wardmesh_common.service import run
+from wardmesh_common.settings import EXIT_CONFIGURATION, BadSettings, load
+
+EXIT_REFUSED = 70  # EX_SOFTWARE: a role refused to go on
+
+
+class _Parser(argparse.ArgumentParser):
+    """A typo must not look like a gap in the ledger: wrong usage ends with 64, not with argparse's 2."""
+
+    def error(self, message: str) -> NoReturn:
+        self.print_usage(sys.stderr)
+        self.exit(USAGE, f"{self.prog}: {message}\n")
+
+
+def _instant(text: str) -> datetime:
+    value = datetime.fromisoformat(text)
+    return value if value.tzinfo else value.replace(tzinfo=UTC)
+
+
+def parser() -> argparse.ArgumentParser:
+    top = _Parser(prog="wardmesh-audit", description="The append-only, provable record of every call")
+    commands = top.add_subparsers(dest="command", metavar="COMMAND")
+    commands.add_parser("run", help="run the service (default)")
+    commands.add_parser("migrate", help="bring the databases to the newest schema")
+    commands.add_parser("provision", help="make the JetStream streams and check them")
+    commands.add_parser("public-key", help="print the verifier key of the log")
+    commands.add_parser("status", help="size, root and newest checkpoint")
+    verify = commands.add_parser("verify", help="recompute and compare everything")
+    verify.add_argument("--json", action="store_true")
+    verify.add_argument("--since", type=_instant, help="check leaves recorded since then; older ones by their hash")
+    verify.add_argument("--from-checkpoint", type=path, metavar="FILE", help="a checkpoint kept outside")
+    verify.add_argument("--against", default="db", metavar="db|stream|DIR", help="what to compare with")
+    prove = commands.add_parser("prove", help="write a tlog-proof of one event")
+    prove.add_argument("id", type=event_id)
+    prove.add_argument("-o", "--output", type=path)
+    check = commands.add_parser("verify-proof", help="check a tlog-proof offline")
+    check.add_argument("file", type=path)
+    check.add_argument("--key", metavar="VKEY")
+    consistency = commands.add_parser("consistency", help="check that one checkpoint continues another")
+    consistency.add_argument("old", type=path)
+    consistency.add_argument("new", type=path)
+    tail = commands.add_parser("tail", help="follow the AUDIT stream")
+    tail.add_argument("--start", type=int, default=-10, help="first index; negative: so many before the end")
+    tail.add_argument("--count", type=int, default=0, help="stop after so many events")
+    tail.add_argument("--json", action="store_true")
+    export = commands.add_parser("export", help="write a copy that verifies alone")
+    export.add_argument("directory", type=path)
+    export.add_argument("--format", choices=("ndjson", "tlog"), default="ndjson")
+    return top
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = parser().parse_args(argv)
+    if args.command in (None, "run"):
+        return _run()
+    if args.command == "verify" and args.against == "witness":
+        sys.stderr.write("wardmesh-audit: there is no witness yet\n")
+        return USAGE
+    try:
+        return perform(args, os.environ)
+    except BadSettings as error:
+        sys.stderr.write(f"wardmesh-audit: {error}\n")
+        return EXIT_CONFIGURATION
+    except BrokenPipeError:
+        return 0
+
+
+def _run() -> int:
+    try:
+        return run("audit", lambda: load(AuditSettings, os.environ), create_app)
+    except Stopped as error:
+        sys.stderr.write(f"wardmesh-audit: stopped: {error}\n")
+        return EXIT_REFUSED
+
+
+if __name__ == "__main__":
+    sys.exit(main())

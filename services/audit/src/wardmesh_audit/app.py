@@ -1,0 +1,180 @@
+"""Composition root of the audit service: which roles run in this process and what each of them is given."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
+from typing import Any
+
+import asyncpg
+from nats.errors import Error as NatsError
+
+from wardmesh_audit.assertions import Unsafe, check_role, check_server
+from wardmesh_audit.guard import GuardTripped, Outside, read_outside
+from wardmesh_audit.ledger import Connection
+from wardmesh_audit.note import Verifier
+from wardmesh_audit.outbox import Outbox
+from wardmesh_audit.publisher import Publisher
+from wardmesh_audit.puller import Puller
+from wardmesh_audit.settings import ROLES, AuditSettings, need, secret
+from wardmesh_audit.streams import AUDIT_IN, CONSUMER, WrongStream, assert_streams
+from wardmesh_audit.subject_keys import KeyBook
+from wardmesh_audit.writer import Status, Writer
+from wardmesh_common.bus import Bus
+from wardmesh_common.contracts import ASK_KEY, Ask, KeyAnswer, KeyQuestion
+from wardmesh_common.errors import AuditUnavailable
+from wardmesh_common.health import Health
+from wardmesh_common.lean import NotConnected
+from wardmesh_common.recorder import Recorder
+from wardmesh_common.settings import BadSettings
+
+_ASSERT_SECONDS = 600.0
+
+_log = logging.getLogger("wardmesh.audit")
+
+
+class Stopped(Exception):
+    """A role refused to go on; the process must end with an error."""
+
+
+@contextlib.asynccontextmanager
+async def create_app(settings: AuditSettings, bus: Bus, health: Health) -> AsyncGenerator[None]:
+    """Runs the configured roles until the block ends. Raises Stopped when one of them refused to go on."""
+    unknown = set(settings.audit_roles) - set(ROLES)
+    if unknown:
+        raise BadSettings("WARDMESH_AUDIT_ROLES holds a role that does not exist")
+    roles = _Roles(settings, bus)
+    async with contextlib.AsyncExitStack() as stack:
+        if "keys" in settings.audit_roles:
+            await roles.keys(stack)
+        if {"writer", "publisher"} & set(settings.audit_roles):
+            try:
+                await assert_streams(bus.nc, settings.streams)
+            except WrongStream as error:
+                raise BadSettings(str(error)) from None
+            roles.start(roles.reassert())
+        if "writer" in settings.audit_roles:
+            roles.start(roles.writer(stack, health))
+        if "publisher" in settings.audit_roles:
+            roles.start(roles.publisher(stack, health))
+        stack.push_async_callback(roles.stop)
+        yield
+    if roles.failure is not None:
+        raise Stopped(str(roles.failure)) from roles.failure
+
+
+class _Roles:
+    """The running roles of this process. They share the bus and nothing else."""
+
+    def __init__(self, settings: AuditSettings, bus: Bus) -> None:
+        self._settings = settings
+        self._bus = bus
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.failure: BaseException | None = None
+
+    async def keys(self, stack: contextlib.AsyncExitStack) -> None:
+        url = need("WARDMESH_AUDIT_KEYS_URL", self._settings.audit_keys_url)
+        kek = secret("WARDMESH_AUDIT_KEK", self._settings.audit_kek)
+        handle_key = secret("WARDMESH_AUDIT_HANDLE_KEY", self._settings.audit_handle_key)
+        pool = await asyncpg.create_pool(url, min_size=1, max_size=4, command_timeout=5)
+        stack.push_async_callback(pool.close)
+        async with pool.acquire() as conn:
+            await _safe(check_server(conn))
+            await _safe(check_role(conn, "key_owner"))
+        book = KeyBook(pool, kek, handle_key)
+
+        async def answer(question: KeyQuestion, _ask: Ask) -> KeyAnswer:
+            return await book.lend(question)
+
+        await self._bus.answer(ASK_KEY, KeyQuestion, answer)
+
+    def writer(self, stack: contextlib.AsyncExitStack, health: Health) -> Coroutine[Any, Any, None]:
+        url = need("WARDMESH_AUDIT_WRITER_URL", self._settings.audit_writer_url)
+        puller = Puller(self._bus.nc, AUDIT_IN, CONSUMER)
+        stack.callback(puller.stop)
+        writer = Writer(puller, connector(url), self._outside([]), status_of(self._bus))
+        health.checks["writer"] = lambda: (not writer.state.tripped, writer.state.tripped or f"{writer.state.size}")
+        return writer.run()
+
+    def publisher(self, stack: contextlib.AsyncExitStack, health: Health) -> Coroutine[Any, Any, None]:
+        url = need("WARDMESH_AUDIT_SIGNER_URL", self._settings.audit_signer_url)
+        signer = self._settings.signer()
+        verifiers = self._settings.verifiers()
+        if signer.verifier not in verifiers:
+            raise BadSettings("WARDMESH_AUDIT_SIGNING_KEY does not belong to WARDMESH_AUDIT_PUBLIC_KEY")
+        outbox = Outbox(self._bus.nc)
+        stack.callback(outbox.stop)
+        publisher = Publisher(outbox, connector(url), self._outside(verifiers), signer, status_of(self._bus))
+        state = publisher.state
+        health.checks["publisher"] = lambda: (not state.tripped, state.tripped or f"signed {state.signed}")
+        return publisher.run()
+
+    async def reassert(self) -> None:
+        """Streams are looked at again every ten minutes: a changed one stops the process."""
+        while True:
+            await asyncio.sleep(_ASSERT_SECONDS)
+            with contextlib.suppress(NatsError, NotConnected):
+                await assert_streams(self._bus.nc, self._settings.streams)
+
+    def start(self, role: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(role)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+
+    async def stop(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _outside(self, verifiers: list[Verifier]) -> Callable[[], Awaitable[Outside]]:
+        return lambda: read_outside(self._bus.nc, verifiers)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        """A role never ends by itself unless it refuses to go on: then the whole process has to stop and say so."""
+        if task.cancelled() or self.failure is not None:
+            return
+        self.failure = task.exception() or RuntimeError("a role ended")
+        kind = "refused" if isinstance(self.failure, GuardTripped | Unsafe | WrongStream) else "failed"
+        _log.critical("audit role %s: %s: %s", kind, type(self.failure).__name__, self.failure)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+def connector(url: str) -> Callable[[], Awaitable[Connection]]:
+    """Opens connections to a server and as a role that pass the assertions of section 8; Unsafe ends the role."""
+
+    async def connect() -> Connection:
+        conn = await asyncpg.connect(url, timeout=5, command_timeout=60)
+        try:
+            await check_server(conn)
+            await check_role(conn, "audit_owner")
+        except BaseException:
+            conn.terminate()
+            raise
+        return conn
+
+    return connect
+
+
+def status_of(bus: Bus) -> Status:
+    """Reports about the ledger as events; never lets a full or missing stream stop the role that reports."""
+
+    async def status(reason: str, facts: dict[str, Any]) -> None:
+        recorder = bus.recorder
+        if isinstance(recorder, Recorder):
+            try:
+                await recorder.status(reason, facts)
+            except AuditUnavailable:
+                _log.error("audit status %s is queued, not acknowledged", reason)
+
+    return status
+
+
+async def _safe(check: Awaitable[None]) -> None:
+    try:
+        await check
+    except Unsafe as error:
+        raise BadSettings(f"the database is not safe to use: {error}") from None

@@ -1,0 +1,171 @@
+"""The writer role: takes messages, appends their lines in one transaction, acknowledges after the commit."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Protocol
+
+import asyncpg
+from msgspec import Struct
+from nats.errors import Error as NatsError
+
+from wardmesh_audit.assertions import check_guards
+from wardmesh_audit.envelope import Row, rows_of
+from wardmesh_audit.guard import GuardTripped, check
+from wardmesh_audit.guard import Outside as OutsideState
+from wardmesh_audit.jetstream import JetStreamError
+from wardmesh_audit.ledger import Appended, Connection, Ledger
+from wardmesh_audit.puller import Pulled
+from wardmesh_audit.streams import AUDIT_IN
+from wardmesh_common.lean import NotConnected
+
+BATCH_EVENTS = 500
+LINGER_SECONDS = 0.02
+_PAUSE_FIRST_SECONDS = 0.1
+_PAUSE_LAST_SECONDS = 2.0
+_HOUSEKEEPING_SECONDS = 600.0
+
+# Databases and brokers come back; what else goes wrong is a bug and ends the process.
+TRANSIENT = (
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    OSError,
+    TimeoutError,
+    NatsError,
+    NotConnected,
+    JetStreamError,
+)
+
+_log = logging.getLogger("wardmesh.audit")
+
+# Tells the ledger about itself: reason and facts of an audit_status event.
+Status = Callable[[str, dict[str, Any]], Awaitable[None]]
+
+
+class Source(Protocol):
+    """Where messages come from (`Puller`)."""
+
+    async def take(self, events: int, linger_seconds: float) -> list[Pulled]: ...
+    def acknowledge(self, messages: list[Pulled]) -> None: ...
+    def forget(self, messages: list[Pulled]) -> None: ...
+
+
+class WriterState(Struct):
+    """What the health page and tests look at."""
+
+    size: int = 0
+    rows: int = 0
+    duplicates: int = 0
+    transactions: int = 0
+    failures: int = 0
+    tripped: str = ""
+
+
+class Writer:
+    """One of any number of active writers. Keeps one database connection and opens it again by itself."""
+
+    def __init__(
+        self,
+        source: Source,
+        connect: Callable[[], Awaitable[Connection]],
+        outside: Callable[[], Awaitable[OutsideState]],
+        status: Status,
+        *,
+        batch_events: int = BATCH_EVENTS,
+        linger_seconds: float = LINGER_SECONDS,
+    ) -> None:
+        self._source = source
+        self._connect = connect
+        self._outside = outside
+        self._status = status
+        self._batch = batch_events
+        self._linger = linger_seconds
+        self._conn: Connection | None = None
+        self._asserted_at = 0.0
+        self.state = WriterState()
+
+    async def run(self) -> None:
+        """Until cancelled. Raises GuardTripped when the database is an old copy: nothing may be appended to it."""
+        pause = _PAUSE_FIRST_SECONDS
+        try:
+            while True:
+                try:
+                    await self._turn()
+                    pause = _PAUSE_FIRST_SECONDS
+                except GuardTripped as error:
+                    self.state.tripped = str(error)
+                    raise
+                except TRANSIENT as error:
+                    self.state.failures += 1
+                    _log.warning("audit writer: %s, trying again", type(error).__name__)
+                    await self._disconnect()
+                    await asyncio.sleep(pause)
+                    pause = min(pause * 2, _PAUSE_LAST_SECONDS)
+        finally:
+            await self._disconnect()
+
+    async def _turn(self) -> None:
+        ledger = await self._ledger()
+        messages = await self._source.take(self._batch, self._linger)
+        rows: list[Row] = []
+        for message in messages:
+            rows += rows_of(AUDIT_IN, message.stream_seq, message.received, message.body)
+        try:
+            done = await ledger.append(rows)
+        except BaseException:
+            self._source.forget(messages)
+            raise
+        self._source.acknowledge(messages)
+        self._count(done)
+        await self._report(done, rows)
+
+    async def _ledger(self) -> Ledger:
+        """The ledger on a live connection. Every new connection is checked by the guard before its first append."""
+        if self._conn is None or self._conn.is_closed():
+            self._conn = await self._connect()
+            self._asserted_at = 0.0
+        now = asyncio.get_running_loop().time()
+        if not self._asserted_at or now - self._asserted_at > _HOUSEKEEPING_SECONDS:
+            await self._assert(self._conn)
+            self._asserted_at = now
+        return Ledger(self._conn, AUDIT_IN)
+
+    async def _assert(self, conn: Connection) -> None:
+        outside = await self._outside()
+        state = await conn.fetchrow("select size, root from tree_state where log_id = 0")
+        if state is None:
+            raise GuardTripped("the log has no tree state", database=0, outside=outside.published)
+        check(outside, state["size"], state["root"])
+        self.state.size = state["size"]
+        if await conn.fetchval("select audit_make_partitions()"):
+            _log.info("audit writer: month partitions made")
+        await check_guards(conn)
+
+    def _count(self, done: Appended) -> None:
+        self.state.size = done.size
+        self.state.rows += done.rows
+        self.state.duplicates += done.duplicates
+        self.state.transactions += 1
+
+    async def _report(self, done: Appended, rows: Sequence[Row]) -> None:
+        """Incidents become events of their own. They are reported after the commit and must not stop the writer."""
+        for seq in done.conflicts:
+            await self._status("id_conflict", {"stream_seq": seq})
+        odd = [row for row in rows if not row.malformed and _odd_clock(row)]
+        if odd and done.rows:
+            await self._status("clock_skew", {"events": len(odd), "stream_seq": odd[0].stream_seq})
+
+    async def _disconnect(self) -> None:
+        conn, self._conn = self._conn, None
+        if conn is not None:
+            with contextlib.suppress(Exception):
+                conn.terminate()
+
+
+def _odd_clock(row: Row) -> bool:
+    """True when the id says a time outside the month partitions around the time of storage: it lies in DEFAULT."""
+    days = (row.event_id.int >> 80) / 86_400_000 - row.received.timestamp() / 86_400
+    return not -25 < days < 85
