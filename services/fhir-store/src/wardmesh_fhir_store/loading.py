@@ -29,7 +29,7 @@ class Loaded(Struct, frozen=True):
     seconds: float
 
 
-async def _no_reads(*_: object) -> Response:
+async def no_reads(*_: object) -> Response:
     raise invalid("A loaded Bundle only writes.")
 
 
@@ -38,7 +38,7 @@ async def load_bundle(store: Store, body: bytes) -> Loaded:
     started = time.perf_counter()
     bundle = read_bundle(body)
     calls = [call_of(index, entry, store.base) for index, entry in enumerate(_requests(bundle))]
-    await Transactions(store, _no_reads).run(calls, representation=False)
+    await Transactions(store, no_reads).run(calls, representation=False)
     return Loaded(len(calls), time.perf_counter() - started)
 
 
