@@ -101,12 +101,16 @@ class Grant(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Mask(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One element to hide in resources of one type.
+    """One element to hide in resources of one type, wherever such a resource stands: top level, `contained`, nested.
 
-    `path` is a dotted element path below the resource (`name.given`, `identifier`); `where` narrows a
-    repeating element to items whose given child equals a value (`system=http://hl7.org/fhir/sid/us-ssn`).
-    `action`: `remove` drops the element, `redact` replaces every string in it, `replace` sets `value`,
-    `year` cuts a date to its year, `keep` on path "" keeps only the elements listed in `value` (comma separated).
+    `type` "*" = every type. `path` is a dotted element path below the resource (`name.given`, `identifier`).
+    `where` narrows a repeating element by a child: `system=http://hl7.org/fhir/sid/us-ssn`, or `system!=…`, which also
+    holds for an item without that child. The child is looked up in the items of the last element when these are
+    objects, else in the object that holds it: `identifier.value` with `system=…` changes the value of matching items.
+    `action`: `remove` drops the element, `redact` replaces every string in it, `replace` sets `value` (in a list: one
+    item), `year` cuts a date to its year, `keep` keeps only the elements listed in `value` (comma separated) of the
+    resource (path "") or of each item at `path`. Masks hold in their order; an absent element stays absent.
+    A resource changed by any mask leaves without its narrative (`text`).
     """
 
     type: str
@@ -120,9 +124,12 @@ class Obligations(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What policy demands of the answer; carried out by the performer, never by a face."""
 
     masks: tuple[Mask, ...] = ()
-    compartment: str = ""  # patient id: only resources in this patient's compartment may leave
+    # Patient id: only resources in this patient's compartment may leave. For an update, patch or delete the copy
+    # that is stored must lie in it as well: the performer reads it before it writes.
+    compartment: str = ""
     max_entries: int = 0  # 0 = no cap
     max_bytes: int = 0
+    denied_entries: tuple[int, ...] = ()  # positions in a batch that are answered 403 and never sent (PX-10)
 
 
 class Decision(Struct, frozen=True, kw_only=True, omit_defaults=True):
