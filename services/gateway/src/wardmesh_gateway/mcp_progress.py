@@ -12,6 +12,7 @@ from mcp.server.context import ServerRequestContext
 from wardmesh_gateway.mcp_door import Progress
 
 TICK_SECONDS = 5.0
+_LEAST = 0.001
 
 
 @asynccontextmanager
@@ -21,18 +22,17 @@ async def reporting(ctx: ServerRequestContext[Any, Any], tick: float = TICK_SECO
 
     async def progress(done: float, total: float | None, message: str | None) -> None:
         nonlocal last
-        last = done if done > last else last + 0.001
+        last = max(done, last + _LEAST)
         await ctx.session.report_progress(last, total, message)
 
     async def alive() -> None:
         while True:
             await asyncio.sleep(tick)
-            await progress(last + 0.001, None, "still working")
+            await progress(0.0, None, "Still working")
 
-    await ctx.session.report_progress(0.0, None, "started")
+    await ctx.session.report_progress(0.0, None, "Started")
     ticker = asyncio.create_task(alive())
     try:
         yield progress
-        await progress(last + 1.0, None, "done")
     finally:
         ticker.cancel()

@@ -1,0 +1,260 @@
+"""Replicas together, over a real broker: replies, cancels and change events find their way, hang-ups stop work."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import msgspec
+import pytest
+from nats.aio.client import Client
+
+from engines import nats
+from gateway.mcp_stage import OTHER, READER, FakeDoor, Stage, modern_meta, result_of, stage
+from wardmesh_gateway.fixtures.pack import build_conformance
+from wardmesh_gateway.mcp import McpFace
+
+pytestmark = pytest.mark.anyio
+WAIT = 5.0
+
+
+@pytest.fixture
+def broker() -> Any:
+    with nats() as engine:
+        yield engine.url
+
+
+class Connection:
+    def __init__(self, nc: Client) -> None:
+        self.nc, self.instance = nc, f"gateway-{secrets.token_hex(4)}"
+
+
+@asynccontextmanager
+async def connection(url: str) -> AsyncIterator[Connection]:
+    nc = Client()
+    await nc.connect(url)
+    try:
+        yield Connection(nc)
+    finally:
+        await nc.close()
+
+
+class Post:
+    """One POST driven by hand, so that its answer can be watched and its caller can hang up."""
+
+    def __init__(self, app: McpFace, message: dict[str, Any], **headers: str) -> None:
+        sent = {"host": "localhost", "content-type": "application/json", "authorization": f"Bearer {READER}"}
+        sent |= {"accept": "application/json, text/event-stream"} | headers
+        raw = [(name.encode(), value.encode()) for name, value in sent.items()]
+        scope = {"type": "http", "http_version": "1.1", "method": "POST", "path": "/mcp", "headers": raw}
+        scope |= {"query_string": b"", "scheme": "http", "server": ("localhost", 80), "client": ("127.0.0.1", 1)}
+        self._body: list[bytes] = [msgspec.json.encode(message)]
+        self.gone = asyncio.Event()
+        self.arrived = asyncio.Event()
+        self.text = ""
+        self.status = 0
+        self.headers: dict[str, str] = {}
+        self.task = asyncio.create_task(app(scope, self._receive, self._send))
+
+    async def _receive(self) -> dict[str, Any]:
+        if self._body:
+            return {"type": "http.request", "body": self._body.pop(), "more_body": False}
+        await self.gone.wait()
+        return {"type": "http.disconnect"}
+
+    async def _send(self, message: Any) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            self.headers = {name.decode(): value.decode() for name, value in message["headers"]}
+        else:
+            self.text += message.get("body", b"").decode()
+        self.arrived.set()
+
+    async def done(self) -> Post:
+        async with asyncio.timeout(WAIT):
+            await self.task
+        return self
+
+    def messages(self) -> list[dict[str, Any]]:
+        lines = [line.removeprefix("data: ") for line in self.text.splitlines() if line.startswith("data: ")]
+        return [msgspec.json.decode(line) for line in lines]
+
+    async def message(self, wanted: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+        """The first message that fits, as soon as it is there."""
+        async with asyncio.timeout(WAIT):
+            while True:
+                self.arrived.clear()
+                found = next((message for message in self.messages() if wanted(message)), None)
+                if found is not None:
+                    return found
+                await self.arrived.wait()
+
+
+@asynccontextmanager
+async def two_packs(url: str) -> AsyncIterator[tuple[McpFace, McpFace]]:
+    """Two conformance faces, as two replicas."""
+    async with connection(url) as here, connection(url) as there:
+        one, _ = build_conformance(keys=[b"k" * 32], bus=here)
+        two, _ = build_conformance(keys=[b"k" * 32], bus=there)
+        async with one.lifespan(), two.lifespan():
+            yield one, two
+
+
+def request(method: str, params: dict[str, Any], number: int | str = 7) -> dict[str, Any]:
+    return {"jsonrpc": "2.0", "id": number, "method": method, "params": params}
+
+
+async def handshake(app: McpFace, name: str = "Asker") -> str:
+    params = {"protocolVersion": "2025-11-25", "clientInfo": {"name": name, "version": "1"}}
+    params |= {"capabilities": {"elicitation": {}}}
+    return (await Post(app, request("initialize", params)).done()).headers["mcp-session-id"]
+
+
+def legacy(session: str) -> dict[str, str]:
+    return {"mcp-protocol-version": "2025-11-25", "mcp-session-id": session}
+
+
+async def test_a_reply_reaches_the_waiting_replica_through_the_other_one(broker: str) -> None:
+    async with two_packs(broker) as (one, two):
+        session, stranger = await handshake(one), await handshake(one, "Stranger")
+        call = Post(
+            one, request("tools/call", {"name": "test_elicitation", "arguments": {"message": "?"}}), **legacy(session)
+        )
+        asked = await call.message(lambda m: m.get("method") == "elicitation/create")
+        accepted = {"action": "accept", "content": {"username": "a", "email": "b"}}
+        answer = {"jsonrpc": "2.0", "id": asked["id"], "result": accepted}
+        foreign = answer | {"result": {"action": "decline"}}
+        for header in (legacy(stranger), {"mcp-protocol-version": "2025-11-25"}):
+            assert (await Post(two, foreign, **header).done()).status == 202
+        assert (await Post(two, answer, **legacy(session)).done()).status == 202
+        result = await call.message(lambda m: "result" in m)
+        await call.done()
+    assert '"username":"a"' in result["result"]["content"][0]["text"], "a stranger's reply must not have counted"
+    assert asked["id"].count(".") == 2
+
+
+@pytest.mark.requirement("GW-10")
+async def test_a_legacy_cancel_sent_to_another_replica_stops_the_call(broker: str) -> None:
+    door = FakeDoor(hold=True)
+    async with connection(broker) as here, connection(broker) as there, pair(here, there, door) as (one, two):
+        session = await one.initialize()
+        foreign = await two.initialize(token=OTHER)
+        headers = legacy(session) | {"host": "gateway.test"}
+        call = Post(one.face, request("tools/call", {"name": "slow", "arguments": {}}, "7"), **headers)
+        other = Post(one.face, request("tools/call", {"name": "read", "arguments": {}}, 9), **headers)
+        await within(lambda: holding(door, 2))
+        for number in (7, "9"):  # requests that do not exist: the number 7 is not the string "7"
+            await two.post(cancel(number), **legacy(session))
+        await two.post(cancel("7"), token=OTHER, **legacy(foreign))
+        await two.post(cancel("7"))
+        # Cancels are taken in order: this one stops its call before any of those above could still be waiting.
+        await two.post(cancel(9), **legacy(session))
+        assert await within(door.stopped.get) == "read"
+        assert (await two.post(cancel("7"), **legacy(session))).status_code == 202
+        assert await within(door.stopped.get) == "slow"
+        await call.done()
+        await other.done()
+
+
+def cancel(number: int | str) -> dict[str, Any]:
+    return {"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": number}}
+
+
+async def holding(door: FakeDoor, count: int) -> None:
+    while len(door.calls) < count:
+        await asyncio.sleep(0.01)
+
+
+@pytest.mark.requirement("GW-10")
+@pytest.mark.parametrize("name", ["read", "slow"])
+async def test_hanging_up_a_modern_call_stops_the_work_quick_or_not(name: str) -> None:
+    door = FakeDoor(hold=True)
+    async with stage(door=door) as s:
+        headers = {"mcp-protocol-version": "2026-07-28", "mcp-method": "tools/call", "mcp-name": name}
+        body = request("tools/call", {"name": name, "arguments": {}, "_meta": modern_meta()})
+        call = Post(s.face, body, host="gateway.test", **headers)
+        await within(door.holding.wait)
+        call.gone.set()
+        assert await within(door.stopped.get) == name
+        await call.done()
+
+
+async def test_change_events_reach_listeners_at_the_other_replica(broker: str) -> None:
+    async with two_packs(broker) as (one, two):
+        headers = {"mcp-protocol-version": "2026-07-28", "mcp-method": "subscriptions/listen"}
+        wanted = {"notifications": {"toolsListChanged": True}, "_meta": modern_meta()}
+        stream = Post(one, request("subscriptions/listen", wanted), **headers)
+        await stream.message(lambda m: m.get("method") == "notifications/subscriptions/acknowledged")
+        trigger = {"name": "test_trigger_tool_change", "arguments": {}, "_meta": modern_meta()}
+        named = {"mcp-method": "tools/call", "mcp-name": "test_trigger_tool_change"}
+        await Post(two, request("tools/call", trigger), **headers | named).done()
+        change = await stream.message(lambda m: m.get("method") == "notifications/tools/list_changed")
+        one.drain()
+        last = await stream.message(lambda m: "result" in m)
+        await stream.done()
+    assert change["params"]["_meta"]["io.modelcontextprotocol/subscriptionId"] == 7
+    assert last["id"] == 7
+
+
+async def test_a_listener_is_granted_only_resources_that_it_can_read() -> None:
+    async with stage() as s:
+        headers = {"mcp-protocol-version": "2026-07-28", "mcp-method": "subscriptions/listen", "host": "gateway.test"}
+        uris = ["fhir://platforms", "fhir://platform/store", "fhir://platform/secret", "file:///etc/passwd"]
+        params = {"notifications": {"resourceSubscriptions": uris}, "_meta": modern_meta()}
+        stream = Post(s.face, request("subscriptions/listen", params), **headers)
+        granted = await stream.message(lambda m: "acknowledged" in m.get("method", ""))
+        stream.gone.set()
+        await stream.done()
+    assert granted["params"]["notifications"]["resourceSubscriptions"] == uris[:2]
+
+
+@pytest.mark.requirement("GW-8")
+async def test_request_state_is_bound_to_its_request_and_opens_on_every_replica(broker: str) -> None:
+    async with two_packs(broker) as (one, two):
+        name = "test_input_required_result_request_state"
+        headers = {"mcp-protocol-version": "2026-07-28", "mcp-method": "tools/call", "mcp-name": name}
+        first = await Post(one, request("tools/call", {"name": name, "_meta": modern_meta()}), **headers).done()
+        state = msgspec.json.decode(first.text)["result"]["requestState"]
+        given = {"confirm": {"action": "accept", "content": {"ok": True}}}
+        again = {"name": name, "inputResponses": given, "requestState": state, "_meta": modern_meta()}
+        good = await Post(two, request("tools/call", again), **headers).done()
+        bad = await Post(two, request("tools/call", again | {"requestState": state[:-6] + "AAAAAA"}), **headers).done()
+        moved = await Post(two, request("tools/call", again | {"arguments": {"other": 1}}), **headers).done()
+    assert "state-ok" in good.text
+    for refused in (bad, moved):
+        assert msgspec.json.decode(refused.text)["error"]["code"] == -32602
+    assert "confirm-" not in state
+
+
+@asynccontextmanager
+async def pair(here: Connection, there: Connection, door: FakeDoor) -> AsyncIterator[tuple[Stage, Stage]]:
+    """Two replicas of the product's face over one door."""
+    async with stage(door=door, hub=Fixed(here)) as one, stage(door=door, hub=Fixed(there)) as two:
+        yield one, two
+
+
+class Fixed:
+    """A connection in the place of the hub in memory."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def replica(self, name: str) -> Connection:
+        return self._connection
+
+
+async def within(wait: Callable[[], Awaitable[Any]]) -> Any:
+    async with asyncio.timeout(WAIT):
+        return await wait()
+
+
+async def test_a_quick_legacy_call_answers_as_json_and_a_slow_one_on_a_stream() -> None:
+    async with stage() as s:
+        quick = await s.legacy("tools/call", {"name": "read", "arguments": {}})
+        slow = await s.legacy("tools/call", {"name": "slow", "arguments": {}})
+    assert quick.headers["content-type"].startswith("application/json")
+    assert slow.headers["content-type"].startswith("text/event-stream")
+    assert result_of(quick) == result_of(slow)
