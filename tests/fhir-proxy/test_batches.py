@@ -132,6 +132,10 @@ async def test_px12_conditional_entries_of_a_batch_need_it_too(bench: Any) -> No
         }
     )
     with pytest.raises(Denied):
+        await bench.perform(
+            "batch", body=body, entries=(Entry(method="POST", url="Patient", if_none_exist="identifier=1"),)
+        )
+    with pytest.raises(Denied):
         await bench.perform("batch", body=body, entries=(Entry(method="POST", url="Patient"),))
     assert bench.upstream.requests == []
 

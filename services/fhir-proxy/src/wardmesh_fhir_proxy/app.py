@@ -56,7 +56,8 @@ async def create_app(settings: Settings, bus: Bus, health: Health) -> AsyncGener
         intent_recorder(bus),
     )
     wake = asyncio.Event()
-    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, wake.set)
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGHUP, wake.set)
 
     async def tell(version: str) -> None:
         await bus.tell(EVENT_CATALOGUE_CHANGED, Changed(version=version))
@@ -71,6 +72,7 @@ async def create_app(settings: Settings, bus: Bus, health: Health) -> AsyncGener
         await tell(platforms.version)
         yield
     finally:
+        loop.remove_signal_handler(signal.SIGHUP)
         watching.cancel()
         await asyncio.gather(watching, return_exceptions=True)
         await transport.close()

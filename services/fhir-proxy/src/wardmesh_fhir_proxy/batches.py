@@ -13,7 +13,7 @@ from wardmesh_common.vocabulary import Interaction, Obligations
 from wardmesh_fhir_proxy import envelope, etags, json_exact, widening
 from wardmesh_fhir_proxy.kinds import KindChecks
 
-_URL = re.compile(r"[A-Z][A-Za-z]*(?:/[A-Za-z0-9\-.$_]+)*(?:\?[^#\s]*)?|\?[^#\s]*|")
+_URL = re.compile(r"(?:[A-Z][A-Za-z]*|_history|metadata|\$[a-z-]+)(?:/[A-Za-z0-9\-.$_*]+)*(?:\?[^#\s\\]*)?|\?[^#\s\\]*")
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"})
 
 
@@ -48,9 +48,11 @@ def _entries(document: dict[str, Any]) -> list[dict[str, Any]]:
 
 def _request(entry: dict[str, Any]) -> Entry:
     method, url = entry["request"].get("method"), entry["request"].get("url")
-    if method not in _METHODS or not isinstance(url, str) or not _URL.fullmatch(url) or "/.." in url:
+    condition = entry["request"].get("ifNoneExist", "")
+    outside = not isinstance(url, str) or not _URL.fullmatch(url) or ".." in url.partition("?")[0].split("/")
+    if method not in _METHODS or outside or not isinstance(condition, str):
         raise BadRequest("An entry's request is not well-formed; its URL must be relative.")
-    return Entry(method=method, url=url)
+    return Entry(method=method, url=url, if_none_exist=condition)
 
 
 def _denied(call: Call) -> tuple[int, ...]:
@@ -61,13 +63,13 @@ def _denied(call: Call) -> tuple[int, ...]:
 async def _check(request: dict[str, Any], seen: Entry, checks: KindChecks) -> None:
     """Conditions of one entry: masked ETags, conditional criteria, chained searches."""
     path, _, query = seen.url.partition("?")
-    kind = path.partition("/")[0]
+    kind = path.partition("/")[0] if path[:1].isupper() else ""
     if seen.method == "PUT" and etags.names_masked_copy(str(request.get("ifMatch", ""))):
         raise Conflict("An entry's ETag names a masked copy: writing it back would erase hidden fields.")
     writes = seen.method not in ("GET", "HEAD")
-    if request.get("ifNoneExist") or (writes and query):
+    if seen.if_none_exist or (writes and query):
         await checks.require({kind}, Interaction.SEARCH, widening.CONDITIONAL_DENIED)
-    criteria = query if not request.get("ifNoneExist") else str(request["ifNoneExist"])
+    criteria = seen.if_none_exist or query
     reached = widening.kinds_reached(kind, criteria)
     await checks.require(reached, Interaction.SEARCH, widening.CHAIN_DENIED)
 
