@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 import logging
 import subprocess
 
 import pytest
 
 import engines
-from auth.stage import CLIENT, stage
+from auth.stage import CLIENT, MASTER_KEY, SEAL_KEY, stage
 from wardmesh_cli.binaries import Binaries
 from wardmesh_common.contracts import encode
 from wardmesh_common.vocabulary import Interaction, Principal
@@ -63,6 +64,8 @@ async def test_no_secret_leaves_auth_in_the_clear(nats: engines.Nats, caplog: py
     everywhere = told + handed_on + recorded + database_text + log_of_postgres
     secrets = [good, bad, session.secret, *CLIENT.values(), *map(str, ANSWER.values())]
     secrets += [good.split(".")[1], good.split(".")[2], "CANARY"]
+    secrets.append(base64.b64encode(b"our-client:CANARY-CLIENT-SECRET").decode())  # as HTTP Basic carries it
+    secrets += [base64.b64encode(SEAL_KEY).decode()[:40], MASTER_KEY]
     for secret in secrets:
         if secret not in ("our-client", "our-public-client", "3600", "system/*.rs"):
             assert secret.encode() not in everywhere, f"leaked: {secret[:12]}"

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import time
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 from sqlalchemy import text
@@ -184,4 +187,32 @@ async def test_without_the_database_sessions_are_unavailable_and_bearer_calls_go
             database.start()
             async with asyncio.timeout(10):
                 while (await scene.call(cookie=made.secret)).status != 200:
+                    await asyncio.sleep(0.05)
+
+
+def backends(postmaster: int) -> list[int]:
+    """The server and its children: stopping the first alone leaves open connections served."""
+    children = Path(f"/proc/{postmaster}/task/{postmaster}/children").read_text().split()
+    return [postmaster, *map(int, children)]
+
+
+async def test_a_frozen_database_is_unavailable_soon_and_usable_again_after_it_thaws(nats: engines.Nats) -> None:
+    with engines.postgres("auth") as database:
+        async with stage(database.url(), nats.url) as scene:
+            made = [await scene.replicas[0].sessions.create(DOCTOR) for _ in range(12)]
+            family = backends(database.pid)
+            for pid in family:
+                os.kill(pid, signal.SIGSTOP)
+            try:
+                started = time.monotonic()
+                replies = await asyncio.gather(*(scene.call(cookie=m.secret) for m in made))
+                took = time.monotonic() - started
+                assert [r.status for r in replies] == [503] * 12, [r.problem for r in replies]
+                assert took < 8.0
+                assert (await scene.call(bearer=scene.issuer.sign())).status == 200
+            finally:
+                for pid in family:
+                    os.kill(pid, signal.SIGCONT)
+            async with asyncio.timeout(10):
+                while (await scene.call(cookie=made[0].secret)).status != 200:
                     await asyncio.sleep(0.05)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator
 
 import pytest
 
 import engines
 from auth.stage import SEAL_KEY, Stage, stage, until
+from wardmesh_auth.grant_store import GrantKey
+from wardmesh_auth.platform_token import PlatformToken
 from wardmesh_common.contracts import PlatformFacts
 from wardmesh_common.sealing import open_token
 from wardmesh_common.tokens import principal_id
@@ -204,3 +207,28 @@ async def test_a_revoked_token_and_a_revoked_principal_are_refused_at_once(scene
     assert (await scene.call(bearer=other)).status == 200
     await app.sessions.revoke_principal(principal_id(scene.issuer.url, "nurse"))
     assert (await scene.call(bearer=other)).status == 401
+
+
+async def test_a_session_uses_the_grant_of_its_own_principal(scene: Stage) -> None:
+    app = scene.replicas[0]
+    assert app.store is not None
+    now = time.time()
+    token = PlatformToken(
+        access_token="mine", scopes=("patient/*.read",), patient="p9", issued_at=now, expires_at=now + 900
+    )
+    key = GrantKey("default", "i:me", "sign-in")
+    async with app.store.exclusively(key) as connection:
+        await app.store.write(connection, key, token)
+    mine = await app.sessions.create(Principal(id="i:me"))
+    other = await app.sessions.create(Principal(id="i:you"))
+    assert (await scene.call(platform="sign-in", cookie=mine.secret)).status == 200
+    (call,) = scene.decided
+    assert call.grant is not None
+    bound = {"call_id": call.id, "platform": "sign-in", "principal_id": "i:me"}
+    assert open_token(SEAL_KEY, call.grant.sealed_token, **bound) == "mine"
+    assert call.grant.patient == "p9"
+    refused = await scene.call(platform="sign-in", cookie=other.secret)
+    assert refused.problem is not None
+    assert (refused.status, refused.problem.code) == (401, "sign_in_required")
+    write = await scene.call(platform="sign-in", cookie=mine.secret, interaction=Interaction.UPDATE)
+    assert write.status == 403

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
@@ -39,6 +40,7 @@ def engine_for(url: str, *, pool_size: int = 10, timeout_seconds: int = 2) -> As
         max_overflow=0,
         pool_timeout=timeout_seconds,
         pool_recycle=300,
+        pool_pre_ping=True,  # statements are rare here; none should fail because the server was restarted
         hide_parameters=True,  # parameters hold hashes and sealed bytes; they have no place in an error
     )
 
@@ -51,10 +53,10 @@ class Database:
         self.up = True
 
     @asynccontextmanager
-    async def transaction(self) -> AsyncGenerator[AsyncConnection]:
-        """Commits at the end. Raises Unavailable when the database cannot be used."""
+    async def transaction(self, limit_seconds: float = 3.0) -> AsyncGenerator[AsyncConnection]:
+        """Commits at the end. Raises Unavailable when the database cannot be used, or not within the limit."""
         try:
-            async with self._engine.begin() as connection:
+            async with asyncio.timeout(limit_seconds), self._engine.begin() as connection:
                 yield connection
         except TROUBLE as error:
             if self.up:

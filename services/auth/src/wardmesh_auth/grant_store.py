@@ -19,6 +19,7 @@ from wardmesh_auth.vault import Envelope, Vault
 from wardmesh_common.errors import Internal
 
 DEPLOYMENT = ""  # the principal of grants that belong to the deployment itself
+_LOCK_SECONDS = 9  # longer than one exchange with a token endpoint may take
 
 
 class GrantKey(Struct, frozen=True):
@@ -46,8 +47,8 @@ class GrantStore:
     async def exclusively(self, key: GrantKey) -> AsyncGenerator[AsyncConnection]:
         """One replica at a time per grant; the lock ends with the transaction, also when the replica dies."""
         digest = hashlib.sha256(key.row.encode()).digest()
-        async with self._database.transaction() as connection:
-            await connection.execute(text("SET LOCAL lock_timeout = '9s'"))
+        async with self._database.transaction(_LOCK_SECONDS * 2) as connection:
+            await connection.execute(text(f"SET LOCAL lock_timeout = '{_LOCK_SECONDS}s'"))
             number = int.from_bytes(digest[:8], "big", signed=True)
             await connection.execute(text("SELECT pg_advisory_xact_lock(:number)"), {"number": number})
             yield connection

@@ -1,0 +1,80 @@
+"""CPU of one identify with a cached token, without the bus: `PYTHONPATH=tests python tests/auth/bench_identify.py`."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+
+from auth.fake_issuer import AUDIENCE, http_fetch, issuer
+from auth.stage import platforms
+from wardmesh_auth.catalogue import Platforms
+from wardmesh_auth.database import Database, engine_for
+from wardmesh_auth.grants import Grants
+from wardmesh_auth.identify import Identifier, Roles
+from wardmesh_auth.platform_token import PlatformToken
+from wardmesh_auth.platform_tokens import PlatformTokens
+from wardmesh_auth.revocations import Revocations
+from wardmesh_auth.sessions import Sessions
+from wardmesh_auth.settings import PlatformClient
+from wardmesh_common.contracts import Call, Caller, Catalogue, PlatformFacts
+from wardmesh_common.issuer_keys import IssuerKeys
+from wardmesh_common.station import Hop
+from wardmesh_common.tokens import TokenVerifier
+from wardmesh_common.vocabulary import Agent, Face, Interaction, Resource
+
+ROUNDS, CALLS = 5, 20_000
+
+
+class Exchange:
+    async def obtain(self, facts: PlatformFacts, client: PlatformClient) -> PlatformToken:
+        now = time.time()
+        return PlatformToken(access_token="t" * 800, scopes=("system/*.rs",), issued_at=now, expires_at=now + 3600)
+
+
+async def main() -> None:
+    async with issuer() as fake, http_fetch() as fetch:
+
+        async def ask() -> Catalogue:
+            return Catalogue(version="1", platforms=platforms(fake))
+
+        async def tell(_: object) -> None:
+            return None
+
+        verifier = TokenVerifier(IssuerKeys(fake.url, fetch), issuer=fake.url, audiences=(AUDIENCE,))
+        database = Database(engine_for("postgresql://nobody@127.0.0.1:1/none"))  # never asked
+        revocations = Revocations(database)
+        sessions = Sessions(database, revocations, tell, max_age_seconds=60, idle_seconds=60)
+        client = PlatformClient("id", "secret")
+        grants = Grants(Platforms(ask), PlatformTokens(None, Exchange()), lambda _: client, os.urandom(32))
+        identify = Identifier(verifier, sessions, revocations, grants, Roles(("roles",), {}), {})
+        token = fake.sign(roles=["Doctor"])
+        hop = Hop(time.monotonic() + 3600, "", None)  # type: ignore[arg-type]
+
+        def call(platform: str) -> Call:
+            return Call(
+                id="c" * 32,
+                reply_to="r",
+                face=Face.REST,
+                tool="read",
+                interaction=Interaction.READ,
+                platform=platform,
+                deadline=0,
+                resource=Resource(type="Patient", id="1"),
+                caller=Caller(bearer=token, agent=Agent(id="cursor-agent-v1.0.0"), ip="192.0.2.1"),
+            )
+
+        for platform, what in (("store", "no platform token"), ("payer", "sealed platform token")):
+            await identify(call(platform), hop)
+            costs: list[float] = []
+            for _ in range(ROUNDS):
+                calls = [call(platform) for _ in range(CALLS)]
+                started = time.process_time()
+                for one in calls:
+                    await identify(one, hop)
+                costs.append((time.process_time() - started) / CALLS * 1e6)
+            print(f"identify, cached token, {what}: {min(costs):.1f} us (worst round {max(costs):.1f})")
+
+
+if __name__ == "__main__":
+    asyncio.run(main())
