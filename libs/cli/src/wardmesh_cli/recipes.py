@@ -78,11 +78,12 @@ def postgres_ready(data: Path, pid: int) -> bool:
 
 def nats(binaries: Binaries, config: Path, port: int, http_port: int, store: Path) -> Recipe:
     command = [str(binaries.nats_server()), "-c", str(config), "-a", "127.0.0.1", "-p", str(port)]
-    command += ["-m", str(http_port)]
+    command += ["-m", str(http_port)]  # wins over the configuration
     environ = {
         "PATH": "/usr/bin:/bin",
+        "WARDMESH_NATS_HOST": "127.0.0.1",
         "WARDMESH_NATS_PORT": str(port),
-        "WARDMESH_NATS_HTTP_PORT": str(http_port),
+        "WARDMESH_NATS_MONITOR": f"127.0.0.1:{http_port}",
         "WARDMESH_NATS_STORE": json.dumps(str(store)),
     }
     return Recipe(command, environ)
@@ -106,13 +107,19 @@ def cerbos(binaries: Binaries, home: Path, policies: Path, grpc_address: str, ht
     return Recipe(command, {"PATH": "/usr/bin:/bin", "CERBOS_NO_TELEMETRY": "1", "HOME": str(home)})
 
 
-async def ensure_database(port: int, database: str) -> None:
-    """Create a database unless it exists, as the cluster's owner."""
+async def ensure_database(port: int, database: str, owner: str = "postgres") -> None:
+    """Create a database, and the role that owns it, unless they exist."""
     connection = await asyncpg.connect(
         host="127.0.0.1", port=port, user="postgres", database="postgres", timeout=CONNECT_SECONDS
     )
     try:
+        if not await connection.fetchval("SELECT 1 FROM pg_roles WHERE rolname = $1", owner):
+            await connection.execute(f"CREATE ROLE {_quoted(owner)} LOGIN")
         if not await connection.fetchval("SELECT 1 FROM pg_database WHERE datname = $1", database):
-            await connection.execute('CREATE DATABASE "{}"'.format(database.replace('"', '""')))
+            await connection.execute(f"CREATE DATABASE {_quoted(database)} OWNER {_quoted(owner)}")
     finally:
         await connection.close(timeout=CONNECT_SECONDS)
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'

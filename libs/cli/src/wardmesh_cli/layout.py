@@ -1,0 +1,163 @@
+"""Where everything of one start listens and lives, decided before the first process starts."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from base64 import b64encode, urlsafe_b64decode
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from wardmesh_cli.binaries import checkout
+from wardmesh_cli.options import SERVICES, UpOptions
+from wardmesh_cli.state import PortBook, State
+
+STORE_PLATFORM = "store"
+DEPLOYMENT = "local"
+PREFERRED_PUBLIC_PORT = 8000
+DATABASES = {"auth": "wardmesh_auth", "fhir-store": "wardmesh_fhir_store"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Replica:
+    """One process of a service."""
+
+    name: str
+    service: str
+    admin_port: int
+    port: int = 0
+    conformance_port: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    state: State
+    nats_port: int
+    nats_http_port: int
+    postgres_port: int
+    cerbos_http_port: int
+    idp_port: int
+    store_port: int
+    store_admin_port: int
+    public_port: int
+    balancer_admin_port: int  # 0: one gateway replica listens on the public port itself
+    conformance_port: int  # 0: off
+    replicas: list[Replica] = field(default_factory=list[Replica])
+
+    @property
+    def public_url(self) -> str:
+        return f"http://localhost:{self.public_port}"
+
+    @property
+    def audience(self) -> str:
+        return f"{self.public_url}/mcp"
+
+    @property
+    def issuer(self) -> str:
+        return f"http://127.0.0.1:{self.idp_port}"
+
+    @property
+    def store_url(self) -> str:
+        return f"http://127.0.0.1:{self.store_port}/fhir"
+
+    @property
+    def nats_url(self) -> str:
+        return f"nats://127.0.0.1:{self.nats_port}"
+
+    @property
+    def cerbos_socket(self) -> Path:
+        return self.state.engine_data("cerbos") / "pdp.sock" if self._short else self.state.sockets / "cerbos/pdp.sock"
+
+    @property
+    def _short(self) -> bool:
+        return len(str(self.state.root)) < 60
+
+    def database(self, name: str, user: str = "postgres") -> str:
+        return f"postgresql://{user}@127.0.0.1:{self.postgres_port}/{name}"
+
+    def of(self, service: str) -> list[Replica]:
+        return [replica for replica in self.replicas if replica.service == service]
+
+    def audit_public_key(self) -> str:
+        """Verifier key of the ledger's checkpoints: name+id+key, as `wardmesh-audit --key` takes it."""
+        text = self.state.secret("audit-signing.key").read_text().strip()
+        seed = urlsafe_b64decode(text + "=" * (-len(text) % 4))
+        name = f"{DEPLOYMENT}/audit/0"
+        public = b"\x01" + Ed25519PrivateKey.from_private_bytes(seed).public_key().public_bytes_raw()
+        key_id = hashlib.sha256(name.encode() + b"\n" + public).digest()[:4].hex()
+        return f"{name}+{key_id}+{b64encode(public).decode()}"
+
+
+def lay_out(state: State, options: UpOptions) -> Layout:
+    """Take ports and write the platform overrides. Raises PortTakenFault."""
+    book = PortBook(state.root / "ports.json")
+    public = book.take("gateway", preferred=PREFERRED_PUBLIC_PORT, only=options.port)
+    conformance = book.take("conformance") if options.conformance else 0
+    balanced = options.replicas.get("gateway", 1) > 1
+    replicas: list[Replica] = []
+    for service in SERVICES:
+        count = options.replicas.get(service, 1)
+        for number in range(1, count + 1):
+            name = f"{service}-{number}"
+            gateway = service == "gateway"
+            replicas.append(
+                Replica(
+                    name=name,
+                    service=service,
+                    admin_port=book.take(f"{name} admin"),
+                    port=(book.take(name) if balanced else public) if gateway else 0,
+                    conformance_port=(book.take(f"{name} conformance") if balanced else conformance)
+                    if gateway and conformance
+                    else 0,
+                )
+            )
+    return Layout(
+        state=state,
+        nats_port=book.take("nats"),
+        nats_http_port=book.take("nats monitor"),
+        postgres_port=book.take("postgres"),
+        cerbos_http_port=book.take("cerbos"),
+        idp_port=book.take("identity provider"),
+        store_port=book.take("fhir-store"),
+        store_admin_port=book.take("fhir-store admin"),
+        public_port=public,
+        balancer_admin_port=book.take("balancer admin") if balanced else 0,
+        conformance_port=conformance,
+        replicas=replicas,
+    )
+
+
+def write_platforms(layout: Layout, platforms: dict[str, str]) -> Path:
+    """One descriptor per platform that fhir-proxy should reach at an address of this machine (JSON is YAML)."""
+    folder = layout.state.platforms
+    wanted = {STORE_PLATFORM: layout.store_url, **platforms}
+    for stale in folder.glob("*.yaml"):
+        if stale.stem not in wanted:
+            stale.unlink()
+    for name, url in wanted.items():
+        descriptor = {
+            "id": name,
+            "name": "Wardmesh embedded store" if name == STORE_PLATFORM else name,
+            "type": "sandbox",
+            "bases": {"patient": url},
+            "fhir_version": "R4",
+            "auth": {"method": "none"},
+            "live": True,
+            "writes": True,
+            "open": False,
+        }
+        draft = folder / f"{name}.new"
+        draft.write_text(json.dumps(descriptor, indent=1) + "\n")
+        draft.rename(folder / f"{name}.yaml")
+    return folder
+
+
+def nats_config() -> Path:
+    """The permissions file; it is not part of any package, so it needs a checkout."""
+    tree = checkout()
+    path = tree / "deploy" / "nats" / "nats.conf" if tree else Path("deploy/nats/nats.conf")
+    if not path.is_file():
+        raise FileNotFoundError("deploy/nats/nats.conf is missing: run wardmesh from a checkout")
+    return path

@@ -1,0 +1,176 @@
+"""Units of our own services and the tasks that prepare their databases and streams."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+from wardmesh_cli.child import Ready, Unit
+from wardmesh_cli.faults import ProcessFault
+from wardmesh_cli.layout import DATABASES, DEPLOYMENT, Layout, Replica
+from wardmesh_cli.probes import http_ok
+from wardmesh_cli.supervisor import Task
+
+# What the caller's environment passes on; everything else a service gets is said here.
+_PASSED = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "SSL_CERT_FILE", "SSL_CERT_DIR", "TZ")
+_PASSED_PREFIXES = ("OTEL_",)
+_PLATFORM_SECRETS = ("WARDMESH_PLATFORM_", "FHIR_GATEWAY_PLATFORM_")
+
+
+def program(service: str) -> str:
+    """The service's console script, beside our own Python."""
+    path = Path(sys.executable).parent / f"wardmesh-{service}"
+    if not path.exists():
+        raise ProcessFault(f"wardmesh-{service} is not installed: run `make setup`", [])
+    return str(path)
+
+
+class Services:
+    """Builds units and tasks for one layout; `settings` are extra variables per service."""
+
+    def __init__(self, layout: Layout, settings: dict[str, dict[str, str]], platforms: Path) -> None:
+        self._layout = layout
+        self._settings = settings
+        self._platforms = platforms
+        state = layout.state
+        self._specific: dict[str, dict[str, str]] = {
+            "gateway": {
+                "WARDMESH_HOST": "127.0.0.1",
+                "WARDMESH_PUBLIC_URL": layout.public_url,
+                "WARDMESH_ISSUER": layout.issuer,
+                "WARDMESH_AUDIENCE": layout.audience,
+                "WARDMESH_GATEWAY_KEYS_FILE": str(state.ring("gateway.keys")),
+                "WARDMESH_TRUSTED_PROXY_CIDRS": "127.0.0.1/32" if layout.balancer_admin_port else "none",
+            },
+            "auth": {
+                "WARDMESH_PUBLIC_URL": layout.public_url,
+                "WARDMESH_ISSUER": layout.issuer,
+                "WARDMESH_AUDIENCE": layout.audience,
+                "WARDMESH_DATABASE_URL": layout.database(DATABASES["auth"], "wardmesh_auth"),
+                "WARDMESH_MASTER_KEY_FILE": str(state.secret("auth-master.key")),
+                "WARDMESH_TOKEN_SEAL_KEY_FILE": str(state.secret("token-seal.key")),
+            },
+            "policy": {"WARDMESH_CERBOS_TARGET": f"unix:{layout.cerbos_socket}"},
+            "fhir-proxy": {
+                "WARDMESH_TOKEN_SEAL_KEY_FILE": str(state.secret("token-seal.key")),
+                "WARDMESH_CURSOR_KEYS_FILE": str(state.ring("cursor.keys")),
+                "WARDMESH_PLATFORMS_DIR": str(platforms),
+            },
+            "audit": audit_settings(layout),
+            "fhir-store": {
+                "WARDMESH_DATABASE_URL": layout.database(DATABASES["fhir-store"], "wardmesh_fhir_store"),
+                "WARDMESH_HOST": "127.0.0.1",
+                "WARDMESH_PORT": str(layout.store_port),
+                "WARDMESH_ADMIN_PORT": str(layout.store_admin_port),
+            },
+        }
+
+    def environ(self, service: str) -> dict[str, str]:
+        found = {
+            name: value
+            for name, value in os.environ.items()
+            if name in _PASSED or name.startswith(_PASSED_PREFIXES) or self._platform_setting(service, name)
+        }
+        found.update(
+            WARDMESH_DEPLOYMENT=DEPLOYMENT,
+            WARDMESH_ADMIN_HOST="127.0.0.1",
+            WARDMESH_LOG_JSON="true",
+            PYTHONUNBUFFERED="1",
+        )
+        if service != "fhir-store":
+            found["WARDMESH_NATS_URL"] = self._layout.nats_url
+            found["WARDMESH_NATS_SEED_FILE"] = str(self._layout.state.nats_seed(service))
+        return {**found, **self._specific[service], **self._settings.get(service, {})}
+
+    @staticmethod
+    def _platform_setting(service: str, name: str) -> bool:
+        """Only auth may see a platform's secret; the gateway sees which platforms have a client id (AR-6)."""
+        if not name.startswith(_PLATFORM_SECRETS):
+            return False
+        return service == "auth" or (service == "gateway" and "_CLIENT_ID" in name)
+
+    def unit(self, replica: Replica) -> Unit:
+        environ = self.environ(replica.service)
+        environ["WARDMESH_ADMIN_PORT"] = str(replica.admin_port)
+        if replica.port:
+            environ["WARDMESH_PORT"] = str(replica.port)
+        if replica.conformance_port:
+            environ["WARDMESH_CONFORMANCE_PORT"] = str(replica.conformance_port)
+        ports = tuple(filter(None, (replica.port, replica.conformance_port, replica.admin_port)))
+        return Unit(
+            name=replica.name,
+            group=replica.service,
+            command=[program(replica.service)],
+            environ=environ,
+            ready=readiness(replica.admin_port),
+            ports=ports,
+            admin_port=replica.admin_port,
+            stop_seconds=30,
+        )
+
+    def store(self) -> Unit:
+        return Unit(
+            name="fhir-store",
+            group="fhir-store",
+            command=[program("fhir-store")],
+            environ=self.environ("fhir-store"),
+            ready=readiness(self._layout.store_admin_port),
+            ports=(self._layout.store_port, self._layout.store_admin_port),
+            admin_port=self._layout.store_admin_port,
+        )
+
+    def balancer(self) -> Unit:
+        """Spreads requests over the gateway's replicas; both public listeners in one process."""
+        layout = self._layout
+        gateways = layout.of("gateway")
+        command = [sys.executable, "-m", "wardmesh_cli.balancer", "--admin", str(layout.balancer_admin_port)]
+        command += ["--listen", _listener(layout.public_port, [(each.port, each.admin_port) for each in gateways])]
+        if layout.conformance_port:
+            inner = [(each.conformance_port, each.admin_port) for each in gateways]
+            command += ["--listen", _listener(layout.conformance_port, inner)]
+        return Unit(
+            name="balancer",
+            group="balancer",
+            command=command,
+            environ={"PATH": os.environ.get("PATH", ""), "PYTHONUNBUFFERED": "1"},
+            ready=readiness(layout.balancer_admin_port),
+            ports=tuple(filter(None, (layout.public_port, layout.conformance_port, layout.balancer_admin_port))),
+            admin_port=layout.balancer_admin_port,
+        )
+
+    def task(self, name: str, service: str, *arguments: str) -> Task:
+        environ = self.environ(service)
+        if name == "audit-provision":
+            seed = self._layout.state.nats_seed("operations")
+            environ["WARDMESH_OPERATIONS_SEED_FILE"] = str(seed)
+        return Task(name=name, command=[program(service), *arguments], environ=environ)
+
+
+def audit_settings(layout: Layout) -> dict[str, str]:
+    """Also what `wardmesh audit ...` needs, the owner's rights included."""
+    state, name = layout.state, "wardmesh_audit"
+    return {
+        "WARDMESH_AUDIT_OWNER_URL": layout.database(name),
+        "WARDMESH_AUDIT_KEYS_OWNER_URL": layout.database("wardmesh_audit_keys"),
+        "WARDMESH_AUDIT_WRITER_URL": layout.database(name, "audit_writer"),
+        "WARDMESH_AUDIT_SIGNER_URL": layout.database(name, "audit_signer"),
+        "WARDMESH_AUDIT_READER_URL": layout.database(name, "audit_reader"),
+        "WARDMESH_AUDIT_KEYS_URL": layout.database("wardmesh_audit_keys", "key_user"),
+        "WARDMESH_AUDIT_SIGNING_KEY_FILE": str(state.secret("audit-signing.key")),
+        "WARDMESH_AUDIT_PUBLIC_KEY": layout.audit_public_key(),
+        "WARDMESH_AUDIT_PIN_FILE": str(state.root / "audit.pin"),
+        "WARDMESH_AUDIT_KEK_FILE": str(state.secret("audit.kek")),
+        "WARDMESH_AUDIT_HANDLE_KEY_FILE": str(state.secret("audit-handle.key")),
+    }
+
+
+def _listener(port: int, replicas: list[tuple[int, int]]) -> str:
+    return f"{port}=" + ",".join(f"{inner}:{admin}" for inner, admin in replicas)
+
+
+def readiness(admin_port: int) -> Ready:
+    async def ready(_pid: int) -> bool:
+        return await http_ok(admin_port, "/readyz")
+
+    return ready
