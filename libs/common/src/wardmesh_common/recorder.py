@@ -71,7 +71,7 @@ class Recorder:
         self._deadline = deadline_seconds
         self._stamp = Stamp(service, instance)
         self._batcher = Batcher(self._publish, name=f"{instance}.{self._stamp.epoch}", capacity=capacity)
-        self._running: set[asyncio.Task[None]] = set()
+        self._running: set[asyncio.Task[Any]] = set()
         self._started = False
         self._closed = False
 
@@ -138,7 +138,11 @@ class Recorder:
             task = loop.create_task(self._lend_and_wait(drafts, until))
             self._running.add(task)
             task.add_done_callback(self._settled)
-            await asyncio.shield(task)
+            try:
+                await asyncio.shield(task)
+            except asyncio.CancelledError:
+                task.add_done_callback(self._hung_up)
+                raise
             return
         await self._acknowledged(handed, until)
 
@@ -150,7 +154,7 @@ class Recorder:
         keys = self._keys.held(drafts[0].tenant, wanted)
         return None if keys is None else self._hand_over(drafts, keys)
 
-    async def _lend_and_wait(self, drafts: list[Draft], until: float) -> None:
+    async def _lend_and_wait(self, drafts: list[Draft], until: float) -> _Handed:
         wanted = {name for draft in drafts for name in draft.subjects}
         left = until - asyncio.get_running_loop().time()
         try:
@@ -158,7 +162,9 @@ class Recorder:
         except (TimeoutError, AuditUnavailable) as error:
             self._unsealed(drafts)
             raise AuditUnavailable("The record could not be sealed.", retry_after=1) from error
-        await self._acknowledged(self._hand_over(drafts, keys), until)
+        handed = self._hand_over(drafts, keys)
+        await self._acknowledged(handed, until)
+        return handed
 
     def _hand_over(self, drafts: Sequence[Draft], keys: dict[str, OpenKey]) -> _Handed:
         """From here on the events are on their way. Synchronous, so that the counter stays dense."""
@@ -220,7 +226,11 @@ class Recorder:
         except (AuditUnavailable, TimeoutError):
             _log.info("audit keys not at hand yet")
 
-    def _settled(self, task: asyncio.Task[None]) -> None:
+    def _settled(self, task: asyncio.Task[_Handed]) -> None:
         self._running.discard(task)
         if not task.cancelled():
-            task.exception()
+            task.exception()  # marked as seen: the caller may be gone
+
+    def _hung_up(self, task: asyncio.Task[_Handed]) -> None:
+        if not task.cancelled() and task.exception() is None:
+            self._correct(task.result(), "abandoned")

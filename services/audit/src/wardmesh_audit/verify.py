@@ -189,14 +189,12 @@ class Verification:
 
     async def _localise(self) -> None:
         """A root that differs says only that something before it changed; copies of the leaf hashes say what."""
+        known = {finding.index for finding in self.report.findings if finding.kind == "leaf_hash"}
         for low, high in self._bad_roots:
-            known = {finding.index for finding in self.report.findings if finding.kind == "leaf_hash"}
-            if any(low <= index < high for index in known):
-                continue
-            changed = await self._locator.changed(low, high)
+            changed = [found for found in await self._locator.changed(low, high) if found[0] not in known]
             for index, event_id in changed:
                 self._find("root", index, "this row is not the one that was signed", event_id)
-            if not changed:
+            if not changed and not any(low <= index < high for index in known):
                 self._find("root", low, f"something between index {low} and {high - 1} is not what was signed")
 
     def _find(

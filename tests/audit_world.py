@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import asyncpg
+
 from engines import Nats, Postgres
 from wardmesh_audit.app import connector
 from wardmesh_audit.connect import nats_as
@@ -26,8 +27,12 @@ from wardmesh_audit.puller import Puller
 from wardmesh_audit.streams import AUDIT_IN, CONSUMER, StreamSettings, provision
 from wardmesh_audit.verify import Verification
 from wardmesh_audit.writer import Writer
+from wardmesh_common.bus import Bus
 from wardmesh_common.contracts import Call, KeyAnswer, KeyQuestion, Outcome, Touched
 from wardmesh_common.lean import LeanClient
+from wardmesh_common.record_keys import KeyRing
+from wardmesh_common.record_nats import BusPublisher
+from wardmesh_common.recorder import Recorder
 from wardmesh_common.seal import lend
 from wardmesh_common.vocabulary import Decision, Face, Interaction, Principal, Resource
 
@@ -216,6 +221,18 @@ async def world(nats: Nats, pg: Postgres, settings: StreamSettings = SMALL) -> A
 async def remove_streams(nc: LeanClient) -> None:
     for stream in ("AUDIT_IN", "AUDIT", "AUDIT_CHECKPOINT"):
         await nc.request(f"$JS.API.STREAM.DELETE.{stream}", b"", timeout=5)
+
+
+@contextlib.asynccontextmanager
+async def recorder_on(w: World, **options: Any) -> AsyncGenerator[Recorder]:
+    """A recorder of a station with a bus of its own; closed (with its closing event) at the end."""
+    bus = await Bus.connect("fhir-proxy", w.nats.url, "")
+    recorder = Recorder(BusPublisher(bus), KeyRing(Keys().lend), service="fhir-proxy", instance=bus.instance, **options)
+    try:
+        yield recorder
+    finally:
+        await recorder.close()
+        await bus.close()
 
 
 def encoded(raw: bytes) -> str:
