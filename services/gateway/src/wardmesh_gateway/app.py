@@ -27,7 +27,7 @@ from wardmesh_gateway.problem import Challenges
 from wardmesh_gateway.ratelimit import RateLimits
 from wardmesh_gateway.rest import RestFace
 from wardmesh_gateway.router import OwnsPaths, Router
-from wardmesh_gateway.server import listen, serving
+from wardmesh_gateway.server import reserve, serving
 from wardmesh_gateway.settings import GatewaySettings, registered_platforms
 from wardmesh_gateway.tool_door import ToolArguments, ToolCalls
 from wardmesh_gateway.tool_mcp import McpDoor
@@ -93,9 +93,10 @@ async def create_app(
     settings: GatewaySettings, bus: Bus, health: Health, *, environ: Mapping[str, str]
 ) -> AsyncGenerator[None]:
     """Everything up, the port last (NB-8); down in the opposite order."""
-    keys = settings.keys()
+    keys = settings.ring()
     assert bus.recorder is not None, "the gateway records calls that get lost"
     async with AsyncExitStack() as stack:
+        sock = stack.enter_context(reserve(settings.host, settings.port))
         verifier = await _verifier(settings, bus, stack)
         platforms = Platforms(bus)
         await platforms.start()
@@ -117,7 +118,12 @@ async def create_app(
         mcp = _mcp(settings, parts, bus, keys)
         await stack.enter_async_context(mcp.lifespan())
         router = build_router(settings, parts, mcp=mcp, registered=registered_platforms(environ))
-        await stack.enter_async_context(serving(router, listen(settings.host, settings.port)))
+        if settings.conformance_port:
+            # Fixtures without health data for protocol tests; never loaded otherwise.
+            from wardmesh_gateway.fixtures.pack import conformance_listener  # noqa: PLC0415
+
+            await stack.enter_async_context(conformance_listener(port=settings.conformance_port, keys=keys, bus=bus))
+        await stack.enter_async_context(serving(router, sock))
         stack.callback(mcp.drain)
         yield
 

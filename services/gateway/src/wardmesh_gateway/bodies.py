@@ -73,6 +73,24 @@ async def parse_strictly(body: bytes) -> dict[str, Any]:
     return cast("dict[str, Any]", parsed)
 
 
+class Peek(msgspec.Struct, frozen=True):
+    """What the gateway must know of a resource; the performer reads it strictly before it goes anywhere."""
+
+    resourceType: str | None = None  # noqa: N815 (FHIR's name)
+    id: str | None = None
+
+
+_peeks = msgspec.json.Decoder(Peek)
+
+
+def peek(body: bytes) -> Peek:
+    """Type and id of a resource, without building it. Raises BadRequest."""
+    try:
+        return _peeks.decode(body)
+    except (msgspec.DecodeError, msgspec.ValidationError, RecursionError):
+        raise BadRequest("Invalid body: it is not a FHIR resource in JSON.") from None
+
+
 async def check_patch(body: bytes) -> None:
     """A JSON Patch document is a list of objects. Raises BadRequest."""
     parsed = await _parse(body)
@@ -86,9 +104,8 @@ async def _parse(body: bytes) -> object:
     return _read_strictly(body)
 
 
-def check_match(resource: Mapping[str, Any], resource_type: str, resource_id: str = "") -> None:
+def check_match(given_type: object, given_id: object, resource_type: str, resource_id: str = "") -> None:
     """Type and id of the body against the URL, with the words of FG-7. A missing id is no mismatch."""
-    given_type, given_id = resource.get("resourceType"), resource.get("id")
     if given_type != resource_type:
         raise BadRequest(f"Resource type mismatch: URL says '{resource_type}' but resource has '{_quoted(given_type)}'")
     if resource_id and given_id is not None and given_id != resource_id:
@@ -109,11 +126,11 @@ def fill_id(body: bytes, resource_id: str) -> bytes:
 def with_id(resource: Mapping[str, Any], resource_id: str) -> Mapping[str, Any]:
     if resource.get("id") is None:
         return {**resource, "id": resource_id}
-    check_match(resource, str(resource.get("resourceType")), resource_id)
+    check_match("", resource["id"], "", resource_id)
     return resource
 
 
 def encode_resource(resource: Mapping[str, Any], resource_type: str) -> bytes:
     """A resource that came as a tool argument."""
-    check_match(resource, resource_type)
+    check_match(resource.get("resourceType"), None, resource_type)
     return _encoder.encode(resource)

@@ -66,7 +66,7 @@ class PlatformDetail(BaseModel):
     oauth_registered: bool
     oauth_authorize_url: str | None
     verification_status: str
-    verified_on: str | None
+    verified_on: str = ""  # only there when this deployment has probed the platform itself
 
 
 def row_of(facts: PlatformFacts, *, registered: bool) -> PlatformRow:
@@ -99,7 +99,7 @@ def detail_of(facts: PlatformFacts, *, registered: bool) -> PlatformDetail:
         oauth_registered=registered,
         oauth_authorize_url=facts.authorize_url or None,
         verification_status=facts.verification_status,
-        verified_on=facts.verified_on or None,
+        **({"verified_on": facts.verified_on} if facts.verified_on else {}),
     )
 
 
@@ -132,7 +132,12 @@ def create_catalogue_api(platforms: Platforms, *, registered: Callable[[str], bo
         rows.sort(key=lambda row: row.name)
         return PlatformRows(platforms=rows, total=len(rows))
 
-    @api.get("/api/platforms/{platform_id}", summary="One platform", operation_id="getPlatform")
+    @api.get(
+        "/api/platforms/{platform_id}",
+        summary="One platform",
+        operation_id="getPlatform",
+        response_model_exclude_unset=True,
+    )
     async def get_platform(platform_id: str) -> PlatformDetail:
         facts = platforms.snapshot.find(platform_id)
         if facts is None:

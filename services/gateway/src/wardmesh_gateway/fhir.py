@@ -13,12 +13,14 @@ from wardmesh_gateway.bodies import (
     FHIR_JSON,
     FORM,
     JSON_PATCH,
+    JSON_TYPES,
     PATCH_TYPES,
     check_json,
     check_match,
     check_patch,
     media_type_of,
     parse_strictly,
+    peek,
 )
 from wardmesh_gateway.calls import Delivers, Door, Wanted
 from wardmesh_gateway.entrance import Entrance, as_json, request_headers, response_headers
@@ -31,6 +33,7 @@ from wardmesh_gateway.rules import check_platform
 
 PREFIX = "/fhir/"
 MAX_FORM_BYTES = 256 * 1024
+_READS = frozenset({Interaction.READ, Interaction.VREAD})
 
 
 class FhirFace:
@@ -50,7 +53,8 @@ class FhirFace:
         if not platform or "//" in rest:
             raise NotFound("There is nothing at this address.")
         target = target_of(request.method, parts, has_query=bool(request.query))
-        query = checked_query(request)
+        raw = target.type == "Binary" and target.interaction in _READS
+        query = request.query if raw else checked_query(request)
         facts = self._door.platform(platform, Face.FHIR)
         visit = await self._entrance.visit(request)
         self._door.admit(visit, facts, writes=target.writes)
@@ -60,11 +64,14 @@ class FhirFace:
 
     async def _wanted(self, request: Request, target: Target, query: str) -> Wanted:
         body, media_type = b"", ""
+        headers = request_headers(request)
+        if target.type == "Binary" and target.interaction in _READS:
+            headers["accept"] = request.joined(b"accept")
         entries: tuple[Entry, ...] = ()
         interaction, tool = target.interaction, target.tool
         if target.form:
+            # Into the query, not the body: policy reads parameters there, whichever way they came.
             query = joined(query, await _form(request))
-            media_type = FORM
         elif target.bundle:
             check_json(media_type_of(request.header(b"content-type")))
             body, media_type = await request.body(), FHIR_JSON
@@ -72,7 +79,7 @@ class FhirFace:
             interaction = bundle_kind(bundle)
             tool, entries = str(interaction), bundle_entries(bundle)
         elif interaction in (Interaction.CREATE, Interaction.UPDATE):
-            body, media_type = await _resource(request, target), FHIR_JSON
+            body, media_type = await _resource(request, target)
         elif interaction is Interaction.PATCH:
             body, media_type = await _patch(request)
         elif interaction is Interaction.OPERATION and request.method == "POST":
@@ -87,7 +94,7 @@ class FhirFace:
             query=query,
             body=body,
             media_type=media_type,
-            headers=request_headers(request),
+            headers=headers,
             entries=entries,
         )
 
@@ -112,14 +119,18 @@ async def _form(request: Request) -> str:
     return "&".join(pair for pair in text.split("&") if not pair.startswith("_format="))
 
 
-async def _resource(request: Request, target: Target) -> bytes:
-    check_json(media_type_of(request.header(b"content-type")))
+async def _resource(request: Request, target: Target) -> tuple[bytes, str]:
+    """The resource to store, and its media type: a Binary may come as the bytes that it is."""
+    media_type = media_type_of(request.header(b"content-type"))
+    if target.type == "Binary" and media_type not in JSON_TYPES:
+        return await request.body(), media_type
+    check_json(media_type)
     body = await request.body()
-    resource = await parse_strictly(body)
-    check_match(resource, target.type, target.id)
-    if target.interaction is Interaction.UPDATE and target.id and resource.get("id") is None:
+    given = peek(body)
+    check_match(given.resourceType, given.id, target.type, target.id)
+    if target.interaction is Interaction.UPDATE and target.id and given.id is None:
         raise BadRequest("An update needs the id in the resource as well as in the URL.")
-    return body
+    return body, FHIR_JSON
 
 
 async def _patch(request: Request) -> tuple[bytes, str]:

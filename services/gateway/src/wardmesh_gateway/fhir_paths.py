@@ -144,7 +144,9 @@ def _three(method: str, kind: str, resource_id: str, part: str) -> Target:
         return target(_I.HISTORY, kind, resource_id)
     if part.startswith("$"):
         return _operation(method, part, kind, resource_id)
-    raise NotFound("Compartment searches are not offered here; search the type with its patient parameter.")
+    # A compartment: Patient/1/Observation, or Patient/1/* for everything in it.
+    _need(method, _reads)
+    return target(_I.SEARCH, kind, resource_id, operation=part if part == "*" else check_type(part))
 
 
 def _operation(method: str, name: str, kind: str = "", resource_id: str = "") -> Target:

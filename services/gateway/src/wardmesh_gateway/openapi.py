@@ -177,7 +177,8 @@ def _tool(tool: ToolSpec) -> Json:
     accepted = {"application/json": {"schema": {k: v for k, v in tool.input.items() if k != "$schema"}}}
     answer = {"application/json": {"schema": tool.output}}
     operation = _operation(f"tool_{tool.name}", tool.title, answer, _TOOL_PROBLEM)
-    return _body(operation, accepted) | {"description": tool.summary, "tags": ["tools"]}
+    described = _body(operation, accepted, required=bool(tool.input["required"]))
+    return described | {"description": tool.summary, "tags": ["tools"]}
 
 
 def _operation(name: str, summary: str, good: Json, bad: Json, *statuses: str) -> Json:

@@ -12,7 +12,7 @@ from wardmesh_common.errors import NotAllowed, NotFound
 from wardmesh_common.vocabulary import Face, Interaction
 from wardmesh_gateway import capability
 from wardmesh_gateway.asgi import Request, Send, respond, respond_streamed
-from wardmesh_gateway.bodies import FHIR_JSON, check_json, check_match, fill_id, media_type_of, parse_strictly
+from wardmesh_gateway.bodies import FHIR_JSON, check_json, check_match, fill_id, media_type_of, peek
 from wardmesh_gateway.calls import Delivers, Door, Wanted
 from wardmesh_gateway.entrance import Entrance, request_headers, response_headers
 from wardmesh_gateway.formats import checked_query
@@ -131,9 +131,9 @@ class RestFace:
         """A create, or with an id an update, of exactly one well-formed resource."""
         check_json(media_type_of(request.header(b"content-type")))
         body = await request.body()
-        resource = await parse_strictly(body)
-        check_match(resource, kind, resource_id)
-        if resource_id and resource.get("id") is None:
+        given = peek(body)
+        check_match(given.resourceType, given.id, kind, resource_id)
+        if resource_id and given.id is None:
             body = fill_id(body, resource_id)
         headers = request_headers(request)
         headers.setdefault("prefer", "return=representation")

@@ -32,13 +32,16 @@ class QuietServer(uvicorn.Server):
         yield
 
 
-def listen(host: str, port: int) -> socket.socket:
-    """Raises BadSettings when the port is taken: a configuration fault, not a crash."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+def reserve(host: str, port: int) -> socket.socket:
+    """The bound port, not yet listening. Raises BadSettings when it is taken: a configuration fault, not a crash."""
+    sock = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
     try:
-        return socket.create_server((host, port), family=family, backlog=2048)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind((host, port))
     except OSError as error:
+        sock.close()
         raise BadSettings(f"cannot listen on port {port}: {error.strerror}") from None
+    return sock
 
 
 @asynccontextmanager

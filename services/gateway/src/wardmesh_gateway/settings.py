@@ -68,7 +68,7 @@ class GatewaySettings(BusSettings, kw_only=True):
     def proxies(self) -> tuple[str, ...]:
         return words(self.trusted_proxy_cidrs)
 
-    def keys(self) -> list[bytes]:
+    def ring(self) -> list[bytes]:
         """The key ring. Raises BadSettings; its text never shows a key."""
         try:
             texts = msgspec.json.decode(self.gateway_keys or "[]", type=list[str])
@@ -103,7 +103,7 @@ def read_settings(environ: Mapping[str, str]) -> GatewaySettings:
         TrustedProxies(settings.proxies)
     except ValueError:
         raise BadSettings("WARDMESH_TRUSTED_PROXY_CIDRS is not a list of networks") from None
-    settings.keys()
+    settings.ring()
     return settings
 
 

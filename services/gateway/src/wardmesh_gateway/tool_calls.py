@@ -13,6 +13,7 @@ from wardmesh_common.errors import BadRequest
 from wardmesh_common.vocabulary import Interaction
 from wardmesh_gateway.bodies import FHIR_JSON, JSON_PATCH, encode_resource, with_id
 from wardmesh_gateway.calls import Wanted
+from wardmesh_gateway.fhir_paths import target_of
 from wardmesh_gateway.rules import check_id, check_operation, check_parameter, check_type
 from wardmesh_gateway.schemas import MAX_LIMIT
 
@@ -20,6 +21,7 @@ Arguments = Mapping[str, Any]
 
 MODEL_BYTES = 60_000
 DEFAULT_PAGE = 10
+_FOREIGN = "Invalid url: it is not a page link of this gateway."
 REPRESENTATION = {"prefer": "return=representation"}
 
 _encoder = msgspec.json.Encoder(decimal_format="number")
@@ -181,16 +183,22 @@ def count(arguments: Arguments, _view_default: str) -> Wanted:
 
 def next_page(arguments: Arguments, view: str) -> Wanted:
     """Nothing of the given URL is requested: only the cursor in it is taken, and fhir-proxy issued that (PX-2)."""
-    parts = urlsplit(arguments["url"])
+    try:
+        parts = urlsplit(arguments["url"])
+    except ValueError:
+        raise BadRequest(_FOREIGN) from None
     cursors = [value for name, value in parse_qsl(parts.query) if name == "_cursor"]
-    if len(cursors) != 1:
-        raise BadRequest("Invalid url: it is not a page link of this gateway.")
-    last = parts.path.rstrip("/").rpartition("/")[2]
-    kind = last if last[:1].isupper() else ""
+    # The path of ours ends in /fhir/{platform}/..., which says what the first page was asked with.
+    below = parts.path.rpartition("/fhir/")[2].split("/")[1:]
+    if len(cursors) != 1 or "/fhir/" not in parts.path:
+        raise BadRequest(_FOREIGN)
+    first = target_of("GET", [part for part in below if part], has_query=True)
     return Wanted(
         tool="get_next_page",
-        interaction=Interaction.SEARCH,
-        type=check_type(kind) if kind else "",
+        interaction=first.interaction,
+        type=first.type,
+        id=first.id,
+        operation=first.operation,
         query=query_of([("_cursor", cursors[0])]),
         view=_view(arguments, view),
     )
