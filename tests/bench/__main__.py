@@ -69,10 +69,10 @@ def mesh(upstream: str) -> Iterator[dict[str, object]]:
     """A whole mesh whose platform `bench` is the fixed upstream."""
     with tempfile.TemporaryDirectory(prefix="wardmesh-bench-") as directory:
         ready = Path(directory) / "ready.json"
-        environment = {**os.environ, "WARDMESH_RATE_LIMIT": "1000000000"}
         command = [str(Path(sys.executable).with_name("wardmesh")), "up", "--state", f"{directory}/state"]
         command += ["--platform", f"bench={upstream}/fhir", "--ready-file", str(ready)]
-        started = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+        command += ["--set", "gateway:WARDMESH_RATE_LIMIT=1000000000"]
+        started = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
         try:
             limit = time.monotonic() + 300
             while not ready.exists():

@@ -1,0 +1,71 @@
+"""Every service and every engine is killed under load: no hang, no data without record, recovery by itself."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import asyncpg
+import pytest
+
+from mesh.traffic import Traffic
+
+pytestmark = [pytest.mark.anyio, pytest.mark.mesh, pytest.mark.timeout(240)]
+
+PATH = "/api/fhir/store/Patient/FCE57"
+DEADLINE_SECONDS = 33.0
+
+
+async def recorded_ids(mesh: Any) -> set[str]:
+    """Request ids of all successful accesses in the ledger."""
+    connection = await asyncpg.connect(mesh.ready["audit_reader_url"], timeout=10)
+    try:
+        rows = await connection.fetch("select distinct request_id from event where outcome = 'success'")
+    finally:
+        await connection.close()
+    return {row["request_id"] for row in rows}
+
+
+async def until_recorded(mesh: Any, ids: set[str], seconds: float = 30.0) -> set[str]:
+    """Wait for the ledger to hold these ids; returns what is still missing."""
+    missing = set(ids)
+    for _ in range(int(seconds * 4)):
+        missing = ids - await recorded_ids(mesh)
+        if not missing:
+            break
+        await asyncio.sleep(0.25)
+    return missing
+
+
+@pytest.mark.requirement("AR-3", "AR-4", "AR-10", "NB-2", "B-18")
+@pytest.mark.parametrize(
+    "victim", ["gateway", "auth", "policy", "fhir-proxy", "audit", "fhir-store", "nats", "postgres", "cerbos", "idp"]
+)
+async def test_a_killed_process_means_answers_or_refusals_but_no_hang_and_no_lost_record(
+    mesh: Any, victim: str
+) -> None:
+    token = mesh.ready["people"]["demo_doctor"]["token"]
+    async with Traffic(mesh.ready["gateway"], PATH, token) as traffic:
+        await traffic.good(20)
+        mesh.kill(victim)
+        await asyncio.sleep(1.0)
+        await traffic.good(40, seconds=60)
+    seen = traffic.seen
+    assert seen.slowest < DEADLINE_SECONDS
+    assert set(seen.statuses) <= {0, 200, 502, 503, 504}, seen.statuses
+    if victim != "gateway":
+        assert seen.statuses[0] == 0, "the gateway answered every connection"
+    assert not await until_recorded(mesh, seen.good_ids)
+    assert mesh.audit_verify().returncode == 0
+
+
+@pytest.mark.requirement("AR-10", "NB-8", "DP-208")
+@pytest.mark.parametrize("service", ["auth", "policy", "fhir-proxy", "audit", "gateway"])
+async def test_a_rolling_restart_under_load_fails_no_call(mesh: Any, service: str) -> None:
+    token = mesh.ready["people"]["demo_doctor"]["token"]
+    async with Traffic(mesh.ready["gateway"], PATH, token) as traffic:
+        await traffic.good(20)
+        await asyncio.to_thread(mesh.restart, service)
+        await traffic.good(20)
+    assert set(traffic.seen.statuses) == {200}, traffic.seen.statuses
+    assert not await until_recorded(mesh, traffic.seen.good_ids)
