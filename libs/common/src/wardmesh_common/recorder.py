@@ -116,6 +116,8 @@ class Recorder:
         """Emits the closing counter and waits for what is queued, five seconds at most."""
         if self._closed:
             return
+        if self._running:
+            await asyncio.wait(tuple(self._running), timeout=CLOSE_SECONDS)
         if self._started:
             draft = status_draft("stop", self._stamp.service, {"last_seq": self._stamp.next_seq})
             leaf, seq, _ = self._stamp.leaf(draft, {})
