@@ -88,8 +88,7 @@ class Mesh:
             self._services.task("audit-provision", "audit", "provision"),
             self._services.task("fhir-store-migrate", "fhir-store", "migrate"),
         ]
-        for task in tasks:
-            await self.supervisor.run(task)
+        await self.supervisor.together([self.supervisor.run(task) for task in tasks])
 
     async def _start_store(self) -> None:
         await self.supervisor.run(self._services.task("fhir-store-seed", "fhir-store", "seed"))

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import signal
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -70,9 +70,10 @@ class Supervisor:
             for port in unit.ports:
                 if not is_free(port):
                     raise PortTakenFault(f"port {port} for {unit.name} is taken by another program")
-        await self._together([self._first_start(unit) for unit in units])
+        await self.together([self._first_start(unit) for unit in units])
 
-    async def _together(self, work: list[Coroutine[Any, Any, None]]) -> None:
+    async def together(self, work: Sequence[Coroutine[Any, Any, object]]) -> None:
+        """All at once; the first fault ends the others."""
         tasks = [asyncio.create_task(each) for each in work]
         try:
             for task in asyncio.as_completed(tasks):
