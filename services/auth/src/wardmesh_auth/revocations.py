@@ -39,6 +39,7 @@ class Revocations:
     def token_revoked(self, token: VerifiedToken) -> bool:
         if ("token", token.digest) in self._ends:
             return True
+        # `iat` counts whole seconds: a token of the very second of a log-out is refused, before or after it.
         return token.issued_at <= self._principals.get(token.principal_id, -1.0)
 
     def session_revoked(self, session: str, principal_id: str, created_at: float) -> bool:
