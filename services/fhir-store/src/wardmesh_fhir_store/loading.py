@@ -9,7 +9,10 @@ from pathlib import Path
 
 import msgspec
 from msgspec import Raw, Struct
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection
 
+from wardmesh_fhir_store import tables
 from wardmesh_fhir_store.app import NotMigrated, opened
 from wardmesh_fhir_store.entries import InBundle, InEntry, InRequest, call_of, read_bundle
 from wardmesh_fhir_store.faults import Fault, invalid
@@ -57,6 +60,16 @@ def _as_write(entry: InEntry) -> InEntry:
     peek = msgspec.json.decode(entry.resource, type=Peek)
     request = InRequest("PUT", f"{peek.resource_type}/{peek.id}") if peek.id else InRequest("POST", peek.resource_type)
     return InEntry(entry.full_url, entry.resource, request)
+
+
+async def refresh_statistics(store: Store) -> None:
+    """After a bulk load the planner would guess until autovacuum comes by."""
+
+    async def analyze(connection: AsyncConnection) -> None:
+        for table in (tables.current, tables.version, *tables.INDEX_TABLES.values()):
+            await connection.execute(text(f"ANALYZE {table.name}"))
+
+    await store.database.read(analyze)
 
 
 async def load_files(settings: StoreSettings, files: Sequence[Path]) -> int:

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 import msgspec
 from msgspec import Raw
-from sqlalchemy import select, text
+from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from wardmesh_fhir_store import tables
@@ -15,7 +15,7 @@ from wardmesh_fhir_store.app import NotMigrated, opened
 from wardmesh_fhir_store.demo.hospital import MARKER, demo_resources
 from wardmesh_fhir_store.entries import InEntry, InRequest, call_of
 from wardmesh_fhir_store.faults import Fault
-from wardmesh_fhir_store.loading import no_reads
+from wardmesh_fhir_store.loading import no_reads, refresh_statistics
 from wardmesh_fhir_store.settings import StoreSettings
 from wardmesh_fhir_store.store import Store
 from wardmesh_fhir_store.transactions import Transactions
@@ -62,16 +62,6 @@ async def seed_store(store: Store, today: datetime, patients: int) -> int:
         raise
     await refresh_statistics(store)
     return len(calls)
-
-
-async def refresh_statistics(store: Store) -> None:
-    """After a bulk load the planner would guess until autovacuum comes by."""
-
-    async def analyze(connection: AsyncConnection) -> None:
-        for table in (tables.current, tables.version, *tables.INDEX_TABLES.values()):
-            await connection.execute(text(f"ANALYZE {table.name}"))
-
-    await store.database.read(analyze)
 
 
 async def seed(settings: StoreSettings, patients: int) -> int:
