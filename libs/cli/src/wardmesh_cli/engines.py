@@ -103,8 +103,8 @@ def identity_provider(layout: Layout, binaries: Binaries) -> Unit:
         return await http_ok(layout.idp_port, "/healthz")
 
     return Unit(
-        name="identity-provider",
-        group="identity-provider",
+        name="idp",
+        group="idp",
         command=[str(binaries.node()), str(PEOPLE.parent / "server.mjs")],
         environ=environ,
         cwd=layout.state.private("idp"),

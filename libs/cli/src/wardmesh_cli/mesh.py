@@ -99,7 +99,7 @@ class Mesh:
             for person in identity.people(engines.PEOPLE):
                 self.tokens[person.name] = await identity.sign_in(self.layout.issuer, self.layout.audience, person)
         except (identity.SignInFault, aiohttp.ClientError, TimeoutError) as error:
-            log = list(self.supervisor.children["identity-provider"].log.tail)
+            log = list(self.supervisor.children["idp"].log.tail)
             raise ProcessFault(f"signing in failed: {error}", log) from error
 
     def describe(self) -> dict[str, Any]:

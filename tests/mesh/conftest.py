@@ -1,0 +1,132 @@
+"""The whole mesh as real processes, started once for all tests of this directory."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from wardmesh_cli.account import spawn_options
+from wardmesh_cli.control import ask
+
+START_SECONDS = 180
+STOP_SECONDS = 90
+SETTINGS = {"gateway": {"WARDMESH_RATE_LIMIT": "1000000"}}
+REPLICAS = "gateway=2,auth=2,policy=2,fhir-proxy=2,audit=2"
+
+
+class Mesh:
+    """A `wardmesh up` of our own, and the levers that fault tests pull. `ready` is read anew on every use."""
+
+    def __init__(self, process: subprocess.Popen[bytes], ready_file: Path, output: Path) -> None:
+        self.process = process
+        self.ready_file = ready_file
+        self.output = output
+
+    @property
+    def ready(self) -> dict[str, Any]:
+        return json.loads(self.ready_file.read_text())
+
+    def token(self, person: str) -> str:
+        return self.ready["people"][person]["token"]
+
+    def pids(self, name: str) -> list[int]:
+        return self.ready["processes"].get(name, [])
+
+    def control(self, command: str, name: str = "") -> dict[str, Any]:
+        answer = ask(Path(self.ready["control"]), command, name)
+        assert answer.get("ok"), answer
+        return answer
+
+    def status(self) -> dict[str, dict[str, Any]]:
+        return {row["name"]: row for row in self.control("status")["processes"]}
+
+    def kill(self, name: str) -> None:
+        """SIGKILL to one process or all replicas of a service; the supervisor starts them again."""
+        self.control("kill", name)
+
+    def freeze(self, name: str) -> None:
+        self.control("freeze", name)
+
+    def thaw(self, name: str) -> None:
+        self.control("thaw", name)
+
+    def restart(self, name: str) -> None:
+        """In order, one replica after the other; returns when the last one is ready."""
+        self.control("restart", name)
+
+    def stop(self, name: str) -> None:
+        self.control("stop", name)
+
+    def start(self, name: str) -> None:
+        self.control("start", name)
+
+    def until_ready(self, name: str, seconds: float = 60) -> None:
+        """Wait until every replica of this service runs and is ready."""
+        limit = time.monotonic() + seconds
+        while any(row["state"] != "ready" for row in self.status().values() if name in (row["name"], row["group"])):
+            assert time.monotonic() < limit, f"{name} did not come back:\n{self.output.read_text()[-2000:]}"
+            time.sleep(0.1)
+
+    def logs(self, name: str) -> list[dict[str, Any]]:
+        """Log lines of one process, as they were written."""
+        path = Path(self.ready["logs"]) / f"{name}.log"
+        return [json.loads(line) for line in path.read_text().splitlines()]
+
+    def audit(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [str(Path(sys.executable).with_name("wardmesh-audit")), *arguments]
+        environ = {**os.environ, **self.ready["audit_environment"]}
+        return subprocess.run(command, env=environ, capture_output=True, text=True, timeout=120, check=False)
+
+    def audit_verify(self) -> subprocess.CompletedProcess[str]:
+        return self.audit("verify")
+
+
+@contextlib.contextmanager
+def running(state: Path, *arguments: str) -> Iterator[Mesh]:
+    """`wardmesh up` with these arguments, stopped in order at the end."""
+    ready_file, output = state / "ready-for-tests.json", state / "output.txt"
+    command = [str(Path(sys.executable).with_name("wardmesh")), "up", "--state", str(state), *arguments]
+    command += ["--ready-file", str(ready_file)]
+    for service, variables in SETTINGS.items():
+        for name, value in variables.items():
+            command += ["--set", f"{service}:{name}={value}"]
+    with output.open("wb") as out:
+        process = subprocess.Popen(
+            command, stdout=out, stderr=out, stdin=subprocess.DEVNULL, **spawn_options(last_signal=signal.SIGTERM)
+        )
+    mesh = Mesh(process, ready_file, output)
+    try:
+        limit = time.monotonic() + START_SECONDS
+        while not ready_file.exists():
+            if process.poll() is not None or time.monotonic() > limit:
+                raise RuntimeError(f"the mesh did not start:\n{output.read_text()[-4000:]}")
+            time.sleep(0.1)
+        yield mesh
+    finally:
+        process.terminate()
+        try:
+            process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.terminate()  # the second request ends everything at once
+            process.wait(10)
+
+
+@pytest.fixture(scope="session")
+def mesh() -> Iterator[Mesh]:
+    """Two replicas of every service behind the balancer, with the conformance listener."""
+    # Below /tmp and open to walk through: the engines' account must reach its data.
+    with tempfile.TemporaryDirectory(prefix="wm-mesh-", dir="/tmp") as folder:
+        Path(folder).chmod(0o755)
+        with running(Path(folder), "--replicas", REPLICAS, "--conformance") as started:
+            yield started
