@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import Any
 
@@ -164,8 +165,8 @@ async def test_a_platform_without_a_base_is_503_and_one_with_a_stand_in_is_serve
     answer = await stage.get("/api/fhir/bare/Patient/p1")
     assert answer.status_code == 503
     assert answer.json()["detail"].startswith("Platform 'bare' does not have a FHIR endpoint configured. ")
-    await stage.get("/api/fhir/epic/Patient/p1")
-    assert stage.bus.call.platform == "store"
+    answer = await stage.get("/api/fhir/epic/Patient/p1")
+    assert (stage.bus.call.platform, answer.headers["x-wardmesh-platform"]) == ("store", "store")
 
 
 FAILURES: list[tuple[Any, int, str]] = [
@@ -270,3 +271,32 @@ async def test_broken_json_and_foreign_media_types_are_refused_without_quoting_t
     answer = await stage.send("POST", "/api/fhir/store/Patient", headers=headers, content=b"<Patient/>")
     assert answer.status_code == 415
     assert stage.bus.calls == []
+
+
+async def test_more_calls_than_one_replica_may_hold_are_told_so_at_once_and_recorded() -> None:
+    stage = Stage(max_in_flight=1)
+    enough = asyncio.Event()
+
+    async def slow(_call: Any) -> FakeDelivery:
+        await enough.wait()
+        return FakeDelivery(ok(PATIENT))
+
+    stage.bus.reply = slow
+    first = asyncio.create_task(stage.get("/api/fhir/store/Patient/p1"))
+    async with asyncio.timeout(5):
+        while not stage.bus.calls:
+            await asyncio.sleep(0)
+    second = await stage.get("/api/fhir/store/Patient/p1")
+    assert (second.status_code, second.headers["retry-after"]) == (503, "1")
+    assert [outcome.problem.code for _, outcome in stage.bus.recorded if outcome.problem] == ["busy"]
+    enough.set()
+    assert (await first).status_code == 200
+    assert (await stage.get("/api/fhir/store/Patient/p1")).status_code == 200
+
+
+async def test_a_call_without_a_trace_gets_one_and_a_broken_trace_is_replaced() -> None:
+    stage = Stage()
+    for given in ({}, {"traceparent": "00-zz-CANARY"}):
+        await stage.get("/api/fhir/store/Patient/p1", {**READER, **given})
+    for call in stage.bus.calls:
+        assert call.traceparent == f"00-{call.id}-{call.id[:16]}-01"

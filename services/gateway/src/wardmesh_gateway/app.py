@@ -63,6 +63,7 @@ def build_parts(
         public_url=settings.base,
         deadline_seconds=settings.deadline_seconds,
         anonymous_open=settings.anonymous_open_platforms,
+        max_in_flight=settings.max_in_flight,
     )
     return Parts(platforms=platforms, callers=callers, limits=limits, door=door, calls=ToolCalls(door, platforms))
 

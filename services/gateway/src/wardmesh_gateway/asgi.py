@@ -54,7 +54,7 @@ class Request:
         """The whole body; raises TooLarge as soon as more than the limit was received."""
         return await read_body(self.receive, self.limit)
 
-    async def unless_hung_up(self, work: Coroutine[Any, Any, T]) -> T:
+    async def unless_hung_up(self, work: Coroutine[Any, Any, T], patience: float = PATIENCE_SECONDS) -> T:
         """Do the work, but stop it when the caller goes away; raises HungUp then.
 
         The body must have been read before: from here on the channel is only listened to for the end.
@@ -72,7 +72,7 @@ class Request:
             task.cancel()
 
         loop = asyncio.get_running_loop()
-        timer = loop.call_later(PATIENCE_SECONDS, lambda: watcher.append(loop.create_task(watch())))
+        timer = loop.call_later(patience, lambda: watcher.append(loop.create_task(watch())))
         try:
             return await work
         except asyncio.CancelledError:

@@ -12,7 +12,7 @@ import msgspec
 from msgspec import Struct
 
 from wardmesh_common.contracts import Call, Entry, Outcome, PlatformFacts, Reply, View
-from wardmesh_common.errors import InsufficientScope, Unauthenticated, WardmeshError
+from wardmesh_common.errors import Busy, InsufficientScope, Unauthenticated, WardmeshError
 from wardmesh_common.vocabulary import Face, Interaction, Resource, is_write
 from wardmesh_gateway.caller import Visit, principal_of
 from wardmesh_gateway.catalogue import Platforms
@@ -78,6 +78,7 @@ class Door:
         public_url: str,
         deadline_seconds: float,
         anonymous_open: bool,
+        max_in_flight: int,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._bus = bus
@@ -90,6 +91,8 @@ class Door:
         }
         self._deadline_seconds = deadline_seconds
         self._anonymous_open = anonymous_open
+        self._max_in_flight = max_in_flight
+        self._in_flight = 0
         self._clock = clock
 
     def platform(self, name: str, face: Face) -> PlatformFacts:
@@ -121,14 +124,25 @@ class Door:
         lacking = lacking_scope(visit, writes=wanted.writes)
         if lacking is not None:
             await self._refuse(call, visit, lacking)
-        return await self._bus.submit(call, wanted.body or None)
+        if self._in_flight >= self._max_in_flight:
+            # Waiting here would only use up the time that the call has (NB-5).
+            await self._refuse(call, visit, Busy("The gateway is at its limit.", retry_after=1))
+        self._in_flight += 1
+        try:
+            return await self._bus.submit(call, wanted.body or None)
+        finally:
+            self._in_flight -= 1
 
     def _call(self, wanted: Wanted, facts: PlatformFacts, visit: Visit, face: Face, traceparent: str) -> Call:
         now = self._clock()
+        call_id = os.urandom(16).hex()
+        if not traceparent or not _traceparent(traceparent):
+            # A caller without a trace gets one that is named like its call.
+            traceparent = f"00-{call_id}-{call_id[:16]}-01"
         # Where a write says that a version is stored lies on the FHIR face: REST has no history.
         links = Face.FHIR if face is Face.REST and wanted.writes else face
         return Call(
-            id=os.urandom(16).hex(),
+            id=call_id,
             reply_to="",
             face=face,
             tool=wanted.tool,
@@ -145,7 +159,7 @@ class Door:
             view=wanted.view,
             base_url=self._bases[links] + facts.id,
             caller=visit.caller,
-            traceparent=traceparent if traceparent and _traceparent(traceparent) else "",
+            traceparent=traceparent,
         )
 
     async def _refuse(self, call: Call, visit: Visit, error: WardmeshError) -> None:

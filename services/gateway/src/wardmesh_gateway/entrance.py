@@ -6,7 +6,7 @@ import logging
 from collections.abc import Awaitable, Callable
 
 from wardmesh_common.errors import Internal, Problem, Unauthenticated, WardmeshError
-from wardmesh_gateway.asgi import Header, HungUp, Request, Send, respond
+from wardmesh_gateway.asgi import Header, HungUp, Message, Request, Send, respond
 from wardmesh_gateway.caller import Callers, Visit
 from wardmesh_gateway.problem import Challenges
 from wardmesh_gateway.ratelimit import RateLimits, address_key
@@ -55,29 +55,27 @@ class Entrance:
 
     async def run(self, route: Route, request: Request, send: Send, render: Render, media_type: Header) -> None:
         """Run a route and turn whatever it raises into the face's own shape."""
-        started: list[bool] = []
+        started = False
 
-        async def watched(message: dict[str, object]) -> None:
-            started.append(True)
+        async def watched(message: Message) -> None:
+            nonlocal started
+            started = True
             await send(message)
 
         try:
-            await route(request, watched)  # type: ignore[arg-type]
+            await route(request, watched)
+            return
         except HungUp:
             return
         except WardmeshError as error:
             problem = error.problem
-            if started:
-                # Half of an answer is out: closing the connection short of its length is all that can be said.
-                _log.warning("an answer broke off: %s", problem.code)
-                raise
-        except Exception:
+        except Exception:  # noqa: BLE001
             # The edge: a bug of ours becomes an answer, and its place a line in the log.
             _log.exception("unexpected failure in a route")
             problem = Internal("Something went wrong inside the mesh.").problem
-            if started:
-                raise
-        else:
+        if started:
+            # Half of an answer is out. Left unfinished, the server closes the connection short of its length.
+            _log.warning("an answer broke off: %s", problem.code)
             return
         await self.refuse(problem, request, send, render, media_type)
 
@@ -97,13 +95,11 @@ def request_headers(request: Request) -> dict[str, str]:
     return found
 
 
-def response_headers(given: dict[str, str]) -> list[Header]:
-    """What of the platform's headers may reach the caller."""
-    if not given:
-        return []
-    return [
-        (RESPONSE_HEADERS[name], value.encode("latin-1")) for name, value in given.items() if name in RESPONSE_HEADERS
-    ]
+def response_headers(given: dict[str, str], platform: str) -> list[Header]:
+    """What of the platform's headers may reach the caller, and which platform answered (FG-27: maybe a stand-in)."""
+    answered = (b"x-wardmesh-platform", platform.encode())
+    kept = [(RESPONSE_HEADERS[name], given[name].encode("latin-1")) for name in given if name in RESPONSE_HEADERS]
+    return [answered, *kept]
 
 
 def as_json(media_type: str) -> Header:

@@ -60,7 +60,7 @@ class FhirFace:
         self._door.admit(visit, facts, writes=target.writes)
         wanted = await self._wanted(request, target, query)
         work = self._door.submit(wanted, facts, visit, Face.FHIR, traceparent=request.header(b"traceparent"))
-        await _answer(request, send, await request.unless_hung_up(work))
+        await _answer(request, send, await request.unless_hung_up(work), facts.id)
 
     async def _wanted(self, request: Request, target: Target, query: str) -> Wanted:
         body, media_type = b"", ""
@@ -159,13 +159,14 @@ async def _parameters(request: Request) -> tuple[bytes, str]:
     return body, FHIR_JSON
 
 
-async def _answer(request: Request, send: Send, delivery: Delivers) -> None:
+async def _answer(request: Request, send: Send, delivery: Delivers, platform: str) -> None:
     """The platform's answer as it is, or an OperationOutcome where it gave none."""
     reply = delivery.reply
-    headers = [as_json(reply.media_type or FHIR_JSON), *response_headers(reply.headers)]
+    headers = [as_json(reply.media_type or FHIR_JSON), *response_headers(reply.headers, platform)]
     head = request.method == "HEAD"
     if reply.chunked_bytes and not head:
-        await respond_streamed(send, reply.status, headers, reply.chunked_bytes, delivery.stream())
+        parts = respond_streamed(send, reply.status, headers, reply.chunked_bytes, delivery.stream())
+        await request.unless_hung_up(parts, patience=0.0)
         return
     body = await delivery.body()
     if reply.status in (204, 304):

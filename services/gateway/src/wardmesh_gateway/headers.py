@@ -21,7 +21,9 @@ ALLOWED_HEADERS = (
     b"Authorization, Content-Type, Accept, If-Match, If-None-Match, If-Modified-Since, If-None-Exist, Prefer, "
     b"Traceparent, X-Requested-With"
 )
-EXPOSED_HEADERS = b"ETag, Last-Modified, Location, Content-Location, Retry-After, X-Progress, WWW-Authenticate"
+EXPOSED_HEADERS = (
+    b"ETag, Last-Modified, Location, Content-Location, Retry-After, X-Progress, WWW-Authenticate, X-Wardmesh-Platform"
+)
 
 
 class Dressing:

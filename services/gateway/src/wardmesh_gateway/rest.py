@@ -125,7 +125,7 @@ class RestFace:
         ready = await wanted()
         work = self._door.submit(ready, facts, visit, Face.REST, traceparent=request.header(b"traceparent"))
         delivery = await request.unless_hung_up(work)
-        await _answer(request, send, delivery, shape)
+        await _answer(request, send, delivery, shape, facts.id)
 
     async def _written(self, request: Request, kind: str, resource_id: str) -> Wanted:
         """A create, or with an id an update, of exactly one well-formed resource."""
@@ -148,9 +148,9 @@ class RestFace:
         )
 
 
-async def _answer(request: Request, send: Send, delivery: Delivers, shape: Shape | None) -> None:
+async def _answer(request: Request, send: Send, delivery: Delivers, shape: Shape | None, platform: str) -> None:
     reply = delivery.reply
-    headers = [JSON, *response_headers(reply.headers)]
+    headers = [JSON, *response_headers(reply.headers, platform)]
     if reply.problem is None and reply.status == 304:
         await respond(send, 304, headers[1:], b"")
         return
@@ -162,7 +162,8 @@ async def _answer(request: Request, send: Send, delivery: Delivers, shape: Shape
         status = 200 if reply.status == 204 else reply.status
         await respond(send, status, headers, shape(await delivery.body()), head=head)
     elif reply.chunked_bytes and not head:
-        await respond_streamed(send, reply.status, headers, reply.chunked_bytes, delivery.stream())
+        parts = respond_streamed(send, reply.status, headers, reply.chunked_bytes, delivery.stream())
+        await request.unless_hung_up(parts, patience=0.0)
     else:
         await respond(send, reply.status, headers, await delivery.body(), head=head)
 

@@ -46,6 +46,7 @@ class GatewaySettings(BusSettings, kw_only=True):
     max_body_bytes: int = 10 * 1024 * 1024
     anonymous_open_platforms: bool = True
     deadline_seconds: float = 32.0
+    max_in_flight: int = 512  # calls that wait for an answer at the same time
 
     @property
     def base(self) -> str:
@@ -95,6 +96,7 @@ def read_settings(environ: Mapping[str, str]) -> GatewaySettings:
         "WARDMESH_RATE_WINDOW_SECONDS": settings.rate_window_seconds,
         "WARDMESH_MAX_BODY_BYTES": settings.max_body_bytes,
         "WARDMESH_DEADLINE_SECONDS": settings.deadline_seconds,
+        "WARDMESH_MAX_IN_FLIGHT": settings.max_in_flight,
     }
     for name, value in positive.items():
         if value <= 0:

@@ -1,0 +1,96 @@
+"""Large answers over the real HTTP server: back-pressure, hang-ups, and answers that break off."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+
+from gateway.rest_stage import FakeDelivery, Stage
+from wardmesh_cli.ports import free_port
+from wardmesh_common.contracts import Reply
+from wardmesh_common.transfer import TransferBroken
+from wardmesh_gateway.server import reserve, serving
+
+pytestmark = pytest.mark.anyio
+PART = b"x" * 128 * 1024
+COUNT = 200
+REQUEST = (
+    b"GET /fhir/store/Patient?a=1 HTTP/1.1\r\nHost: gateway.test\r\n"
+    b"Authorization: Bearer doctor:fhir.read\r\nConnection: close\r\n\r\n"
+)
+
+
+class Transfer(FakeDelivery):
+    """A body in many pieces; counts those taken, notices when nobody wants more, breaks after `breaks_at`."""
+
+    def __init__(self, breaks_at: int = COUNT) -> None:
+        size = len(PART) * COUNT
+        super().__init__(Reply(call_id="", status=200, media_type="application/fhir+json", chunked_bytes=size))
+        self.breaks_at = breaks_at
+        self.ended = asyncio.Event()
+
+    async def stream(self) -> AsyncIterator[bytes]:
+        try:
+            for number in range(COUNT):
+                if number == self.breaks_at:
+                    raise TransferBroken
+                self.taken += 1
+                yield PART
+                await asyncio.sleep(0)  # as a real transfer does when the next piece is not there yet
+        finally:
+            self.ended.set()
+
+
+@asynccontextmanager
+async def served(transfer: Transfer) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    stage = Stage()
+    stage.bus.reply = transfer
+    port = free_port()
+    async with serving(stage.router, reserve("127.0.0.1", port)):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=64 * 1024)
+        writer.write(REQUEST)
+        try:
+            async with asyncio.timeout(20):
+                yield reader, writer
+        finally:
+            writer.close()
+
+
+async def test_a_slow_reader_holds_up_the_transfer_and_still_gets_everything() -> None:
+    transfer = Transfer()
+    async with served(transfer) as (reader, _):
+        await reader.readuntil(b"\r\n\r\n")
+        before = -1
+        while before != transfer.taken:
+            before = transfer.taken
+            await asyncio.sleep(0.1)
+        assert transfer.taken < COUNT / 2
+        body = await reader.read()
+        rest = bytearray(body)
+        while chunk := await reader.read(1 << 20):
+            rest += chunk
+        assert len(rest) == len(PART) * COUNT
+        assert transfer.ended.is_set()
+
+
+async def test_a_caller_that_hangs_up_in_the_middle_ends_the_transfer() -> None:
+    transfer = Transfer()
+    async with served(transfer) as (reader, writer):
+        await reader.readexactly(len(PART))
+        writer.transport.abort()
+        await transfer.ended.wait()
+        assert transfer.taken < COUNT
+
+
+async def test_an_answer_that_breaks_off_is_never_taken_for_a_whole_one(caplog: pytest.LogCaptureFixture) -> None:
+    transfer = Transfer(breaks_at=3)
+    async with served(transfer) as (reader, _):
+        head = await reader.readuntil(b"\r\n\r\n")
+        assert f"content-length: {len(PART) * COUNT}".encode() in head.lower()
+        with pytest.raises(asyncio.IncompleteReadError):
+            await reader.readexactly(len(PART) * COUNT)
+    assert "an answer broke off: unavailable" in caplog.text
+    assert "Traceback" not in caplog.text
