@@ -34,6 +34,7 @@ async def listeners(count: int, home: Path) -> AsyncIterator[Listeners]:
     keys = json.dumps([base64.urlsafe_b64encode(secrets.token_bytes(32)).decode()])
     with nats() as broker, contextlib.ExitStack() as processes:
         ports: list[int] = []
+        started: list[tuple[subprocess.Popen[bytes], int, Path]] = []
         for _ in range(count):
             ports.append(free_port(taken=set(ports)))
             environ = os.environ | {
@@ -46,8 +47,9 @@ async def listeners(count: int, home: Path) -> AsyncIterator[Listeners]:
                 [sys.executable, "-m", "wardmesh_gateway.fixtures"], env=environ, stdout=log, stderr=log
             )
             processes.callback(_stop, process)
-        for port in ports:
-            await _listening(port)
+            started.append((process, ports[-1], home / f"replica-{ports[-1]}.log"))
+        for process, port, log_file in started:
+            await _listening(process, port, log_file)
         if count == 1:
             yield Listeners(ports, f"http://127.0.0.1:{ports[0]}/mcp", None)
             return
@@ -65,9 +67,10 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
         process.wait(10)
 
 
-async def _listening(port: int) -> None:
+async def _listening(process: subprocess.Popen[bytes], port: int, log_file: Path) -> None:
     async with asyncio.timeout(READY_SECONDS):
         while True:
+            assert process.poll() is None, log_file.read_text(errors="replace")[-3000:]
             try:
                 _, writer = await asyncio.open_connection("127.0.0.1", port)
             except OSError:

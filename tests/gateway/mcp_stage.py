@@ -217,7 +217,12 @@ def messages_of(answer: httpx.Response) -> list[dict[str, Any]]:
 
 @asynccontextmanager
 async def stage(
-    *, door: FakeDoor | None = None, hub: Hub | None = None, name: str = "gateway-00000001", **settings: Any
+    *,
+    door: FakeDoor | None = None,
+    hub: Any = None,
+    name: str = "gateway-00000001",
+    hears: Any = None,
+    **settings: Any,
 ) -> AsyncIterator[Stage]:
     door, limiter = door or FakeDoor(), FakeLimiter()
     fields = {"public_url": "http://gateway.test", "issuer": "http://issuer.test"} | settings
@@ -229,6 +234,7 @@ async def stage(
         settings=McpSettings(**fields),
         keys=KEYS,
         bus=(hub or Hub()).replica(name),
+        hears=hears,
     )
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(face.lifespan())

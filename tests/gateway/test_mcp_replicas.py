@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -13,7 +15,8 @@ import pytest
 from nats.aio.client import Client
 
 from engines import nats
-from gateway.mcp_stage import OTHER, READER, FakeDoor, Stage, modern_meta, result_of, stage
+from gateway.mcp_stage import OTHER, READER, FakeDoor, Hub, Stage, modern_meta, result_of, stage
+from wardmesh_common.contracts import EVENT_CATALOGUE_CHANGED, EVENT_POLICY_CHANGED, Changed
 from wardmesh_gateway.fixtures.pack import build_conformance
 from wardmesh_gateway.mcp import McpFace
 
@@ -258,3 +261,44 @@ async def test_a_quick_legacy_call_answers_as_json_and_a_slow_one_on_a_stream() 
     assert quick.headers["content-type"].startswith("application/json")
     assert slow.headers["content-type"].startswith("text/event-stream")
     assert result_of(quick) == result_of(slow)
+
+
+class Ears:
+    """Collects the handlers of changed catalogues and policies."""
+
+    def __init__(self) -> None:
+        self.handlers: dict[str, Any] = {}
+
+    async def hear(self, subject: str, event_type: Any, handler: Any) -> None:
+        self.handlers[subject] = handler
+
+
+async def test_a_changed_policy_tells_listeners_that_their_tools_changed() -> None:
+    ears = Ears()
+    async with stage(hears=ears) as s:
+        headers = {"mcp-protocol-version": "2026-07-28", "mcp-method": "subscriptions/listen", "host": "gateway.test"}
+        params = {"notifications": {"toolsListChanged": True, "resourcesListChanged": True}, "_meta": modern_meta()}
+        stream = Post(s.face, request("subscriptions/listen", params), **headers)
+        await stream.message(lambda m: "acknowledged" in m.get("method", ""))
+        await ears.handlers[EVENT_POLICY_CHANGED](Changed(version="2"))
+        await ears.handlers[EVENT_CATALOGUE_CHANGED](Changed(version="2"))
+        await stream.message(lambda m: m.get("method") == "notifications/tools/list_changed")
+        await stream.message(lambda m: m.get("method") == "notifications/resources/list_changed")
+        stream.gone.set()
+        await stream.done()
+
+
+def test_the_product_never_loads_the_fixtures_by_itself() -> None:
+    program = "import sys, wardmesh_gateway.app; print([m for m in sys.modules if 'fixtures' in m])"
+    out = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
+    assert out.stdout.strip() == "[]"
+
+
+async def test_the_conformance_listener_answers_only_to_loopback_names_and_marks_its_callers() -> None:
+    face, _ = build_conformance(keys=[b"k" * 32], bus=Hub().replica("gateway-0a"))
+    async with face.lifespan():
+        foreign = await Post(face, request("tools/list", {}), host="gateway.test").done()
+        neighbour = await Post(face, request("tools/list", {}), host="localhost", origin="https://evil.test").done()
+        near = await Post(face, request("tools/list", {}), host="127.0.0.1:9").done()
+        assert not face.owns("/.well-known/oauth-protected-resource")
+    assert [foreign.status, neighbour.status, near.status] == [421, 403, 200]

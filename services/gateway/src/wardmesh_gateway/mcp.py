@@ -16,6 +16,7 @@ from mcp_types import (
     SubscriptionsListenRequestParams,
 )
 
+from wardmesh_common.contracts import EVENT_CATALOGUE_CHANGED, EVENT_POLICY_CHANGED, Changed
 from wardmesh_gateway.agent import Agents, load_aliases
 from wardmesh_gateway.asgi import Receive, Scope, Send
 from wardmesh_gateway.backchannel import ExchangeManager, Exchanges
@@ -26,6 +27,7 @@ from wardmesh_gateway.edge_origin import OriginGuard
 from wardmesh_gateway.mcp_door import (
     Credentials,
     Door,
+    HearsEvents,
     Limiter,
     McpSettings,
     PlatformCatalogue,
@@ -63,6 +65,7 @@ class McpFace:
         gate: BearerGate | None,
         limiter: Limiter | None,
         parameter_headers: frozenset[str] = frozenset(),
+        hears: HearsEvents | None = None,
     ) -> None:
         exchanges = Exchanges(wire)
         limit = settings.max_body_bytes
@@ -85,7 +88,7 @@ class McpFace:
         self._metadata = ProtectedResource(settings) if gate is not None else None
         self._paths = _paths(profiles)
         self._documents = _documents(profiles) if gate is not None else frozenset[str]()
-        self._wire, self._listening, self._events = wire, listening, events
+        self._wire, self._listening, self._events, self._hears = wire, listening, events, hears
 
     def owns(self, path: str) -> bool:
         return path in self._paths or path in self._documents
@@ -108,6 +111,7 @@ class McpFace:
         """Mounting an SDK app does not run its managers (mcp.md §8 trap 1): this does, and opens the wire."""
         async with self._json.run(), self._stream.run():
             await self._wire.open()
+            await self._follow()
             try:
                 yield
             finally:
@@ -118,9 +122,19 @@ class McpFace:
         """Call it when the process begins to stop: long streams end in order, or nothing would ever finish."""
         self._listening.close()
 
-    async def changed(self, kind: str) -> None:
-        """`tools`, `prompts` or `resources` changed, as every replica hears for itself (catalogue, policy)."""
-        await self._events.heard(ChangeEvent(kind=kind))
+    async def _follow(self) -> None:
+        """Every replica hears of changes by itself: what it tells its listeners need not cross the wire."""
+        if self._hears is None:
+            return
+
+        async def resources(_: Changed) -> None:
+            await self._events.heard(ChangeEvent(kind="resources"))
+
+        async def tools(_: Changed) -> None:
+            await self._events.heard(ChangeEvent(kind="tools"))
+
+        await self._hears.hear(EVENT_CATALOGUE_CHANGED, Changed, resources)
+        await self._hears.hear(EVENT_POLICY_CHANGED, Changed, tools)
 
 
 def _paths(profiles: frozenset[str]) -> dict[str, str]:
@@ -147,6 +161,7 @@ def build_mcp(
     settings: McpSettings,
     keys: Sequence[bytes],
     bus: ReplicaBus,
+    hears: HearsEvents | None = None,
 ) -> McpFace:
     """The product's face: tools through the door, resources and prompts of FG-25, bearer tokens always."""
     tools = ToolHandlers(door)
@@ -188,4 +203,5 @@ def build_mcp(
         gate=BearerGate(verifier, settings),
         limiter=limiter,
         parameter_headers=frozenset(f"Mcp-Param-{name}" for name in headers),
+        hears=hears,
     )

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from msgspec import Struct
 
-from wardmesh_common.contracts import Caller, PlatformFacts
+from wardmesh_common.contracts import Caller, Changed, PlatformFacts
 
 # `await progress(done, total, message)`; total None = unknown. Present only when the client asked for progress.
 Progress = Callable[[float, float | None, str | None], Awaitable[None]]
@@ -120,6 +120,16 @@ class Nats(Protocol):
     async def publish(self, subject: str, payload: bytes = b"") -> None: ...
 
     async def subscribe(self, subject: str, *, cb: RawHandler) -> Any: ...
+
+
+class HearsEvents(Protocol):
+    """The part of `wardmesh_common.bus.Bus` that tells of changed catalogues and policies."""
+
+    async def hear(
+        self, subject: str, event_type: type[Changed], handler: Callable[[Changed], Awaitable[None]]
+    ) -> None:
+        """Run the handler for every event."""
+        ...
 
 
 class ReplicaBus(Protocol):
