@@ -49,7 +49,8 @@ async def shape(journey: Journey, answer: UpstreamAnswer, now: float) -> Outcome
 
 
 async def _content(journey: Journey, answer: UpstreamAnswer) -> Outcome:
-    kinds = headers.JSON_TYPES.union(alias.lower() for alias in journey.descriptor.content_type_aliases)
+    aliases = journey.descriptor.content_type_aliases
+    kinds = headers.JSON_TYPES.union(alias.lower() for alias in aliases) if aliases else headers.JSON_TYPES
     body = media_checked(answer, kinds)
     if journey.call.interaction is Interaction.CAPABILITIES:
         return _capabilities(journey, answer, body)

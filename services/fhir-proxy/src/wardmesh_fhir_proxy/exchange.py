@@ -58,9 +58,10 @@ class Exchanges:
         attempt = 0
         while True:
             answer, error = await self._attempt(lane, descriptor, request, principal, end)
+            if not request.retryable or attempt >= MAX_RETRIES or not self._transient(answer, error):
+                break
             pause = self._pause(answer, attempt)
-            again = request.retryable and attempt < MAX_RETRIES and self._transient(answer, error)
-            if not again or self._clock() + pause >= end or not lane.may_retry():
+            if self._clock() + pause >= end or not lane.may_retry():
                 break
             attempt += 1
             await asyncio.sleep(pause)
@@ -74,26 +75,25 @@ class Exchanges:
     async def _attempt(
         self, lane: Lane, descriptor: Descriptor, request: UpstreamRequest, principal: str, end: float
     ) -> tuple[UpstreamAnswer | None, WardmeshError | None]:
-        left = end - self._clock()
-        failed: bool | None = None
-        async with lane.place(principal, left):
-            try:
-                async with asyncio.timeout(end - self._clock()):
-                    answer = await self._transport.exchange(descriptor.bases.patient, lane.limit, request)
-                failed = answer.status >= 500
-            except ConnectFailed:
-                failed = True
-                return None, PlatformDown("The platform cannot be reached.")
-            except ExchangeFailed:
-                failed = True
-                return None, _lost(request)
-            except TimeoutError:
-                failed = True
-                return None, _late(request)
-            else:
-                return answer, None
-            finally:
-                lane.circuit.leave(failed=failed)
+        await lane.enter(principal, end - self._clock())
+        failed: bool | None = True
+        try:
+            async with asyncio.timeout(end - self._clock()):
+                answer = await self._transport.exchange(descriptor.bases.patient, lane.limit, request)
+            failed = answer.status >= 500
+        except ConnectFailed:
+            return None, PlatformDown("The platform cannot be reached.")
+        except ExchangeFailed:
+            return None, _lost(request)
+        except TimeoutError:
+            return None, _late(request)
+        except BaseException:
+            failed = None  # cancelled, or an answer too large: no word on the platform's health
+            raise
+        else:
+            return answer, None
+        finally:
+            lane.leave(failed=failed)
 
     def _transient(self, answer: UpstreamAnswer | None, error: WardmeshError | None) -> bool:
         if answer is not None:

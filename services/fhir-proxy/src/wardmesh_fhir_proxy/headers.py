@@ -39,9 +39,12 @@ def media_type(value: str) -> str:
 
 def wants_json(accept: str, query: str) -> bool:
     """`_format` wins over Accept; both accept the old spellings of FHIR JSON."""
-    formats = [value for name, value in parse_qsl(query, keep_blank_values=True) if name == "_format"]
+    pairs = parse_qsl(query, keep_blank_values=True) if "_format" in query or "%" in query else []
+    formats = [value for name, value in pairs if name == "_format"]
     if formats:
         return media_type(formats[-1].replace(" ", "+")) in JSON_TYPES
+    if not accept:
+        return True
     kinds = [media_type(part) for part in accept.split(",") if part.strip()]
     return not kinds or any(kind in JSON_TYPES or kind in ANY_TYPE for kind in kinds)
 

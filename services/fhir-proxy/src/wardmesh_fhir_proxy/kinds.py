@@ -30,12 +30,13 @@ class KindChecks:
         """True for the kind that the call's own Decision is about."""
         return kind == self._own or kind in FREE
 
-    async def learn(self, kinds: Iterable[str], interaction: Interaction = Interaction.READ) -> None:
-        """Have a verdict for each of these kinds."""
+    async def learn(self, kinds: Iterable[str], interaction: Interaction = Interaction.READ) -> bool:
+        """Have a verdict for each of these kinds; False when there was nothing new to ask."""
         wanted = tuple(sorted({k for k in kinds if k and not self.own(k) and (k, interaction) not in self._known}))
         if not wanted:
-            return
+            return False
         await self.learn_all(wanted, interaction)
+        return True
 
     async def learn_all(self, wanted: tuple[str, ...], interaction: Interaction) -> None:
         assert self._call.principal is not None, "the pair assertion comes first"

@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 
 from wardmesh_common.errors import Busy, PlatformDown, RateLimited
 from wardmesh_fhir_proxy.descriptor import Descriptor, Rate
@@ -49,6 +48,7 @@ class Budget:
         windows = ((rate.rps, 1.0), (rate.hourly, 3600.0), (rate.daily, 86400.0))
         self._shared = [Bucket(size, seconds, clock) for size, seconds in windows if size]
         self._each = rate.hourly_per_principal
+        self.limited = bool(self._shared or self._each)
         self._principals: OrderedDict[str, Bucket] = OrderedDict()
         self._clock = clock
 
@@ -120,22 +120,25 @@ class Lane:
         self._waiting = 0
         self._retries = RETRY_RESERVE
 
-    @asynccontextmanager
-    async def place(self, principal: str, patience: float) -> AsyncGenerator[None]:
-        """One of the concurrent places, in turn with the published rate."""
+    async def enter(self, principal: str, patience: float) -> None:
+        """Take one of the concurrent places, in turn with the published rate; give it back with `leave`."""
         self.circuit.enter()
         try:
-            await self.budget.turn(principal, patience)
-            await self._take_place(patience)
+            if self.budget.limited:
+                await self.budget.turn(principal, patience)
+            if self._places.locked():
+                await self._wait_for_place(patience)
+            else:
+                await self._places.acquire()
         except BaseException:
             self.circuit.leave(failed=None)
             raise
-        try:
-            yield
-        finally:
-            self._places.release()
 
-    async def _take_place(self, patience: float) -> None:
+    def leave(self, *, failed: bool | None) -> None:
+        self._places.release()
+        self.circuit.leave(failed=failed)
+
+    async def _wait_for_place(self, patience: float) -> None:
         if self._waiting >= self.limit:
             raise Busy("The platform's queue is full.", retry_after=1)
         self._waiting += 1

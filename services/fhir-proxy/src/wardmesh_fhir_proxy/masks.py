@@ -24,9 +24,10 @@ class Masks:
             self.by_type.setdefault(mask.type, []).append(mask)
         self._everywhere = self.by_type.get("*", [])
         # A hidden name must not come back as the display text of a reference to that person.
-        self._hidden_people = {
-            kind for kind in PEOPLE if any(m.action == "keep" or m.path.split(".")[0] == "name" for m in self.of(kind))
-        }
+        self._hidden_people = {kind for kind in PEOPLE if self._hides_names(kind)} if self.by_type else set[str]()
+
+    def _hides_names(self, kind: str) -> bool:
+        return any(mask.action == "keep" or mask.path.split(".")[0] == "name" for mask in self.of(kind))
 
     def of(self, kind: str) -> list[Mask]:
         return [*self.by_type.get(kind, []), *self._everywhere]

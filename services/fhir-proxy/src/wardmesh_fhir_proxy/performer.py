@@ -138,7 +138,8 @@ class Performer:
             page = open_page(call, self._keys, address, cursor)
             request = for_page(call, descriptor, page.url, token)
             return request, Pages(call, self._keys, address, page.url, page.offset, None)
-        request = build(call, descriptor, body, token, screen.masks.fingerprint([call.resource.type]))
+        mark = screen.masks.fingerprint([call.resource.type]) if screen.masks.by_type else ""
+        request = build(call, descriptor, address, body, token=token, fingerprint=mark, added=added)
         return request, Pages(call, self._keys, address, as_get(request), 0, checked)
 
 

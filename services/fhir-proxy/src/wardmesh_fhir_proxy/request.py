@@ -91,13 +91,20 @@ def with_filter(query: str, added: tuple[str, str] | None) -> str:
     return f"{query}&{pair}" if query else pair
 
 
-def build(call: Call, descriptor: Descriptor, body: bytes, token: str, fingerprint: str) -> UpstreamRequest:
-    """Everything but pages, which bring their own address (`for_page`)."""
-    obligations = call.decision.obligations if call.decision else Obligations()
+def build(
+    call: Call,
+    descriptor: Descriptor,
+    address: Address,
+    body: bytes,
+    *,
+    token: str,
+    fingerprint: str,
+    added: tuple[str, str] | None,
+) -> UpstreamRequest:
+    """Everything but pages, which bring their own address (`for_page`). `added` is the filter of policy."""
     _check_offers(call, descriptor)
-    query = with_filter(checked_query(call), policy_filter(call, obligations))
+    query = with_filter(checked_query(call), added)
     suffix = checked_path(call)
-    address = Address.of(descriptor)
     base = f"{address.base}/{suffix}" if suffix else address.base
     method = _method(call, body)
     write = is_write(call.interaction, call.operation)
@@ -153,6 +160,8 @@ def _conditional(call: Call, sent: dict[str, str], fingerprint: str) -> None:
         if not is_write(call.interaction, call.operation):
             sent.pop("If-None-Match", None)
             sent.pop("If-Modified-Since", None)
+        return
+    if "If-None-Match" not in sent and "If-Modified-Since" not in sent:
         return
     limited = bool(call.decision and call.decision.obligations.compartment)
     tags = "" if limited else etags.forwardable(sent.get("If-None-Match", ""), fingerprint)

@@ -61,8 +61,10 @@ class Screen:
         kinds = set(nested)
         for item in seen:
             kinds.add(item.resourceType)
-            kinds.update(c.resourceType for c in item.contained)
-        await self._checks.learn(kinds)
+            if item.contained:
+                kinds.update(c.resourceType for c in item.contained)
+        if not await self._checks.learn(kinds):
+            return
         known = [mask for verdict in self._checks.masks_known() for mask in verdict.obligations.masks]
         if known:
             self.masks = Masks(dict.fromkeys((*self._obligations.masks, *known)))
