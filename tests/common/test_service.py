@@ -37,11 +37,11 @@ sys.exit(run("auth", lambda: load(BusSettings, os.environ), create_app))
 
 
 @contextmanager
-def service(url: str, **extra: str) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
+def service(url: str, program: str = PROGRAM, **extra: str) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
     port = free_port()
     environment = {**os.environ, "WARDMESH_NATS_URL": url, "WARDMESH_ADMIN_PORT": str(port), **extra}
     process = subprocess.Popen(
-        [sys.executable, "-c", PROGRAM], env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        [sys.executable, "-c", program], env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     )
     try:
         yield process, f"http://127.0.0.1:{port}"
@@ -61,6 +61,17 @@ def status(url: str) -> int:
         return 0
 
 
+def verbose(admin: str) -> bytes:
+    try:
+        with urllib.request.urlopen(f"{admin}/startupz?verbose", timeout=2) as answer:
+            return answer.read()
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.read()
+    except OSError:
+        return b""
+
+
 def until(condition: Callable[[], bool], seconds: float = 15.0) -> None:
     limit = time.monotonic() + seconds
     while not condition():
@@ -78,7 +89,7 @@ def test_health_survives_the_loss_of_the_bus_and_a_sigterm_ends_in_order() -> No
             assert answer.headers["content-type"] == "application/health+json"
         assert [status(f"{admin}/{p}") for p in ("livez", "readyz")] == [200, 200]
         server.start()
-        until(lambda: b"connected" in urllib.request.urlopen(f"{admin}/readyz?verbose", timeout=2).read())
+        until(lambda: b"connected" in verbose(admin))
         process.send_signal(signal.SIGTERM)
         assert process.wait(20) == 0
 
@@ -94,6 +105,15 @@ def test_a_service_waits_for_a_broker_that_comes_up_later() -> None:
             until(lambda: status(f"{admin}/readyz") == 200)
             process.send_signal(signal.SIGTERM)
             assert process.wait(20) == 0
+
+
+def test_a_sigterm_while_the_service_is_still_starting_is_obeyed() -> None:
+    starting = PROGRAM.replace("async def slow", "await asyncio.sleep(60)\n    async def slow")
+    with nats() as server, service(server.url, program=starting) as (process, admin):
+        until(lambda: b"connected" in verbose(admin))
+        assert status(f"{admin}/readyz") == 503
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == 0
 
 
 def test_a_wrong_setting_is_one_clear_line_and_exit_78() -> None:

@@ -37,12 +37,25 @@ def run(service: str, read_settings: Callable[[], S], create_app: CreateApp[S]) 
         return runner.run(_serve(service, settings, create_app))
 
 
+class _Ending:
+    """SIGTERM and SIGINT: noticed at once while the service runs, and also while it is still starting."""
+
+    def __init__(self) -> None:
+        self.asked = asyncio.Event()
+        self.starting = False
+        self._task = asyncio.current_task()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, self._ask)
+
+    def _ask(self) -> None:
+        self.asked.set()
+        if self.starting and self._task is not None:
+            self._task.cancel()
+
+
 async def _serve(service: str, settings: S, create_app: CreateApp[S]) -> int:
     log = logging.getLogger(f"wardmesh.{service}")
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
+    ending = _Ending()
     health = Health()
     try:
         await health.listen(settings.admin_host, settings.admin_port)
@@ -50,33 +63,44 @@ async def _serve(service: str, settings: S, create_app: CreateApp[S]) -> int:
         log.error("the admin port %d is not free: %s", settings.admin_port, error.strerror)
         return EXIT_CONFIGURATION
     telemetry = Telemetry(service, os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT", ""))
-    bus = await _connect(service, settings, telemetry, stop, log)
+    bus = await _connect(service, settings, telemetry, ending.asked, log)
     if bus is None:
         await health.close()
         return 0
     health.checks["bus"] = lambda: (bus.connected, "connected" if bus.connected else "away")
     recorder = open_recorder(bus)
     bus.recorder = recorder
+    ending.starting = True
     try:
         async with create_app(settings, bus, health):
-            health.started = True
-            log.info("ready")
-            await stop.wait()
-            log.info("draining")
-            health.draining = True
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(settings.drain_seconds):
-                    await bus.drain()
+            ending.starting = False
+            await _work(settings, bus, health, ending, log)
     except BadSettings as error:
         log.error("%s", error)
         return EXIT_CONFIGURATION
+    except asyncio.CancelledError:
+        if not ending.asked.is_set():
+            raise
     finally:
+        ending.starting = False
         await recorder.close()
         await bus.close()
         telemetry.close()
         await health.close()
     log.info("stopped")
     return 0
+
+
+async def _work(settings: BusSettings, bus: Bus, health: Health, ending: _Ending, log: logging.Logger) -> None:
+    """Ready until told to stop, then no new work and the rest to its end."""
+    health.started = True
+    log.info("ready")
+    await ending.asked.wait()
+    log.info("draining")
+    health.draining = True
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(settings.drain_seconds):
+            await bus.drain()
 
 
 async def _connect(

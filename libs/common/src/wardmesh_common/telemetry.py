@@ -138,5 +138,5 @@ def configure_logging(service: str, instance: str, level: str = "INFO", *, as_js
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper().replace("WARN", "WARNING").replace("WARNINGING", "WARNING"))
-    for noisy in ("nats", "mcp", "uvicorn.access", "httpx", "aiosqlite", "faststream"):
+    for noisy in ("nats", "mcp", "uvicorn.access", "httpx", "httpx2", "faststream"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
