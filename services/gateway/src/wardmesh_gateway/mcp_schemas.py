@@ -7,6 +7,7 @@ from itertools import pairwise
 from typing import Any
 
 import jsonschema_rs
+from mcp.shared.inbound import x_mcp_header_map
 
 from wardmesh_gateway.mcp_door import McpTool
 
@@ -64,6 +65,7 @@ class ToolShelf:
         self.source = tools
         self.sorted = tuple(sorted(tools, key=lambda tool: tool.name))
         self._by_name = {tool.name: tool for tool in tools}
+        self._mirrored = {tool.name: tool.input_schema for tool in tools if x_mcp_header_map(tool.input_schema)}
         self._checks = {tool.name: ArgumentCheck(tool.input_schema) for tool in tools}
 
     def tool(self, name: str) -> McpTool | None:
@@ -72,6 +74,10 @@ class ToolShelf:
     def schema(self, name: str) -> dict[str, Any] | None:
         tool = self._by_name.get(name)
         return tool.input_schema if tool else None
+
+    def mirrored(self, name: str) -> dict[str, Any] | None:
+        """The schema when some parameter is mirrored in a header, else None: then there is nothing to compare."""
+        return self._mirrored.get(name)
 
     def check(self, name: str) -> ArgumentCheck:
         return self._checks[name]

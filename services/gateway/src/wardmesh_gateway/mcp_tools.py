@@ -41,7 +41,7 @@ class ToolHandlers:
 
     def schema(self, name: str) -> dict[str, Any] | None:
         """For the SDK: without it every modern call would list all tools (mcp.md §2.1)."""
-        return self.shelf.schema(name)
+        return self.shelf.mirrored(name)
 
     async def list(self, ctx: Context, params: PaginatedRequestParams) -> dict[str, Any]:
         visit = visitor(ctx)
