@@ -45,6 +45,7 @@ class Layout:
     balancer_admin_port: int  # 0: one gateway replica listens on the public port itself
     conformance_port: int  # 0: off
     replicas: list[Replica] = field(default_factory=list[Replica])
+    ports: PortBook
 
     @property
     def public_url(self) -> str:
@@ -126,6 +127,7 @@ def lay_out(state: State, options: UpOptions) -> Layout:
         balancer_admin_port=book.take("balancer admin") if balanced else 0,
         conformance_port=conformance,
         replicas=replicas,
+        ports=book,
     )
 
 

@@ -135,6 +135,8 @@ async def prepared(options: UpOptions, terminal: Terminal) -> AsyncGenerator[Mes
         yield mesh
     finally:
         await mesh.stop()
+        mesh.layout.ports.release()
+        state.unlock()
 
 
 def explain(fault: StartFault, terminal: Terminal) -> int:

@@ -47,13 +47,20 @@ class State:
             fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             held.seek(0)
+            owner = held.read().strip() or "?"
+            held.close()
             raise StateInUseFault(
-                f"{self.root} is in use by process {held.read().strip() or '?'}: stop it or choose another --state"
+                f"{self.root} is in use by process {owner}: stop it or choose another --state"
             ) from None
         held.truncate(0)
         held.write(str(os.getpid()))
         held.flush()
         self._held = held
+
+    def unlock(self) -> None:
+        if self._held is not None:
+            self._held.close()
+            self._held = None
 
     def reset(self) -> None:
         """Removes everything but the lock we hold."""
@@ -166,6 +173,12 @@ class PortBook:
         draft.write_text(json.dumps(self._known, indent=1, sort_keys=True))
         draft.rename(self._path)
         return port
+
+    def release(self) -> None:
+        """Our children hold the ports themselves, or nobody does."""
+        for held in self._reserved.values():
+            held.close()
+        self._reserved = {}
 
     def _reserve(self, port: int) -> bool:
         """Between our look and the child's bind another supervisor could look too; the kernel drops locks for us."""

@@ -172,8 +172,8 @@ class Supervisor:
         unit = Unit(name=task.name, group=task.name, command=task.command, environ=task.environ, ready=never)
         child = Child(unit, self._logs)
         self.children[task.name] = child
+        process = await child.spawn()
         try:
-            process = await child.spawn()
             await asyncio.wait_for(process.wait(), task.seconds)
             await child.drained()
             if process.returncode != 0:
@@ -182,6 +182,8 @@ class Supervisor:
             raise ProcessFault(f"{task.name} took longer than {task.seconds:.0f} s", list(child.log.tail)) from None
         finally:
             child.kill()
+            await process.wait()
+            child.log.close()
             del self.children[task.name]
         return child.log.tail[-1] if child.log.tail else ""
 
