@@ -261,3 +261,32 @@ async def test_the_caller_that_reaches_the_door_names_agent_and_address() -> Non
     assert (caller.agent.id, caller.agent.source) == ("test-client-agent-v2.1", "meta")
     assert caller.ip == "192.0.2.7"
     assert not caller.anonymous_listener
+
+
+@pytest.mark.parametrize(
+    "origin", ["http://[", "null", "https://127.0.0.1.evil.test", "https://evil.test:80", "//x", "::"]
+)
+async def test_odd_origins_are_refused_in_order_even_on_loopback(origin: str) -> None:
+    async with stage(public_url="http://localhost:8000") as s:
+        headers = {"origin": origin, "host": "127.0.0.1:8000"}
+        near = await s.client.post("/mcp", headers=headers | {"origin": "http://localhost:6274"})
+        answer = await s.client.post("/mcp", headers=headers)
+    assert (near.status_code, answer.status_code) == (401, 403)
+
+
+async def test_replies_and_cancels_count_against_the_rate_limit() -> None:
+    async with stage() as s:
+        s.limiter.wait = 5
+        reply = {"jsonrpc": "2.0", "id": "gateway-1.aa.1", "result": {}}
+        cancel = {"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": 1}}
+        assert [(await s.post(message)).status_code for message in (reply, cancel)] == [429, 429]
+        assert (await s.post({"jsonrpc": "2.0", "method": "notifications/initialized"})).status_code == 202
+
+
+@pytest.mark.parametrize("era", ["modern", "legacy"])
+async def test_streams_tell_proxies_not_to_buffer(era: str) -> None:
+    async with stage() as s:
+        params = {"name": "slow", "arguments": {}, "_meta": {"progressToken": 1}}
+        answer = await (s.modern if era == "modern" else s.legacy)("tools/call", params)
+    assert answer.headers["content-type"].startswith("text/event-stream")
+    assert answer.headers["x-accel-buffering"] == "no"

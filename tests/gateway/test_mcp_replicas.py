@@ -172,13 +172,17 @@ async def holding(door: FakeDoor, count: int) -> None:
 
 
 @pytest.mark.requirement("GW-10")
+@pytest.mark.parametrize("era", ["modern", "legacy"])
 @pytest.mark.parametrize("name", ["read", "slow"])
-async def test_hanging_up_a_modern_call_stops_the_work_quick_or_not(name: str) -> None:
+async def test_hanging_up_stops_the_work_whether_quick_or_not(era: str, name: str) -> None:
     door = FakeDoor(hold=True)
     async with stage(door=door) as s:
-        headers = {"mcp-protocol-version": "2026-07-28", "mcp-method": "tools/call", "mcp-name": name}
-        body = request("tools/call", {"name": name, "arguments": {}, "_meta": modern_meta()})
-        call = Post(s.face, body, host="gateway.test", **headers)
+        headers = {"mcp-protocol-version": "2025-11-25"}
+        params: dict[str, Any] = {"name": name, "arguments": {}}
+        if era == "modern":
+            headers = {"mcp-protocol-version": "2026-07-28", "mcp-method": "tools/call", "mcp-name": name}
+            params["_meta"] = modern_meta()
+        call = Post(s.face, request("tools/call", params), host="gateway.test", **headers)
         await within(door.holding.wait)
         call.gone.set()
         assert await within(door.stopped.get) == name

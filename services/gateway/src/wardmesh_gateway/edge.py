@@ -157,11 +157,15 @@ class Edge:
         tool = self._tools.tool(inbound.tool)
         if tool is not None and self._gate is not None and not credential.scopes.issuperset(tool.scopes):
             raise self._gate.step_up(path, tool.scopes, inbound.id)
-        if self._limiter is not None:
-            wait = await self._limiter.admit(visit.principal or visit.caller.ip, tool.name if tool else "")
-            if wait:
-                retry = ((b"retry-after", str(wait).encode()),)
-                raise Refusal(429, "Too many requests", request=inbound.id, headers=retry)
+        await self._limit(inbound, visit, tool.name if tool else "")
+
+    async def _limit(self, inbound: Inbound, visit: Visit, tool: str) -> None:
+        if self._limiter is None:
+            return
+        wait = await self._limiter.admit(visit.principal or visit.caller.ip, tool)
+        if wait:
+            retry = ((b"retry-after", str(wait).encode()),)
+            raise Refusal(429, "Too many requests", request=inbound.id, headers=retry)
 
     async def _serve(
         self,
@@ -204,10 +208,15 @@ class Edge:
             await app(inner, replayed, send)
 
     async def _take(self, inbound: Inbound, visit: Visit) -> None:
-        """Legacy notifications and replies: 202 at once, and on to whoever waits for them."""
+        """Legacy notifications and replies: 202 at once, and on to whoever waits for them.
+
+        What goes out to other replicas counts against the rate limit, the rest has no effect at all.
+        """
         if inbound.is_reply:
+            await self._limit(inbound, visit, "")
             await self._exchanges.forward_reply(inbound.message, visit)
         elif inbound.method == "notifications/cancelled":
+            await self._limit(inbound, visit, "")
             await self._exchanges.forward_cancel(inbound.params.get("requestId"), visit)
 
 

@@ -52,7 +52,8 @@ class OriginGuard:
         if "*" in self._origins or origin in self._origins:
             return True
         # A gateway that itself lives on loopback is a development one: its neighbours may talk to it.
-        return self._loopback and host_name(urlsplit(origin).netloc) in LOOPBACK
+        _, separator, authority = origin.partition("://")
+        return self._loopback and bool(separator) and host_name(authority) in LOOPBACK
 
     async def preflight(self, send: Send) -> None:
         headers: list[Header] = [
