@@ -15,7 +15,6 @@ import asyncpg
 
 from engines import Nats, Postgres
 from wardmesh_audit.app import connector
-from wardmesh_audit.connect import nats_as
 from wardmesh_audit.findings import Report
 from wardmesh_audit.guard import read_outside
 from wardmesh_audit.ledger import Connection
@@ -29,11 +28,13 @@ from wardmesh_audit.verify import Verification
 from wardmesh_audit.writer import Writer
 from wardmesh_common.bus import Bus
 from wardmesh_common.contracts import Call, KeyAnswer, KeyQuestion, Outcome, Touched
+from wardmesh_common.leaf import status_draft
 from wardmesh_common.lean import LeanClient
 from wardmesh_common.record_keys import KeyRing
 from wardmesh_common.record_nats import BusPublisher
 from wardmesh_common.recorder import Recorder
 from wardmesh_common.seal import lend
+from wardmesh_common.stamp import Stamp
 from wardmesh_common.vocabulary import Decision, Face, Interaction, Principal, Resource
 
 SMALL = StreamSettings(in_max_bytes=256 * 1024 * 1024)
@@ -210,12 +211,13 @@ async def world(nats: Nats, pg: Postgres, settings: StreamSettings = SMALL) -> A
     """A fresh ledger: new database, provisioned streams. The streams are removed at the end."""
     database = f"audit_{os.urandom(4).hex()}"
     await migrate(pg.url(database))
-    async with nats_as("audit", nats.url, "") as nc:
-        await provision(nc, settings)
-        try:
-            yield World(nats, pg, nc, database)
-        finally:
-            await remove_streams(nc)
+    bus = await Bus.connect("audit", nats.url, "")
+    try:
+        await provision(bus.nc, settings)
+        yield World(nats, pg, bus.nc, database)
+    finally:
+        await remove_streams(bus.nc)
+        await bus.close()
 
 
 async def remove_streams(nc: LeanClient) -> None:
@@ -233,6 +235,12 @@ async def recorder_on(w: World, **options: Any) -> AsyncGenerator[Recorder]:
     finally:
         await recorder.close()
         await bus.close()
+
+
+def leaves_of(count: int, *, stamp: Stamp | None = None, **facts: Any) -> list[bytes]:
+    """Valid events of one producer."""
+    made = stamp or Stamp("test", "test-0001")
+    return [made.leaf(status_draft("probe", "test", {"n": i, **facts}), {})[0] for i in range(count)]
 
 
 def encoded(raw: bytes) -> str:

@@ -10,14 +10,10 @@ from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
-import asyncpg
-from nats.errors import Error as NatsError
-
 from wardmesh_audit import signing
 from wardmesh_audit.connect import database, nats_as
 from wardmesh_audit.export import export_ndjson, export_tlog
 from wardmesh_audit.findings import CANNOT_VERIFY, TAMPERED, VERIFIED
-from wardmesh_audit.jetstream import JetStreamError
 from wardmesh_audit.merkle import verify_consistency
 from wardmesh_audit.migrate import migrate
 from wardmesh_audit.nodes import MissingLeaves
@@ -28,12 +24,11 @@ from wardmesh_audit.settings import AuditSettings, need
 from wardmesh_audit.streams import provision
 from wardmesh_audit.tail import Hole, follow
 from wardmesh_audit.verify_command import verify
+from wardmesh_audit.writer import TRANSIENT
 from wardmesh_common.settings import load
 
 Command = Callable[[argparse.Namespace, AuditSettings], Awaitable[int]]
 
-# What keeps a command from its data: an exit code of its own, not a stack trace.
-UNREACHABLE = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError, NatsError, JetStreamError)
 
 
 def say(text: str) -> None:
@@ -170,7 +165,7 @@ def perform(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
     settings = load(AuditSettings, environ)
     try:
         return asyncio.run(_perform(COMMANDS[args.command], args, settings))
-    except UNREACHABLE as error:
+    except TRANSIENT as error:
         sys.stderr.write(f"wardmesh-audit: no access: {type(error).__name__}\n")
         return CANNOT_VERIFY
 

@@ -32,6 +32,7 @@ _HOUSEKEEPING_SECONDS = 600.0
 TRANSIENT = (
     asyncpg.PostgresError,
     asyncpg.InterfaceError,
+    asyncpg.InternalClientError,  # a FATAL message that came between two statements leaves asyncpg like this
     OSError,
     TimeoutError,
     NatsError,

@@ -1,0 +1,102 @@
+"""Writers as real processes, killed with SIGKILL: nothing acknowledged is lost, nothing is there twice."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from audit_world import World, leaves_of, until, world
+from engines import Nats, Postgres
+from wardmesh_audit.findings import VERIFIED
+
+pytestmark = pytest.mark.anyio
+
+SCRIPT = Path(__file__).parents[1] / "audit_writer_process.py"
+
+
+def start(w: World, point: str = "none") -> subprocess.Popen[bytes]:
+    command = [sys.executable, str(SCRIPT), w.nats.url, w.url("audit_writer"), point]
+    return subprocess.Popen(command, stdout=subprocess.PIPE)
+
+
+def kill(process: subprocess.Popen[bytes]) -> None:
+    process.kill()
+    process.wait(10)
+    if process.stdout is not None:
+        process.stdout.close()
+
+
+async def shorter_ack_wait(w: World) -> None:
+    """Messages of a killed writer come back after `ack_wait`; the tests do not wait 30 s for that."""
+    from wardmesh_audit.jetstream import api
+    from wardmesh_audit.streams import AUDIT_IN, CONSUMER, consumer_config
+
+    config = consumer_config() | {"ack_wait": 1_000_000_000}
+    body = {"stream_name": AUDIT_IN, "config": config, "action": "update"}
+    await api(w.nc, f"CONSUMER.DURABLE.CREATE.{AUDIT_IN}.{CONSUMER}", body)
+
+
+async def assert_clean(w: World, expected: set[bytes]) -> None:
+    assert (await w.verify()).exit_code == VERIFIED
+    rows = [row["leaf"] for row in await w.query("select leaf from event")]
+    assert len(rows) == len(expected)
+    assert set(rows) == expected
+
+
+@pytest.mark.requirement("AU-301")
+@pytest.mark.parametrize("point", ["lock", "copy", "commit", "ack"])
+async def test_a_writer_killed_at_any_step_loses_and_doubles_nothing(
+    broker: Nats, server: Postgres, point: str
+) -> None:
+    async with world(broker, server) as w:
+        await shorter_ack_wait(w)
+        lines = leaves_of(2000)
+        for i in range(0, 2000, 50):
+            await w.send(*lines[i : i + 50])
+        process = start(w, point)
+        try:
+            code = await asyncio.to_thread(process.wait, 30)
+            assert code == -signal.SIGKILL, "the process has killed itself at the point"
+        finally:
+            kill(process)
+        written = await w.size()
+        assert written == (300 if point == "ack" else 200)
+        async with w.writing(), w.publishing():
+            await w.wait_signed(2000)
+        await assert_clean(w, set(lines))
+
+
+@pytest.mark.requirement("AU-302")
+async def test_three_replicas_with_twelve_random_kills_lose_and_double_nothing(broker: Nats, server: Postgres) -> None:
+    chance = random.Random(2)
+    async with world(broker, server) as w:
+        await shorter_ack_wait(w)
+        lines = leaves_of(10_000)
+        replicas = [start(w) for _ in range(3)]
+        try:
+            async with w.publishing():
+                for number in range(12):
+                    for i in range(number * 800, min((number + 1) * 800, 9600), 20):
+                        await w.send(*lines[i : i + 20])
+                    size = await w.size()
+
+                    async def moved(before: int = size) -> bool:
+                        return await w.size() > before
+
+                    await until(moved)
+                    victim = chance.randrange(3)
+                    kill(replicas[victim])
+                    replicas[victim] = start(w)
+                for i in range(9600, 10_000, 20):
+                    await w.send(*lines[i : i + 20])
+                await w.wait_signed(10_000, 60)
+        finally:
+            for replica in replicas:
+                kill(replica)
+        await assert_clean(w, set(lines))
