@@ -15,13 +15,13 @@ import pytest
 from nats.aio.client import Client
 
 from engines import nats
-from gateway.mcp_stage import OTHER, READER, FakeDoor, Hub, Stage, modern_meta, result_of, stage
+from gateway.mcp_post import WAIT, Post, request
+from gateway.mcp_stage import OTHER, FakeDoor, Hub, Stage, modern_meta, result_of, stage
 from wardmesh_common.contracts import EVENT_CATALOGUE_CHANGED, EVENT_POLICY_CHANGED, Changed
 from wardmesh_gateway.fixtures.pack import build_conformance
 from wardmesh_gateway.mcp import McpFace
 
 pytestmark = pytest.mark.anyio
-WAIT = 5.0
 
 
 @pytest.fixture
@@ -45,57 +45,6 @@ async def connection(url: str) -> AsyncIterator[Connection]:
         await nc.close()
 
 
-class Post:
-    """One POST driven by hand, so that its answer can be watched and its caller can hang up."""
-
-    def __init__(self, app: McpFace, message: dict[str, Any], **headers: str) -> None:
-        sent = {"host": "localhost", "content-type": "application/json", "authorization": f"Bearer {READER}"}
-        sent |= {"accept": "application/json, text/event-stream"} | headers
-        raw = [(name.encode(), value.encode()) for name, value in sent.items()]
-        scope = {"type": "http", "http_version": "1.1", "method": "POST", "path": "/mcp", "headers": raw}
-        scope |= {"query_string": b"", "scheme": "http", "server": ("localhost", 80), "client": ("127.0.0.1", 1)}
-        self._body: list[bytes] = [msgspec.json.encode(message)]
-        self.gone = asyncio.Event()
-        self.arrived = asyncio.Event()
-        self.text = ""
-        self.status = 0
-        self.headers: dict[str, str] = {}
-        self.task = asyncio.create_task(app(scope, self._receive, self._send))
-
-    async def _receive(self) -> dict[str, Any]:
-        if self._body:
-            return {"type": "http.request", "body": self._body.pop(), "more_body": False}
-        await self.gone.wait()
-        return {"type": "http.disconnect"}
-
-    async def _send(self, message: Any) -> None:
-        if message["type"] == "http.response.start":
-            self.status = message["status"]
-            self.headers = {name.decode(): value.decode() for name, value in message["headers"]}
-        else:
-            self.text += message.get("body", b"").decode()
-        self.arrived.set()
-
-    async def done(self) -> Post:
-        async with asyncio.timeout(WAIT):
-            await self.task
-        return self
-
-    def messages(self) -> list[dict[str, Any]]:
-        lines = [line.removeprefix("data: ") for line in self.text.splitlines() if line.startswith("data: ")]
-        return [msgspec.json.decode(line) for line in lines]
-
-    async def message(self, wanted: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
-        """The first message that fits, as soon as it is there."""
-        async with asyncio.timeout(WAIT):
-            while True:
-                self.arrived.clear()
-                found = next((message for message in self.messages() if wanted(message)), None)
-                if found is not None:
-                    return found
-                await self.arrived.wait()
-
-
 @asynccontextmanager
 async def two_packs(url: str) -> AsyncIterator[tuple[McpFace, McpFace]]:
     """Two conformance faces, as two replicas."""
@@ -104,10 +53,6 @@ async def two_packs(url: str) -> AsyncIterator[tuple[McpFace, McpFace]]:
         two, _ = build_conformance(keys=[b"k" * 32], bus=there)
         async with one.lifespan(), two.lifespan():
             yield one, two
-
-
-def request(method: str, params: dict[str, Any], number: int | str = 7) -> dict[str, Any]:
-    return {"jsonrpc": "2.0", "id": number, "method": method, "params": params}
 
 
 async def handshake(app: McpFace, name: str = "Asker") -> str:

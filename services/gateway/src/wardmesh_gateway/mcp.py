@@ -152,6 +152,21 @@ def _documents(profiles: frozenset[str]) -> frozenset[str]:
     return frozenset(paths)
 
 
+def _handlers(
+    tools: ToolHandlers, resources: ResourceHandlers, prompts: PromptHandlers, listening: Listening
+) -> Handlers:
+    return {
+        "tools/list": (PaginatedRequestParams, tools.list),
+        "tools/call": (CallToolRequestParams, tools.call),
+        "resources/list": (PaginatedRequestParams, resources.list),
+        "resources/templates/list": (PaginatedRequestParams, resources.templates),
+        "resources/read": (ReadResourceRequestParams, resources.read),
+        "prompts/list": (PaginatedRequestParams, prompts.list),
+        "prompts/get": (GetPromptRequestParams, prompts.get),
+        "subscriptions/listen": (SubscriptionsListenRequestParams, listening),
+    }
+
+
 def build_mcp(
     *,
     door: Door,
@@ -170,23 +185,13 @@ def build_mcp(
     wire = Wire(bus)
     events = ReplicaEvents(wire)
     listening = Listening(events, resources.visible)
-    handlers: Handlers = {
-        "tools/list": (PaginatedRequestParams, tools.list),
-        "tools/call": (CallToolRequestParams, tools.call),
-        "resources/list": (PaginatedRequestParams, resources.list),
-        "resources/templates/list": (PaginatedRequestParams, resources.templates),
-        "resources/read": (ReadResourceRequestParams, resources.read),
-        "prompts/list": (PaginatedRequestParams, prompts.list),
-        "prompts/get": (GetPromptRequestParams, prompts.get),
-        "subscriptions/listen": (SubscriptionsListenRequestParams, listening),
-    }
     server = assemble(
         "wardmesh",
         title="Wardmesh",
         version=settings.version,
         instructions=INSTRUCTIONS,
         schema=tools.schema,
-        handlers=handlers,
+        handlers=_handlers(tools, resources, prompts, listening),
         keys=keys,
     )
     headers = {name for tool in door.tools() for name in x_mcp_header_map(tool.input_schema).values()}
