@@ -95,6 +95,28 @@ def test_px10_refused_entries_keep_their_place_and_others_their_bytes() -> None:
     assert merged[1][1].response.status == "403 Forbidden"
 
 
+@pytest.mark.requirement("PX-10")
+async def test_px10_a_denied_entry_gets_403_in_a_batch_and_stops_a_transaction(bench: Any) -> None:
+    bench.policy.kinds = {"Patient": Obligations(), "Observation": Obligations(), "Claim": Obligations()}
+    duties = Obligations(denied_entries=(0, 2))
+    with pytest.raises(Denied):
+        await bench.perform("transaction", body=bundle("transaction"), entries=ENTRIES, obligations=duties)
+    assert bench.upstream.requests == [] and bench.intents == []
+    done = {"response": {"status": "201 Created"}}
+    bench.upstream.answer({"resourceType": "Bundle", "type": "batch-response", "entry": [done]})
+    outcome = await bench.perform("batch", body=bundle("batch"), entries=ENTRIES, obligations=duties)
+    sent = msgspec.json.decode(bench.upstream.requests[0].body)
+    assert [e["request"]["url"] for e in sent["entry"]] == ["Observation"]
+    answers = msgspec.json.decode(outcome.body)["entry"]
+    assert [e["response"]["status"] for e in answers] == ["403 Forbidden", "201 Created", "403 Forbidden"]
+    assert answers[0]["response"]["outcome"]["issue"][0]["code"] == "forbidden"
+    everything = Obligations(denied_entries=(0, 1, 2))
+    bench.upstream.requests.clear()
+    outcome = await bench.perform("batch", body=bundle("batch"), entries=ENTRIES, obligations=everything)
+    assert bench.upstream.requests == []
+    assert len(msgspec.json.decode(outcome.body)["entry"]) == 3
+
+
 @pytest.mark.requirement("PX-12")
 @pytest.mark.parametrize(
     ("interaction", "more"),

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from wardmesh_common.errors import BadUpstream, Conflict, Denied
+from wardmesh_common.errors import BadUpstream, Conflict, Denied, NotFound
 from wardmesh_common.vocabulary import Mask, Obligations
 
 pytestmark = pytest.mark.anyio
@@ -228,3 +228,52 @@ async def test_policy_caps_leave_the_rest_behind_a_cursor(bench: Any) -> None:
         if not query:
             break
     assert found == [f"o{n}" for n in range(7)]
+
+
+@pytest.mark.requirement("B-15")
+@pytest.mark.parametrize("stored", [observation("o1", "p2"), None])
+async def test_b15_a_caller_limited_to_one_patient_changes_nobody_elses_record(
+    bench: Any, stored: dict[str, Any] | None
+) -> None:
+    bench.upstream.answer(stored or b"", 200 if stored else 404)
+    mine = msgspec.json.encode(observation("o1", "p1"))
+    for interaction, more in (("update", {"body": mine}), ("patch", {"body": b"[]"}), ("delete", {})):
+        with pytest.raises(NotFound):
+            await bench.perform(interaction, "Observation", "o1", obligations=OWN, **more)
+    assert {seen.method for seen in bench.upstream.requests} == {"GET"}
+    bench.upstream.requests.clear()
+    theirs = msgspec.json.encode(observation("o1", "p2"))
+    for interaction, identity in (("create", ""), ("update", "o1")):
+        with pytest.raises(Denied):
+            await bench.perform(interaction, "Observation", identity, body=theirs, obligations=OWN)
+    with pytest.raises(Denied):
+        await bench.perform("batch", body=b'{"resourceType":"Bundle","type":"batch"}', obligations=OWN)
+    assert bench.upstream.requests == [] and bench.intents == []
+    bench.upstream.answer(observation("o1", "p1"))
+    await bench.perform("update", "Observation", "o1", body=mine, obligations=OWN)
+    assert [seen.method for seen in bench.upstream.requests] == ["GET", "PUT"]
+
+
+@pytest.mark.requirement("PX-11")
+async def test_px11_criteria_in_a_form_are_checked_like_a_query(bench: Any) -> None:
+    form = {"body": b"subject%3APatient.name=x", "media_type": "application/x-www-form-urlencoded"}
+    with pytest.raises(Denied):
+        await bench.perform("search", "Observation", **form)
+    assert bench.upstream.requests == []
+
+
+async def test_an_empty_success_of_a_read_is_a_bad_upstream(bench: Any) -> None:
+    bench.upstream.answer(b"")
+    with pytest.raises(BadUpstream):
+        await bench.perform("read", "Patient", "p1")
+
+
+@pytest.mark.requirement("PX-7")
+async def test_px7_the_total_stays_when_the_platform_counted_only_what_is_allowed(bench: Any) -> None:
+    for strict in (True, False):
+        bench.describe(handling_strict=strict)
+        bench.upstream.answer(searchset(bench.upstream.base, [observation("o1", "p1")], "patient=p1", total=1))
+        assert msgspec.json.decode((await bench.perform("search", "Observation", obligations=OWN)).body)["total"] == 1
+    bench.policy.kinds = {"Observation": Obligations()}
+    bench.upstream.answer(searchset(bench.upstream.base, [observation("o1", "p1")], total=1))
+    assert "total" not in msgspec.json.decode((await bench.perform("search", "", obligations=OWN)).body)

@@ -9,7 +9,7 @@ from msgspec import Struct
 
 from wardmesh_common.contracts import Call, Outcome
 from wardmesh_common.errors import BadUpstream, NotFound, TooLarge
-from wardmesh_common.vocabulary import Interaction
+from wardmesh_common.vocabulary import Interaction, is_write
 from wardmesh_fhir_proxy import capability, envelope, etags, faults, headers, json_exact, links, model_view
 from wardmesh_fhir_proxy.descriptor import Descriptor
 from wardmesh_fhir_proxy.links import Address
@@ -42,6 +42,8 @@ async def shape(journey: Journey, answer: UpstreamAnswer, now: float) -> Outcome
     if not 200 <= answer.status < 300:
         return _refused(journey, answer, now)
     if not answer.body:
+        if answer.status == 200 and not is_write(journey.call.interaction, journey.call.operation):
+            raise BadUpstream("The platform answered with nothing.")
         return Outcome(status=answer.status, headers=_headers(journey, answer))
     if _raw_binary(journey.call):
         return _binary(journey, answer)

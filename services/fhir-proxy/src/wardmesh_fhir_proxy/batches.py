@@ -12,6 +12,7 @@ from wardmesh_common.errors import BadRequest, Conflict, Denied
 from wardmesh_common.vocabulary import Interaction, Obligations
 from wardmesh_fhir_proxy import envelope, etags, json_exact, widening
 from wardmesh_fhir_proxy.kinds import KindChecks
+from wardmesh_fhir_proxy.upstream import UpstreamAnswer
 
 _URL = re.compile(r"(?:[A-Z][A-Za-z]*|_history|metadata|\$[a-z-]+)(?:/[A-Za-z0-9\-.$_*]+)*(?:\?[^#\s\\]*)?|\?[^#\s\\]*")
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"})
@@ -57,7 +58,7 @@ def _request(entry: dict[str, Any]) -> Entry:
 
 def _denied(call: Call) -> tuple[int, ...]:
     obligations = call.decision.obligations if call.decision else Obligations()
-    return tuple(getattr(obligations, "denied_entries", ()))
+    return obligations.denied_entries
 
 
 async def _check(request: dict[str, Any], seen: Entry, checks: KindChecks) -> None:
@@ -81,6 +82,12 @@ def _without(body: bytes, denied: tuple[int, ...]) -> bytes:
     kept = [entry for position, entry in enumerate(entries) if position not in denied]
     members["entry"] = Raw(envelope.encode_plain(kept))
     return envelope.encode_plain(members)
+
+
+def nothing_sent() -> UpstreamAnswer:
+    """The platform's part of a batch in which every entry stays behind."""
+    empty = {"resourceType": "Bundle", "type": "batch-response"}
+    return UpstreamAnswer(200, {"Content-Type": "application/fhir+json"}, envelope.encode_plain(empty))
 
 
 def with_refusals(

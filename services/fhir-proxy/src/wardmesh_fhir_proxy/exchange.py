@@ -23,6 +23,7 @@ from wardmesh_fhir_proxy.upstream import (
 MAX_RETRIES = 2
 BACKOFF_SECONDS = 0.1
 MAX_BACKOFF_SECONDS = 5.0
+PATIENT_SECONDS = 5.0  # a platform silent for this long is failing
 RETRIED_STATUSES = frozenset({429, 502, 503, 504})
 
 
@@ -77,8 +78,9 @@ class Exchanges:
     ) -> tuple[UpstreamAnswer | None, WardmeshError | None]:
         await lane.enter(principal, end - self._clock())
         failed: bool | None = True
+        allowed = end - self._clock()
         try:
-            async with asyncio.timeout(end - self._clock()):
+            async with asyncio.timeout(allowed):
                 answer = await self._transport.exchange(descriptor.bases.patient, lane.limit, request)
             failed = answer.status >= 500
         except ConnectFailed:
@@ -86,6 +88,8 @@ class Exchanges:
         except ExchangeFailed:
             return None, _lost(request)
         except TimeoutError:
+            # A caller in a hurry says nothing about the platform.
+            failed = True if allowed >= PATIENT_SECONDS else None
             return None, _late(request)
         except BaseException:
             failed = None  # cancelled, or an answer too large: no word on the platform's health

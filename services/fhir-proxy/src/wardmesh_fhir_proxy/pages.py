@@ -25,14 +25,23 @@ class Pages:
     """The Bundle side of one call: where the answer starts and how the next one is addressed."""
 
     def __init__(
-        self, call: Call, keys: Cursors, address: Address, url: str, start: int, added: tuple[str, str] | None
+        self,
+        call: Call,
+        keys: Cursors,
+        address: Address,
+        url: str,
+        start: int,
+        *,
+        required: tuple[str, str] | None,
+        narrowed: bool,
     ) -> None:
         self._call = call
         self._keys = keys
         self._address = address
         self._url = url  # the upstream address of this page, as a GET
         self._start = start
-        self._added = added  # the filter that policy added, unless the platform searches strictly
+        self._required = required  # the filter of policy that the self link must show; None = it need not
+        self._narrowed = narrowed  # the platform counts only what this caller may see
 
     def link(self, upstream_url: str, offset: int = 0) -> str:
         """Our address for an upstream page, usable by this caller alone."""
@@ -49,7 +58,7 @@ class Pages:
         pairs = await bundles.screen(bundle, screen, start=self._start, keep_empty=response or not journey.limited)
         bundles.rewrite_entries(pairs, self._address, call.base_url)
         remarks = [] if response else bundles.mark_suppressed(bundle, screen)
-        if journey.limited and self._added is None and not response:
+        if journey.limited and not self._narrowed and not response:
             bundle.total = UNSET  # counted over what this caller may not see
         following, lost = bundles.rewrite_links(bundle, self._address, call.base_url, self.link)
         extra = [*remarks, *lost] if not response else []
@@ -77,9 +86,9 @@ class Pages:
 
     def _require_filter(self, bundle: Bundle) -> None:
         """Fail closed when the platform's self link lacks the filter that policy added (PX-13)."""
-        if self._added is None or bundle.type != "searchset":
+        if self._required is None or bundle.type != "searchset":
             return
-        name, value = self._added
+        name, value = self._required
         applied = [link.url for link in envelope.links_of(bundle) if link.relation == "self"]
         for url in applied:
             for pair in (url.partition("?")[2] if isinstance(url, str) else "").split("&"):

@@ -9,10 +9,10 @@ from typing import Protocol
 import msgspec
 
 from wardmesh_common.contracts import Call, Outcome, Touched
-from wardmesh_common.errors import BadRequest, BadUpstream, Conflict, OutcomeUnknown, TimedOut, TooLarge
-from wardmesh_common.vocabulary import Interaction
-from wardmesh_fhir_proxy import batches, cursors, headers, json_exact, widening
-from wardmesh_fhir_proxy.answers import READS, Journey, shape
+from wardmesh_common.errors import BadUpstream, OutcomeUnknown, TimedOut, TooLarge
+from wardmesh_fhir_proxy import admission, batches, cursors
+from wardmesh_fhir_proxy.admission import BODIES
+from wardmesh_fhir_proxy.answers import Journey, shape
 from wardmesh_fhir_proxy.assertion import assert_pair
 from wardmesh_fhir_proxy.catalogue import Platforms
 from wardmesh_fhir_proxy.compartment import patients_of, peek
@@ -24,11 +24,9 @@ from wardmesh_fhir_proxy.links import Address
 from wardmesh_fhir_proxy.pages import Pages, open_page
 from wardmesh_fhir_proxy.request import FORM, build, for_page, policy_filter
 from wardmesh_fhir_proxy.screening import Screen
-from wardmesh_fhir_proxy.upstream import UpstreamRequest
+from wardmesh_fhir_proxy.upstream import UpstreamAnswer, UpstreamRequest
 
 ENDING_SECONDS = 0.3  # kept for recording and replying
-BUNDLES = frozenset({Interaction.BATCH, Interaction.TRANSACTION})
-BODIES = frozenset({Interaction.CREATE, Interaction.UPDATE})
 
 OpenToken = Callable[[Call], str]
 RecordIntent = Callable[[Call, tuple[Touched, ...]], Awaitable[None]]
@@ -65,20 +63,24 @@ class Performer:
     async def perform(self, call: Call, hop: Hop) -> Outcome:
         principal, _ = assert_pair(call)
         descriptor = self._platforms.serving(call.platform)
-        self._require_format(call)
+        admission.require_format(call)
         checks = KindChecks(self._ask_kinds, call)
-        await self._check_widening(call, checks)
+        await admission.check_widening(call, checks)
         address = self._address(descriptor)
         screen = Screen(call, checks, address)
         body = await hop.body() if (call.body or call.parked) else b""
-        body, denied = await self._prepared(call, body, checks, screen)
+        body, denied = await admission.prepared(call, body, checks, screen)
         request, pages = self._request(call, descriptor, address, body, screen)
         if request.write:
+            await self._require_own(call, descriptor, address, body, request, hop)
             await self._record_intent(call, touched_by(call, body, address))
         seconds = hop.remaining() - ENDING_SECONDS
         if seconds <= 0:
             raise TimedOut("The call ran out of time before it reached the platform.")
-        answer = await self._exchanges.send(descriptor, request, principal.id, seconds)
+        if denied and len(denied) == len(call.entries):
+            answer = batches.nothing_sent()
+        else:
+            answer = await self._exchanges.send(descriptor, request, principal.id, seconds)
         journey = Journey(call=call, descriptor=descriptor, address=address, screen=screen, pages=pages, denied=denied)
         try:
             return await shape(journey, answer, time.time())
@@ -94,37 +96,15 @@ class Performer:
             found = self._addresses[key] = Address.of(descriptor)
         return found
 
-    def _require_format(self, call: Call) -> None:
-        if call.resource.type == "Binary" and call.interaction in READS:
-            return
-        headers.require_json(call.headers.get("accept", ""), call.query)
+    async def _require_own(
+        self, call: Call, descriptor: Descriptor, address: Address, body: bytes, request: UpstreamRequest, hop: Hop
+    ) -> None:
+        async def read_stored() -> UpstreamAnswer:
+            assert call.principal is not None
+            look = admission.looking_at(request)
+            return await self._exchanges.send(descriptor, look, call.principal.id, hop.remaining() - ENDING_SECONDS)
 
-    async def _check_widening(self, call: Call, checks: KindChecks) -> None:
-        """Refuse before anything is sent: criteria over kinds the caller may not read, conditional writes."""
-        if call.query and call.interaction not in BUNDLES:
-            reached = widening.kinds_reached(call.resource.type, call.query)
-            await checks.require(reached, Interaction.SEARCH, widening.CHAIN_DENIED)
-        if widening.conditional(call):
-            await checks.require({call.resource.type}, Interaction.SEARCH, widening.CONDITIONAL_DENIED)
-            criteria = call.headers.get("if-none-exist", "")
-            reached = widening.kinds_reached(call.resource.type, criteria.partition("?")[2] or criteria)
-            await checks.require(reached, Interaction.SEARCH, widening.CHAIN_DENIED)
-
-    async def _prepared(
-        self, call: Call, body: bytes, checks: KindChecks, screen: Screen
-    ) -> tuple[bytes, tuple[int, ...]]:
-        """The body to send, and the positions of batch entries that stay behind."""
-        if call.interaction in BUNDLES:
-            return await batches.prepare(call, body, checks)
-        if call.interaction is Interaction.UPDATE and screen.masks.of(call.resource.type):
-            raise Conflict("You see a masked copy of this resource: replacing it would erase hidden fields. Use PATCH.")
-        if call.interaction in BODIES and call.resource.type != "Binary":
-            document = json_exact.strict_object(body)
-            if document.get("resourceType") != call.resource.type:
-                raise BadRequest("The body's resource type is not the one in the address.")
-            if call.interaction is Interaction.UPDATE and call.resource.id and document.get("id") != call.resource.id:
-                raise BadRequest("The body's id is not the one in the address.")
-        return body, ()
+        await admission.require_own(call, body, address, read_stored)
 
     def _request(
         self, call: Call, descriptor: Descriptor, address: Address, body: bytes, screen: Screen
@@ -134,13 +114,14 @@ class Performer:
         obligations = call.decision.obligations if call.decision else None
         added = policy_filter(call, obligations) if obligations else None
         checked = None if descriptor.handling_strict else added
+        narrowed = added is not None
         if cursor:
             page = open_page(call, self._keys, address, cursor)
             request = for_page(call, descriptor, page.url, token)
-            return request, Pages(call, self._keys, address, page.url, page.offset, None)
+            return request, Pages(call, self._keys, address, page.url, page.offset, required=None, narrowed=narrowed)
         mark = screen.masks.fingerprint([call.resource.type]) if screen.masks.by_type else ""
         request = build(call, descriptor, address, body, token=token, fingerprint=mark, added=added)
-        return request, Pages(call, self._keys, address, as_get(request), 0, checked)
+        return request, Pages(call, self._keys, address, as_get(request), 0, required=checked, narrowed=narrowed)
 
 
 def as_get(request: UpstreamRequest) -> str:
