@@ -128,7 +128,7 @@ class FakeBus:
 
 
 def ok(body: bytes, status: int = 200, **headers: str) -> Reply:
-    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    named = {name.replace("_", "-").title(): value for name, value in headers.items()}
     return Reply(call_id="", status=status, body=body, media_type="application/fhir+json", headers=named)
 
 

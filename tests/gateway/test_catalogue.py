@@ -22,7 +22,7 @@ def facts(platform: str, **more: Any) -> PlatformFacts:
 ANTHEM = ("47198", "00834")
 SNAPSHOT = Snapshot(
     [
-        facts("anthem", payer_ids=ANTHEM),
+        facts("anthem", aliases=ANTHEM, payer_ids=ANTHEM),
         facts("anthem-patient", aliases=("anthem",), payer_ids=ANTHEM, live=True, name_patterns=("anthem patient",)),
         facts("anthem-provider", aliases=("elevance",), payer_ids=ANTHEM, live=True),
         facts("hapi-fhir", aliases=("hapi", "hapi-local")),
@@ -59,7 +59,7 @@ def test_a_name_is_an_id_then_an_alias_then_a_payer_id_then_a_pattern(name: str,
 
 
 def test_a_name_of_several_platforms_is_an_error_that_lists_them() -> None:
-    with pytest.raises(Ambiguous, match="anthem-patient, anthem-provider"):
+    with pytest.raises(Ambiguous, match=": anthem-patient, anthem-provider"):
         SNAPSHOT.find("47198")
 
 

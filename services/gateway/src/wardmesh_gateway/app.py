@@ -170,4 +170,5 @@ def _mcp(settings: GatewaySettings, parts: Parts, bus: Any, keys: list[bytes]) -
         ),
         keys=keys,
         bus=bus,
+        hears=bus,
     )

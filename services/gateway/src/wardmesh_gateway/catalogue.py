@@ -74,8 +74,10 @@ class Snapshot:
         exact = self._ids.get(lowered)
         if exact is not None:
             return exact
-        candidates = self._aliases.get(lowered) or self._payers.get(lowered) or self._by_pattern(name, lowered)
-        return _one_of(candidates)
+        named, paid = self._aliases.get(lowered, []), self._payers.get(lowered, [])
+        # A row may list its payer id among its aliases too: that gives it no right over the others with this id.
+        candidates = [*named, *(facts for facts in paid if facts not in named)] if paid else named
+        return _one_of(candidates or self._by_pattern(name, lowered))
 
     def by_id(self, platform_id: str) -> PlatformFacts | None:
         return self._ids.get(platform_id)

@@ -98,8 +98,8 @@ def request_headers(request: Request) -> dict[str, str]:
 def response_headers(given: dict[str, str], platform: str) -> list[Header]:
     """What of the platform's headers may reach the caller, and which platform answered (FG-27: maybe a stand-in)."""
     answered = (b"x-wardmesh-platform", platform.encode())
-    kept = [(RESPONSE_HEADERS[name], given[name].encode("latin-1")) for name in given if name in RESPONSE_HEADERS]
-    return [answered, *kept]
+    kept = ((RESPONSE_HEADERS.get(name.lower()), value) for name, value in given.items())
+    return [answered, *((name, value.encode("latin-1")) for name, value in kept if name is not None)]
 
 
 def as_json(media_type: str) -> Header:
