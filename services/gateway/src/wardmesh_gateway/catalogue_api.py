@@ -114,12 +114,22 @@ def create_catalogue_api(platforms: Platforms, *, registered: Callable[[str], bo
         redirect_slashes=False,
     )
 
+    _add_health(api, platforms)
+    _add_platforms(api, platforms, registered)
+    _add_documents(api, public_url)
+    _add_problems(api)
+    return api
+
+
+def _add_health(api: FastAPI, platforms: Platforms) -> None:
     @api.get("/health", summary="Is the gateway up?", operation_id="health")
     async def health() -> HealthBody:
         return HealthBody(
             status="healthy", service="fhir-gateway", version=VERSION, platforms_registered=platforms.count
         )
 
+
+def _add_platforms(api: FastAPI, platforms: Platforms, registered: Callable[[str], bool]) -> None:
     @api.get("/api/platforms", summary="All platforms, sorted by name", operation_id="listPlatforms")
     async def list_platforms(
         registered_only: Annotated[bool, Query(description="Only those with a client id.")] = False,
@@ -143,10 +153,6 @@ def create_catalogue_api(platforms: Platforms, *, registered: Callable[[str], bo
         if facts is None:
             raise NotFound(f"Platform '{platform_id[:64]}' not found")
         return detail_of(facts, registered=registered(facts.id))
-
-    _add_documents(api, public_url)
-    _add_problems(api)
-    return api
 
 
 def _add_documents(api: FastAPI, public_url: str) -> None:

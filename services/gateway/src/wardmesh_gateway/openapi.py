@@ -11,6 +11,11 @@ Json = dict[str, Any]
 
 _FHIR = {"application/json": {"schema": {"type": "object", "description": "A FHIR R4 resource."}}}
 _FHIR_FACE = {"application/fhir+json": {"schema": {"type": "object", "description": "A FHIR R4 resource."}}}
+_FORM = {"application/x-www-form-urlencoded": {"schema": {"type": "object"}}}
+_PATCHES = {
+    "application/json-patch+json": {"schema": {"type": "array", "items": {"type": "object"}}},
+    **_FHIR_FACE,
+}
 _PROBLEM = {"application/json": {"schema": {"$ref": "#/components/schemas/Detail"}}}
 _TOOL_PROBLEM = {"application/json": {"schema": {"$ref": "#/components/schemas/ToolError"}}}
 _OUTCOME = {"application/fhir+json": {"schema": {"$ref": "#/components/schemas/OperationOutcome"}}}
@@ -131,11 +136,6 @@ def rest_paths() -> Json:
 def fhir_paths() -> Json:
     base = "/fhir/{platform}"
     kind, instance = f"{base}/{{resource_type}}", f"{base}/{{resource_type}}/{{resource_id}}"
-    form = {"application/x-www-form-urlencoded": {"schema": {"type": "object"}}}
-    patches = {
-        "application/json-patch+json": {"schema": {"type": "array", "items": {"type": "object"}}},
-        **_FHIR_FACE,
-    }
 
     def one(name: str, summary: str, *statuses: str) -> Json:
         return _operation(name, summary, _FHIR_FACE, _OUTCOME, *statuses)
@@ -154,13 +154,13 @@ def fhir_paths() -> Json:
             get=one("search", "Search a type"),
             post=_body(one("create", "Store a new resource", "201"), _FHIR_FACE),
         ),
-        f"{kind}/_search": _item(of_type, post=_body(one("searchForm", "Search with a form"), form)),
+        f"{kind}/_search": _item(of_type, post=_body(one("searchForm", "Search with a form"), _FORM)),
         f"{kind}/_history": _item(of_type, get=one("historyType", "Versions of a type")),
         instance: _item(
             of_one,
             get=one("read", "Read a resource", "200", "304"),
             put=_body(one("update", "Replace a resource", "200", "201"), _FHIR_FACE),
-            patch=_body(one("patch", "Change a resource"), patches),
+            patch=_body(one("patch", "Change a resource"), _PATCHES),
             delete=one("delete", "Delete a resource", "200", "204"),
         ),
         f"{instance}/_history": _item(of_one, get=one("historyInstance", "Versions of a resource")),
