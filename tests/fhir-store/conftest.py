@@ -9,11 +9,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from engines import postgres
 
 sys.path.append(str(Path(__file__).parent))
 
-from store_stage import Fhir, StoreProcess, new_process  # noqa: E402 - beside this file, which is no package
+from store_stage import Fhir, StoreProcess, new_process
 
 
 @pytest.fixture(scope="session")

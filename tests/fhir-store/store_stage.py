@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+
 from wardmesh_cli.ports import free_port
 
 FHIR_JSON = "application/fhir+json"

@@ -25,6 +25,40 @@ SOURCES = (
 )
 OUTPUT = Path(__file__).parent.parent / "src" / "wardmesh_fhir_store" / "definitions" / "r4.json"
 DROPPED = {"SubscriptionStatus"}  # the package adds it from 4.3.0
+# The package also carries elements that R4 does not have: the vendor's own and early ones of R5.
+FOREIGN = {
+    "Binary": {"url"},
+    "DeviceDefinition": {"bodySite"},
+    "Meta": {"account", "accounts", "author", "compartment", "deleted", "onBehalfOf", "project"},
+    "ResearchStudy": {
+        "associatedParty",
+        "classifier",
+        "comparisonGroup",
+        "descriptionSummary",
+        "label",
+        "name",
+        "outcomeMeasure",
+        "progressStatus",
+        "recruitment",
+        "region",
+        "result",
+        "studyDesign",
+        "whyStopped",
+    },
+    "ResearchStudy.objective": {"description"},
+}
+# Replaced there by its R5 form; this is the R4 one.
+CHARACTERISTIC = {
+    "$": "backbone",
+    "description": "0..1 string",
+    "definition[x]": "1..1 Reference(Group)|canonical|CodeableConcept|Expression|DataRequirement|TriggerDefinition",
+    "exclude": "0..1 boolean",
+    "groupMeasure": "0..1 code!group-measure",
+    "participantEffective[x]": "0..1 dateTime|Period|Duration|Timing",
+    "timeFromStart": "0..1 Duration",
+    "usageContext": "0..* UsageContext",
+}
+GROUP_MEASURE = "http://hl7.org/fhir/ValueSet/group-measure"
 SYSTEM_TYPES = "http://hl7.org/fhirpath/System."
 PROFILE = "http://hl7.org/fhir/StructureDefinition/"
 INHERITED = ("id", "extension", "modifierExtension")
@@ -106,7 +140,7 @@ def type_word(kind: dict[str, Any]) -> str:
     code: str = kind["code"]
     if code.startswith(SYSTEM_TYPES):
         return "string"
-    targets = [t.removeprefix(PROFILE) for t in kind.get("targetProfile", [])]
+    targets = [t.removeprefix(PROFILE) for t in kind.get("targetProfile", []) if t.startswith(PROFILE)]
     if code == "Reference" and targets and "Resource" not in targets:
         return f"Reference({','.join(sorted(targets))})"
     return code
@@ -140,13 +174,28 @@ def compile_types(definitions: list[dict[str, Any]], terms: Terminology) -> dict
         types[name] = {"$": "domain" if domain else "resource" if resource else "backbone" if backbone else "element"}
         for element in definition["snapshot"]["element"][1:]:
             parent, leaf = element["path"].rsplit(".", 1)
-            if leaf in (RESOURCE_INHERITED if parent == name and resource else INHERITED):
+            inherited = RESOURCE_INHERITED if parent == name and resource else INHERITED
+            if leaf in inherited or any(_foreign(element["path"], step) for step in range(1, 6)):
                 continue
             if parent not in types:
                 types[parent] = {"$": "backbone"}
             if element["max"] != "0":
                 types[parent][leaf] = element_word(element, terms)
     return types
+
+
+def _foreign(path: str, length: int) -> bool:
+    """Whether the element, or one it stands in, is not of R4."""
+    *owner, leaf = path.split(".")[: length + 1]
+    return leaf in FOREIGN.get(".".join(owner), ())
+
+
+def r4_characteristic(types: dict[str, dict[str, str]], terms: Terminology) -> None:
+    """Put EvidenceVariable.characteristic back to R4."""
+    for path in [name for name in types if name.startswith("EvidenceVariable.characteristic")]:
+        del types[path]
+    assert terms.name_of(GROUP_MEASURE) == "group-measure"
+    types["EvidenceVariable.characteristic"] = CHARACTERISTIC
 
 
 def compartments(definitions: list[dict[str, Any]]) -> dict[str, dict[str, list[str]]]:
@@ -174,6 +223,7 @@ def main(folder: Path) -> None:
     ]
     terms = Terminology(resources(folder, "valuesets.json") + resources(folder, "v3-codesystems.json"))
     types = compile_types(structures, terms)
+    r4_characteristic(types, terms)
     resource_types = sorted(n for n, e in types.items() if e["$"] in {"domain", "resource"})
     search = SearchCompiler(types, terms.used, set(resource_types))
     parameters = search.compile(resources(folder, "search-parameters.json"))

@@ -87,7 +87,7 @@ class SearchCompiler:
         if text.startswith("entry[0].resource"):
             return []  # a resource, not a reference: Bundle.composition and Bundle.message
         found: list[tuple[str, str, str]] = [("", owner, "")]
-        steps = [m for m in STEP.finditer(text.replace("$this", ""))]
+        steps = list(STEP.finditer(text.replace("$this", "")))
         for index, match in enumerate(steps):
             cast, condition, name = match.groups()
             if name:

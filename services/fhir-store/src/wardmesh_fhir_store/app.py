@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from urllib.parse import urlsplit
 
@@ -30,7 +30,7 @@ class NotMigrated(Exception):
 
 
 @asynccontextmanager
-async def opened(settings: StoreSettings) -> AsyncIterator[Store]:
+async def opened(settings: StoreSettings) -> AsyncGenerator[Store]:
     """The default datastore over its own connection pool."""
     engine = engine_for(settings.database_url, settings.pool_size, settings.statement_timeout_ms)
     try:
@@ -65,8 +65,8 @@ async def serve(settings: StoreSettings) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     health = Health()
-    await health.listen(settings.admin_host, settings.admin_port)
     try:
+        await health.listen(settings.admin_host, settings.admin_port)
         async with opened(settings) as store:
             server = _server(settings, create_app(settings, store))
             running = asyncio.create_task(server.serve())
@@ -83,7 +83,7 @@ async def serve(settings: StoreSettings) -> int:
         _LOG.error("the database has no store yet: run wardmesh-fhir-store migrate")
         return EXIT_FAILURE
     except OSError as error:
-        _LOG.error("cannot start: %s", error.strerror)
+        _LOG.error("cannot start, a port is taken or the database is away: %s", type(error).__name__)
         return EXIT_FAILURE
     finally:
         await health.close()

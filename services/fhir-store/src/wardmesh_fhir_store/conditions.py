@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import ColumnElement, FromClause, and_, exists, false, not_, or_, select
+from sqlalchemy import ColumnElement, FromClause, Table, and_, exists, false, not_, or_, select
 
 from wardmesh_fhir_store import tables
 from wardmesh_fhir_store.definitions import Definitions, Parameter, parameter_key
@@ -23,7 +23,7 @@ class UnknownParameter(Fault):
         super().__init__(400, "not-supported", "A search parameter is not known for this type.")
 
 
-def index_table(parameter: Parameter) -> tables.Table:
+def index_table(parameter: Parameter) -> Table:
     return tables.INDEX_TABLES[TABLE_OF.get(parameter.type, parameter.type)]
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Generator
+from contextlib import contextmanager
 from typing import TypeVar
 
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from wardmesh_fhir_store.faults import Fault
@@ -18,6 +20,35 @@ RETRIED = frozenset({"40001", "40P01"})  # serialization failure, deadlock
 MOST_ATTEMPTS = 30
 PAUSE_SECONDS = 0.01
 LONGEST_PAUSE_SECONDS = 0.25
+AWAY = frozenset({"", "08", "53", "57"})  # classes of SQLSTATE: connection, resources, operator intervention
+STATEMENT_TIMEOUT = "57014"
+
+
+class Away(Fault):
+    """The database cannot be reached or is shutting down; the same request may succeed later."""
+
+    def __init__(self) -> None:
+        headers = (("Retry-After", "1"),)
+        super().__init__(503, "transient", "The database of the store cannot be reached.", headers=headers)
+
+
+def sqlstate_of(error: DBAPIError) -> str:
+    return str(getattr(error.orig, "sqlstate", None) or "")
+
+
+@contextmanager
+def reachable() -> Generator[None]:
+    """Turns the many ways in which a database is absent into one fault."""
+    try:
+        yield
+    except (OSError, PoolTimeoutError):
+        raise Away from None
+    except DBAPIError as error:
+        if sqlstate_of(error) == STATEMENT_TIMEOUT:
+            raise Fault(504, "timeout", "The database needed too long for this request.") from None
+        if error.connection_invalidated or sqlstate_of(error)[:2] in AWAY:
+            raise Away from None
+        raise
 
 
 def engine_for(url: str, pool_size: int, statement_timeout_ms: int) -> AsyncEngine:
@@ -43,9 +74,16 @@ class Database:
         self._serializable = engine.execution_options(isolation_level="SERIALIZABLE")
 
     async def read(self, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
-        """Each statement on its own: no BEGIN, no COMMIT."""
-        async with self._reader.connect() as connection:
-            return await work(connection)
+        """Each statement on its own: no BEGIN, no COMMIT. A stale connection is met at most once."""
+        try:
+            return await self._read(work)
+        except Away:
+            return await self._read(work)
+
+    async def _read(self, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
+        with reachable():
+            async with self._reader.connect() as connection:
+                return await work(connection)
 
     async def write(self, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
         """READ COMMITTED: enough when the writer locks the rows it changes."""
@@ -59,12 +97,13 @@ class Database:
         pause = PAUSE_SECONDS
         for _ in range(MOST_ATTEMPTS):
             try:
-                async with engine.begin() as connection:
-                    return await work(connection)
+                with reachable():
+                    async with engine.begin() as connection:
+                        return await work(connection)
             except Raced:
                 pass
             except DBAPIError as error:
-                if getattr(error.orig, "sqlstate", None) not in RETRIED:
+                if sqlstate_of(error) not in RETRIED:
                     raise
             await asyncio.sleep(random.uniform(0, pause))  # noqa: S311 - jitter, not a secret
             pause = min(pause * 2, LONGEST_PAUSE_SECONDS)

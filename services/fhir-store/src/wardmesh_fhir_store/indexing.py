@@ -70,11 +70,13 @@ class Indexer:
                     extract(kind, parameter, branch, value, rows)
         return {table: list(dict.fromkeys(found)) for table, found in rows.items()}
 
-    def _add_token(self, key: int, system: Any, code: Any, rows: Rows) -> None:
+    def _add_token(self, key: int, system: Any, code: Any, rows: Rows) -> bool:
         system = system if isinstance(system, str) else ""
         if isinstance(code, str) and (code or system):
             exact = system in self._definitions.case_sensitive
             rows.setdefault("token", []).append((key, system, code, token_key(code, exact=exact)))
+            return True
+        return False
 
     def _presence(self, parameter: Parameter, branch: Branch, tree: Tree, rows: Rows) -> None:
         found = [tree[name] for name in (f"{branch.path}Boolean", f"{branch.path}DateTime") if name in tree]
@@ -88,15 +90,9 @@ class Indexer:
         elif isinstance(value, str):
             self._add_token(key, branch.detail, value, rows)
         elif isinstance(value, dict):
-            if branch.kind == "CodeableConcept":
-                for coding in _dicts(value.get("coding")):
-                    self._add_token(key, coding.get("system"), coding.get("code", ""), rows)
-            elif branch.kind == "Coding":
-                self._add_token(key, value.get("system"), value.get("code", ""), rows)
-            elif branch.kind == "Identifier":
-                self._add_token(key, value.get("system"), value.get("value", ""), rows)
-            elif branch.kind == "ContactPoint":
-                self._add_token(key, value.get("use"), value.get("value"), rows)
+            coded = [self._add_token(key, system, code, rows) for system, code in _coded(branch.kind, value)]
+            if not any(coded):  # an element without a code is present all the same (:missing)
+                rows.setdefault("token", []).append((key, "", "", ""))
 
     def _string(self, kind: str, parameter: Parameter, branch: Branch, value: Any, rows: Rows) -> None:
         if isinstance(value, str):
@@ -146,7 +142,9 @@ class Indexer:
             key = parameter_key(kind, f"{parameter.code}:identifier")
             self._add_token(key, identifier.get("system"), identifier.get("value"), rows)
         target = target_of(literal, self._base) if isinstance(literal, str) else None
-        if target is None:
+        if target is None:  # contained, logical or only a display: present all the same (:missing)
+            if not branch.detail:
+                rows.setdefault("ref", []).append((parameter.key, "", "", "", ""))
             return
         named = target.type or (value.get("type") if isinstance(value, dict) else None)
         if branch.kind == "Reference" and branch.detail and named != branch.detail:
@@ -158,6 +156,19 @@ class Indexer:
     def _uri(self, kind: str, parameter: Parameter, branch: Branch, value: Any, rows: Rows) -> None:
         if isinstance(value, str):
             rows.setdefault("uri", []).append((parameter.key, fit(value)))
+
+
+def _coded(kind: str, value: dict[str, Any]) -> Iterator[tuple[Any, Any]]:
+    """(system, code) pairs of the types that token parameters stand on."""
+    if kind == "CodeableConcept":
+        for coding in _dicts(value.get("coding")):
+            yield coding.get("system"), coding.get("code", "")
+    elif kind == "Coding":
+        yield value.get("system"), value.get("code", "")
+    elif kind == "Identifier":
+        yield value.get("system"), value.get("value", "")
+    elif kind == "ContactPoint":
+        yield value.get("use"), value.get("value")
 
 
 def _list(value: Any) -> list[Any]:

@@ -84,7 +84,7 @@ def number_condition(prefix: str, low: ColumnElement[object], high: ColumnElemen
         "le": or_(low <= number, low.is_(None)),
         "sa": low > number,
         "eb": high < number,
-        "ap": and_(low <= number + slack, high >= number - slack),
+        "ap": and_(or_(low <= number + slack, low.is_(None)), or_(high >= number - slack, high.is_(None))),
     }
     return conditions[prefix]
 

@@ -91,7 +91,8 @@ def _save_statement() -> TextClause:
         f"""WITH {", ".join(parts)}
         INSERT INTO fhir_version
             (datastore_id, resource_type, resource_id, version, last_updated, method, status, body)
-        SELECT CAST(:datastore AS int), x.* FROM unnest(CAST(:types AS text[]), CAST(:ids AS text[]), CAST(:versions AS int[]),
+        SELECT CAST(:datastore AS int), x.*
+        FROM unnest(CAST(:types AS text[]), CAST(:ids AS text[]), CAST(:versions AS int[]),
             CAST(:updated AS timestamptz[]), CAST(:methods AS text[]), CAST(:statuses AS int[]),
             CAST(:bodies AS bytea[])) AS x"""  # noqa: S608
     )

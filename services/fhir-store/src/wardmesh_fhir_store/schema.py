@@ -112,6 +112,8 @@ class SchemaBuilder:
     def _property(self, name: str, kind: str, most: str, properties: dict[str, Schema], wanted: list[str]) -> bool:
         """Adds the property, for primitives also its `_` sibling; tells whether it is primitive."""
         base, _, value_set = kind.removeprefix("@").partition("!")
+        if base in self._definitions.resource_types:
+            base = "Resource"
         target = f"!{value_set}" if value_set else base
         wanted.append(target)
         primitive = base in PRIMITIVES

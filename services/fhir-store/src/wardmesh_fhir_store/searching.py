@@ -167,14 +167,17 @@ class SearchReader:
             raise not_supported("_sort names a parameter that is not known for this type.") from None
         table = index_table(parameter).alias()
         lowest, highest = SORT_COLUMNS[parameter.type]
-        value = func.max(table.c[highest]) if descending else func.min(table.c[lowest])
+        cast = CASTS.get(parameter.type, "text")
+        column = table.c[highest if descending else lowest]
+        present = func.nullif(column, "") if cast == "text" else column
+        value = func.max(present) if descending else func.min(present)
         here = and_(
             table.c.datastore_id == self._datastore,
             table.c.parameter == parameter.key,
             table.c.resource_key == search.row.c.resource_key,
         )
-        column = select(value).where(here).correlate(search.row).scalar_subquery()
-        return SortKey(column, descending, CASTS.get(parameter.type, "text"))
+        chosen = select(value).where(here).correlate(search.row).scalar_subquery()
+        return SortKey(chosen, descending, cast)
 
     def _include(self, name: str, value: str) -> Include:
         base, _, modifier = name.partition(":")

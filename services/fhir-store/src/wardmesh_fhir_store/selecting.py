@@ -60,7 +60,7 @@ class Selector:
         included = await self._included(connection, matches, search.includes) if search.includes else []
         return Page(matches, more, included)
 
-    def _page_query(self, search: Search, after: list[str | None] | None) -> Select[Any]:
+    def _page_query(self, search: Search, after: list[str | None] | None) -> Select[*tuple[Any, ...]]:
         row, keys = search.row, search.sort
         labelled = [key.column.label(f"s{i}") for i, key in enumerate(keys)]
         inner = select(
@@ -73,7 +73,7 @@ class Selector:
         outer = [_ordering(page.c[f"s{i}"], key) for i, key in enumerate(keys)]
         return self._with_body(page, *(page.c[f"s{i}"] for i in range(len(keys)))).order_by(*outer, page.c.resource_key)
 
-    def _with_body(self, rows: Any, *extra: ColumnElement[Any]) -> Select[Any]:
+    def _with_body(self, rows: Any, *extra: ColumnElement[Any]) -> Select[*tuple[Any, ...]]:
         version = tables.version
         return select(
             rows.c.resource_key,
@@ -160,7 +160,7 @@ class Selector:
             here.append(other.c.resource_type == rule.source)
         return await self._fetch(connection, select(other).join_from(owners, other, and_(*here)).limit(MOST_INCLUDED))
 
-    async def _fetch(self, connection: AsyncConnection, rows: Select[Any]) -> list[Found]:
+    async def _fetch(self, connection: AsyncConnection, rows: Select[*tuple[Any, ...]]) -> list[Found]:
         chosen = rows.subquery("chosen")
         query = self._with_body(chosen).order_by(chosen.c.resource_key)
         return [_found(row, 0) for row in await connection.execute(query)]
@@ -175,7 +175,7 @@ class Selector:
         return [p.key for p in parameters.values() if p.type == "reference"]
 
 
-def _found(row: Row[Any], sort_keys: int) -> Found:
+def _found(row: Row[*tuple[Any, ...]], sort_keys: int) -> Found:
     after = tuple(None if value is None else _spell(value) for value in row[6 : 6 + sort_keys])
     return Found(row[0], row[1], row[2], row[3], row[4], row[5], (*after, str(row[0])))
 

@@ -6,7 +6,7 @@ import asyncio
 import base64
 import binascii
 import uuid
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Generator, Sequence
 from contextlib import contextmanager
 
 import msgspec
@@ -44,7 +44,7 @@ class Step(Struct, frozen=True):
 
 
 @contextmanager
-def located(call: EntryCall) -> Iterator[None]:
+def located(call: EntryCall) -> Generator[None]:
     """A refusal inside names the entry."""
     try:
         yield

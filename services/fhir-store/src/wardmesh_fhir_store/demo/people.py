@@ -47,16 +47,11 @@ def staff(random: Random, ids: Ids, count: int) -> list[Resource]:
     ]
     for identity, name, _ in words.INSURERS:
         found.append({"resourceType": "Organization", "id": identity, "meta": demo_meta(), "name": name})
-    for room in range(101, 111):
-        found.append(
-            {
-                "resourceType": "Location",
-                "id": f"ROOM{room}",
-                "meta": demo_meta(),
-                "status": "active",
-                "name": f"Room {room}",
-            }
-        )
+    rooms = [(f"ROOM{room}", f"Room {room}") for room in range(101, 111)]
+    found += [
+        {"resourceType": "Location", "id": identity, "meta": demo_meta(), "status": "active", "name": name}
+        for identity, name in rooms
+    ]
     for number in range(count):
         identity = DEMO_DOCTOR if number == 0 else ids.next()
         gender = random.choice(("female", "male"))
