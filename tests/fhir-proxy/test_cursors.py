@@ -154,3 +154,16 @@ async def test_keys_rotate_old_cursors_open_and_unknown_keys_do_not(bench: Any) 
     assert Cursors([bytes(range(32)), OTHER_KEY]).open(call, old).url == "https://x.example/1"
     with pytest.raises(BadRequest):
         Cursors([bytes(range(32))]).open(call, old)
+
+
+async def test_the_self_link_of_a_later_page_is_a_cursor_of_ours(bench: Any) -> None:
+    query = await first_cursor(bench)
+    base = bench.upstream.base
+    later = page(base, ["o2"])
+    later["link"] = [{"relation": "self", "url": f"{base}/Observation?_cursor=theirs"}]
+    bench.upstream.answer(later)
+    bundle = msgspec.json.decode((await bench.perform("search", "Observation", query=query)).body)
+    again = bundle["link"][0]["url"].partition("?")[2]
+    assert "theirs" not in again
+    repeated = msgspec.json.decode((await bench.perform("search", "Observation", query=again)).body)
+    assert repeated["entry"] == bundle["entry"]

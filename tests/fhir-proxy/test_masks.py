@@ -64,7 +64,6 @@ def test_choice_elements_are_found_under_every_name() -> None:
         assert name not in document and "valued" in document
 
 
-@pytest.mark.requirement("B-12")
 async def test_b12_contained_nested_and_referring_copies_are_masked(bench: Any) -> None:
     hidden = Obligations(masks=(Mask(type="Patient", path="name"), Mask(type="Patient", path="telecom")))
     patient = {"resourceType": "Patient", "id": "c", "name": [{"family": "SECRET"}], "telecom": [{"value": "SECRET"}]}
@@ -106,7 +105,6 @@ async def test_b12_contained_nested_and_referring_copies_are_masked(bench: Any) 
     assert b"SECRET" not in outcome.body and b"Claim" not in outcome.body and b"Patient" in outcome.body
 
 
-@pytest.mark.requirement("B-12")
 async def test_b12_a_contained_resource_of_a_denied_kind_goes(bench: Any) -> None:
     bench.upstream.answer(
         {

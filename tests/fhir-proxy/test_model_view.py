@@ -68,7 +68,6 @@ async def walk(bench: Any, budget: int) -> list[str]:
     raise AssertionError("the pages never end")
 
 
-@pytest.mark.requirement("B-1")
 @pytest.mark.parametrize("seed", range(12))
 async def test_b1_following_next_yields_exactly_the_full_set_at_any_budget(bench: Any, seed: int) -> None:
     chance = random.Random(seed)
@@ -80,14 +79,12 @@ async def test_b1_following_next_yields_exactly_the_full_set_at_any_budget(bench
     assert await walk(bench, chance.randrange(3_000, 30_000)) == [row["id"] for row in rows]
 
 
-@pytest.mark.requirement("B-1")
 async def test_b1_five_hundred_observations_never_exceed_the_budget(bench: Any) -> None:
     rows = [observation(n, 3) for n in range(500)]
     serve(bench, [rows[n : n + 100] for n in range(0, 500, 100)])
     assert len(set(await walk(bench, 16_000))) == 500
 
 
-@pytest.mark.requirement("B-1")
 async def test_b1_codes_have_displays_and_noise_is_gone(bench: Any) -> None:
     bench.upstream.answer({**observation(1, 0), "meta": {"versionId": "1", "profile": ["http://p"]}})
     outcome = await bench.perform("read", "Observation", "o1", view=View(model=True, max_bytes=10_000))
@@ -103,7 +100,6 @@ def test_b1_narrative_that_says_more_than_the_elements_stays() -> None:
     assert project({"resourceType": "Composition", "text": dict(text)})["text"] == text
 
 
-@pytest.mark.requirement("B-1")
 @pytest.mark.parametrize("budget", [700, 1_000, 3_000, 9_000])
 async def test_b1_a_single_large_resource_is_shortened_and_says_what_is_missing(bench: Any, budget: int) -> None:
     claim = {

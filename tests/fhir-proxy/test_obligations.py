@@ -78,7 +78,7 @@ async def test_px7_a_masked_copy_cannot_be_written_back(bench: Any) -> None:
     assert bench.upstream.requests[0].headers["If-Match"] == 'W/"3"'
 
 
-@pytest.mark.requirement("PX-7", "B-5", "B-15")
+@pytest.mark.requirement("PX-7", "B-15")
 async def test_px7_denied_entries_leave_no_trace(bench: Any) -> None:
     bench.describe(handling_strict=True)
     rows = [observation(f"o{n}", f"p{n % 5}") for n in range(20)]

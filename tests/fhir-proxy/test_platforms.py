@@ -76,7 +76,6 @@ def test_x11_production_bases_do_not_pair_with_sandbox_sign_in_and_dstu2_is_refu
             platforms.serving(identity)
 
 
-@pytest.mark.requirement("FG-27")
 def test_fg27_epic_is_served_by_its_sandbox_until_it_has_a_base(tmp_path: Path) -> None:
     platforms = Platforms(tmp_path)
     facts = {f.id: f for f in platforms.facts().platforms}
@@ -181,7 +180,6 @@ STATEMENT = {
 }  # fmt: skip
 
 
-@pytest.mark.requirement("FG-4")
 def test_fg4_summary_and_single_type() -> None:
     summary = capability_summary(STATEMENT)
     assert list(summary) == [
@@ -207,7 +205,6 @@ def test_fg4_summary_and_single_type() -> None:
     assert (issue["severity"], issue["code"]) == ("warning", "not-found")
 
 
-@pytest.mark.requirement("FG-4")
 async def test_fg4_the_summary_is_asked_for_by_the_operation(bench: Any) -> None:
     bench.upstream.answer(STATEMENT)
     for operation, key in (("summary", "resourceCount"), ("summary:Patient", "searchParam"), ("", "rest")):

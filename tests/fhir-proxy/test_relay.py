@@ -164,7 +164,7 @@ async def test_px3_a_configured_alias_is_mapped_to_the_base(bench: Any) -> None:
     assert (bench.upstream.requests[-1].path, bench.upstream.requests[-1].query) == ("/r4", "token=t")
 
 
-@pytest.mark.requirement("PX-5", "X-1")
+@pytest.mark.requirement("PX-5")
 async def test_px5_the_raw_query_arrives_unchanged(bench: Any) -> None:
     bench.upstream.answer(searchset(bench.upstream.base, []))
     query = "date=ge2020&date=le2021&_include=a&_include=b&code:in=http://x%7Cy&identifier=s%3A%2F%2Fa|b&_sort=-date"

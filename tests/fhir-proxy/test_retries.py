@@ -35,7 +35,6 @@ CASES: list[tuple[str, str, dict[str, Any], int]] = [
 ]
 
 
-@pytest.mark.requirement("PX-9")
 @pytest.mark.parametrize(("interaction", "identity", "more", "attempts"), CASES)
 async def test_px9_attempts_per_method(
     bench: Any, interaction: str, identity: str, more: dict[str, Any], attempts: int
@@ -48,7 +47,6 @@ async def test_px9_attempts_per_method(
     assert len(bench.upstream.requests) == attempts
 
 
-@pytest.mark.requirement("PX-9", "B-16")
 async def test_px9_a_broken_connection_is_retried_for_reads_and_unknown_for_writes(bench: Any) -> None:
     async def cut(seen: Any) -> web.Response:
         response = web.Response(body=b"{}", content_type="application/fhir+json")
@@ -82,7 +80,6 @@ async def test_px9_a_broken_connection_is_retried_for_reads_and_unknown_for_writ
     assert len(bench.upstream.requests) == 1
 
 
-@pytest.mark.requirement("PX-9")
 async def test_px9_retry_after_is_obeyed_within_the_deadline(bench: Any) -> None:
     bench.upstream.answer(b"", 429, Content_Type="text/plain", Retry_After="1")
     started = time.monotonic()
@@ -96,7 +93,6 @@ async def test_px9_retry_after_is_obeyed_within_the_deadline(bench: Any) -> None
     assert len(bench.upstream.requests) == 1
 
 
-@pytest.mark.requirement("PX-9")
 async def test_px9_retries_are_at_most_a_tenth_of_the_requests(bench: Any) -> None:
     bench.describe(max_concurrent=4)
     lane = bench.exchanges.lane(bench.platforms.descriptors["probe"])
@@ -107,7 +103,6 @@ async def test_px9_retries_are_at_most_a_tenth_of_the_requests(bench: Any) -> No
     assert allowed <= 200 * 0.1 + 11
 
 
-@pytest.mark.requirement("PX-9")
 @pytest.mark.parametrize(
     ("stored", "expected"),
     [
@@ -129,7 +124,6 @@ async def test_px9_an_ambiguous_put_is_settled_by_reading_back(bench: Any, store
     assert [seen.method for seen in bench.upstream.requests] == ["PUT", "PUT", "GET"]
 
 
-@pytest.mark.requirement("PX-9", "B-16")
 async def test_px9_the_circuit_opens_half_opens_and_closes(bench: Any) -> None:
     now = [0.0]
     circuit = Circuit(lambda: now[0])
@@ -147,7 +141,6 @@ async def test_px9_the_circuit_opens_half_opens_and_closes(bench: Any) -> None:
     circuit.enter()
 
 
-@pytest.mark.requirement("PX-9")
 async def test_px9_client_errors_never_open_the_circuit_and_failures_do(bench: Any) -> None:
     for status in (401, 403, 404, 412):
         bench.upstream.answer(b"", status, Content_Type="text/plain")
@@ -162,7 +155,6 @@ async def test_px9_client_errors_never_open_the_circuit_and_failures_do(bench: A
     assert bench.upstream.requests == []
 
 
-@pytest.mark.requirement("B-16")
 async def test_b16_the_published_rate_is_kept(bench: Any) -> None:
     bench.describe(rate={"hourly": 3})
     bench.upstream.answer({"resourceType": "Patient", "id": "p1"})
@@ -181,7 +173,6 @@ def test_a_bucket_refills_over_its_window() -> None:
     assert bucket.wait() == 0
 
 
-@pytest.mark.requirement("B-16")
 async def test_b16_no_more_than_the_concurrent_places_reach_the_platform(bench: Any) -> None:
     bench.describe(max_concurrent=2)
     inside, peak = [0], [0]
@@ -243,14 +234,12 @@ async def test_ar5_a_decision_for_anything_else_is_refused_without_an_upstream_c
     assert bench.upstream.requests == []
 
 
-@pytest.mark.requirement("AR-7")
 async def test_ar7_a_call_without_time_left_is_not_sent(bench: Any) -> None:
     with pytest.raises(TimedOut):
         await bench.perform("read", "Patient", "p1", seconds=0.2)
     assert bench.upstream.requests == []
 
 
-@pytest.mark.requirement("AR-3")
 async def test_ar3_a_write_is_not_sent_when_its_intent_cannot_be_recorded(bench: Any) -> None:
     bench.audit_down = True
     with pytest.raises(AuditUnavailable):

@@ -147,7 +147,6 @@ async def mesh(upstream: Any, tmp_path: Path, nats_url: str) -> AsyncIterator[Me
         yield made
 
 
-@pytest.mark.requirement("AR-6")
 async def test_a_read_travels_to_the_platform_with_the_opened_token_and_back(mesh: Mesh, upstream: Any) -> None:
     upstream.answer({"resourceType": "Patient", "id": "p1"}, ETag='W/"1"')
     reply, body = await mesh.read("read", "Patient", "p1")
@@ -178,7 +177,6 @@ async def test_px11_policy_is_asked_over_the_bus_about_included_kinds(mesh: Mesh
     assert reply.withheld == 1
 
 
-@pytest.mark.requirement("PX-6")
 async def test_px6_a_bundle_of_twenty_megabytes_passes_through_byte_identical(mesh: Mesh, upstream: Any) -> None:
     resource = b'{"resourceType":"Observation","id":"o","valueString":"%s"}' % (b"x" * 20_000)
     entries = b",".join(b'{"resource":%s}' % resource for _ in range(1000))

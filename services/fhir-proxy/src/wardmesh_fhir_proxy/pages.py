@@ -34,6 +34,7 @@ class Pages:
         *,
         required: tuple[str, str] | None,
         narrowed: bool,
+        continued: bool = False,
     ) -> None:
         self._call = call
         self._keys = keys
@@ -41,6 +42,7 @@ class Pages:
         self._url = url  # the upstream address of this page, as a GET
         self._start = start
         self._required = required  # the filter of policy that the self link must show; None = it need not
+        self._continued = continued  # opened by a cursor: only a cursor can name this page again
         self._narrowed = narrowed  # the platform counts only what this caller may see
 
     def link(self, upstream_url: str, offset: int = 0) -> str:
@@ -61,6 +63,8 @@ class Pages:
         if journey.limited and not self._narrowed and not response:
             bundle.total = UNSET  # counted over what this caller may not see
         following, lost = bundles.rewrite_links(bundle, self._address, call.base_url, self.link)
+        if self._continued:
+            self._set_self(bundle)
         extra = [*remarks, *lost] if not response else []
         if response:
             pairs = batches.with_refusals(pairs, journey.denied)
@@ -129,6 +133,11 @@ class Pages:
             if len(kept) <= 1:
                 raise TooLarge("The answer is larger than policy allows for this caller.")
             kept = kept[: max(1, min(len(kept) - 1, len(kept) * max_bytes // len(body)))]
+
+    def _set_self(self, bundle: Bundle) -> None:
+        for link in envelope.links_of(bundle):
+            if link.relation == "self":
+                link.url = self.link(self._url, self._start)
 
     def _set_next(self, bundle: Bundle, url: str) -> None:
         others = [link for link in envelope.links_of(bundle) if link.relation != "next"]

@@ -6,16 +6,12 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Protocol
 
-import msgspec
-
 from wardmesh_common.contracts import Call, Outcome, Touched
 from wardmesh_common.errors import BadUpstream, OutcomeUnknown, TimedOut, TooLarge
-from wardmesh_fhir_proxy import admission, batches, cursors
-from wardmesh_fhir_proxy.admission import BODIES
+from wardmesh_fhir_proxy import admission, batches, cursors, touching
 from wardmesh_fhir_proxy.answers import Journey, shape
 from wardmesh_fhir_proxy.assertion import assert_pair
 from wardmesh_fhir_proxy.catalogue import Platforms
-from wardmesh_fhir_proxy.compartment import patients_of, peek
 from wardmesh_fhir_proxy.cursors import Cursors
 from wardmesh_fhir_proxy.descriptor import Descriptor
 from wardmesh_fhir_proxy.exchange import Exchanges
@@ -71,9 +67,11 @@ class Performer:
         body = await hop.body() if (call.body or call.parked) else b""
         body, denied = await admission.prepared(call, body, checks, screen)
         request, pages = self._request(call, descriptor, address, body, screen)
+        touched: tuple[Touched, ...] = ()
         if request.write:
             await self._require_own(call, descriptor, address, body, request, hop)
-            await self._record_intent(call, touched_by(call, body, address))
+            touched = touching.by_write(call, body, address)
+            await self._record_intent(call, touched)
         seconds = hop.remaining() - ENDING_SECONDS
         if seconds <= 0:
             raise TimedOut("The call ran out of time before it reached the platform.")
@@ -82,12 +80,19 @@ class Performer:
         else:
             answer = await self._exchanges.send(descriptor, request, principal.id, seconds)
         journey = Journey(call=call, descriptor=descriptor, address=address, screen=screen, pages=pages, denied=denied)
+        return await self._shaped(journey, answer, request, touched)
+
+    async def _shaped(
+        self, journey: Journey, answer: UpstreamAnswer, request: UpstreamRequest, touched: tuple[Touched, ...]
+    ) -> Outcome:
         try:
-            return await shape(journey, answer, time.time())
+            outcome = await shape(journey, answer, time.time())
         except (BadUpstream, TooLarge):
             if request.write and 200 <= answer.status < 300:
                 raise OutcomeUnknown("The write was sent, but its answer cannot be passed on.") from None
             raise
+        outcome.touched = outcome.touched or touched
+        return outcome
 
     def _address(self, descriptor: Descriptor) -> Address:
         key = (descriptor.bases.patient, descriptor.page_link.hosts)
@@ -118,7 +123,9 @@ class Performer:
         if cursor:
             page = open_page(call, self._keys, address, cursor)
             request = for_page(call, descriptor, page.url, token)
-            return request, Pages(call, self._keys, address, page.url, page.offset, required=None, narrowed=narrowed)
+            return request, Pages(
+                call, self._keys, address, page.url, page.offset, required=None, narrowed=narrowed, continued=True
+            )
         mark = screen.masks.fingerprint([call.resource.type]) if screen.masks.by_type else ""
         request = build(call, descriptor, address, body, token=token, fingerprint=mark, added=added)
         return request, Pages(call, self._keys, address, as_get(request), 0, required=checked, narrowed=narrowed)
@@ -130,18 +137,3 @@ def as_get(request: UpstreamRequest) -> str:
         url = request.url.replace("/_search", "", 1)
         return f"{url}{'&' if '?' in url else '?'}{request.body.decode('ascii', 'replace')}"
     return request.url
-
-
-def touched_by(call: Call, body: bytes, address: Address) -> tuple[Touched, ...]:
-    """Whom a write is about, for the intent record."""
-    ids = (call.resource.id,) if call.resource.id else ()
-    if call.resource.type == "Patient" and ids:
-        return (Touched(patient=f"{call.platform}/Patient/{ids[0]}", type="Patient", ids=ids, count=1),)
-    if call.interaction not in BODIES or not body:
-        return (Touched(type=call.resource.type, ids=ids, count=1),) if call.resource.type else ()
-    try:
-        patients = patients_of(peek(body), address)
-    except msgspec.DecodeError:
-        patients = ()
-    names = [f"{call.platform}/Patient/{patient}" for patient in patients] or [""]
-    return tuple(Touched(patient=name, type=call.resource.type, ids=ids, count=1) for name in names)
