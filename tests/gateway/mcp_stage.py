@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -18,7 +19,7 @@ from wardmesh_gateway.mcp_door import Credential, McpSettings, McpTool, Progress
 
 KEYS = [b"k" * 32]
 MODERN = "2026-07-28"
-READER, WRITER, OTHER = "reader-token", "writer-token", "other-token"
+READER, WRITER, OTHER, BRIEF = "reader-token", "writer-token", "other-token", "brief-token"
 
 
 def tool(name: str, **fields: Any) -> McpTool:
@@ -50,6 +51,7 @@ class FakeDoor:
     calls: list[tuple[str, dict[str, Any], Caller]] = field(default_factory=list)
     hold: bool = False
     holding: asyncio.Event = field(default_factory=asyncio.Event)
+    release: asyncio.Event = field(default_factory=asyncio.Event)
     stopped: asyncio.Queue[str] = field(default_factory=asyncio.Queue)
 
     def tools(self) -> tuple[McpTool, ...]:
@@ -67,7 +69,7 @@ class FakeDoor:
         if self.hold:
             self.holding.set()
             try:
-                await asyncio.sleep(60)
+                await self.release.wait()
             except asyncio.CancelledError:
                 self.stopped.put_nowait(name)
                 raise
@@ -75,12 +77,13 @@ class FakeDoor:
 
 
 class FakeCredentials:
-    """Three tokens: one reads, one writes, one is somebody else's."""
+    """Four tokens: one reads, one writes, one is somebody else's, one expires in a moment."""
 
     def __init__(self) -> None:
         self._known = {
             READER: Credential(principal="p-reader", scopes=frozenset({"fhir.read"}), expires=4e9),
             WRITER: Credential(principal="p-writer", scopes=frozenset({"fhir.read", "fhir.write"}), expires=4e9),
+            BRIEF: Credential(principal="p-brief", scopes=frozenset({"fhir.read"}), expires=time.time() + 0.5),
             OTHER: Credential(principal="p-other", scopes=frozenset({"fhir.read"}), expires=4e9),
         }
 

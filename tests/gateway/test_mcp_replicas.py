@@ -16,7 +16,7 @@ from nats.aio.client import Client
 
 from engines import nats
 from gateway.mcp_post import WAIT, Post, request
-from gateway.mcp_stage import OTHER, FakeDoor, Hub, Stage, modern_meta, result_of, stage
+from gateway.mcp_stage import BRIEF, OTHER, FakeDoor, Hub, Stage, modern_meta, result_of, stage
 from wardmesh_common.contracts import EVENT_CATALOGUE_CHANGED, EVENT_POLICY_CHANGED, Changed
 from wardmesh_gateway.fixtures.pack import build_conformance
 from wardmesh_gateway.mcp import McpFace
@@ -132,6 +132,40 @@ async def test_hanging_up_stops_the_work_whether_quick_or_not(era: str, name: st
         call.gone.set()
         assert await within(door.stopped.get) == name
         await call.done()
+
+
+@pytest.mark.requirement("X-28")
+async def test_one_caller_who_hangs_up_takes_nobody_else_along() -> None:
+    door = FakeDoor(hold=True)
+    async with stage(door=door) as s:
+        calls = [
+            Post(
+                s.face,
+                request("tools/call", {"name": name, "arguments": {}}, number),
+                host="gateway.test",
+                **{"mcp-protocol-version": "2025-11-25"},
+            )
+            for number, name in enumerate(("slow", "read", "slow"))
+        ]
+        await within(lambda: holding(door, 3))
+        calls[0].gone.set()
+        assert await within(door.stopped.get) == "slow"
+        door.release.set()
+        for call in calls[1:]:
+            assert '"ok":true' in (await call.done()).text.replace(" ", "")
+        assert door.stopped.empty()
+
+
+async def test_a_listening_stream_ends_in_order_when_its_token_expires() -> None:
+    async with stage() as s:
+        headers = {"mcp-protocol-version": "2026-07-28", "mcp-method": "subscriptions/listen", "host": "gateway.test"}
+        headers["authorization"] = f"Bearer {BRIEF}"
+        params = {"notifications": {"toolsListChanged": True}, "_meta": modern_meta()}
+        stream = await Post(s.face, request("subscriptions/listen", params), **headers).done()
+    assert [message.get("method", "result") for message in stream.messages()] == [
+        "notifications/subscriptions/acknowledged",
+        "result",
+    ]
 
 
 async def test_change_events_reach_listeners_at_the_other_replica(broker: str) -> None:
