@@ -115,11 +115,16 @@ class Mesh:
 
     async def stop(self) -> None:
         self._announced = False
-        for path in filter(None, (self.layout.state.ready_file, self._options.ready_file)):
-            with contextlib.suppress(OSError):
-                path.unlink(missing_ok=True)
+        forget(self._options, self.layout.state)
         self._control.close(self.layout.state.control_socket)
         await self.supervisor.stop()
+
+
+def forget(options: UpOptions, state: State) -> None:
+    """A ready file of a run that was killed must not speak for this one."""
+    for path in filter(None, (state.ready_file, options.ready_file)):
+        with contextlib.suppress(OSError):
+            path.unlink(missing_ok=True)
 
 
 @asynccontextmanager
@@ -128,6 +133,7 @@ async def prepared(options: UpOptions, terminal: Terminal) -> AsyncGenerator[Mes
     os.umask(0o022)
     state = State(options.state)
     state.lock()
+    forget(options, state)
     if options.reset:
         state.reset()
     mesh = Mesh(lay_out(state, options), options, terminal)
