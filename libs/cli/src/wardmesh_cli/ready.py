@@ -9,22 +9,13 @@ from typing import Any
 
 from wardmesh_cli import identity
 from wardmesh_cli.engines import PEOPLE
-from wardmesh_cli.layout import DEPLOYMENT, STORE_PLATFORM, Layout
+from wardmesh_cli.layout import DATABASES, DEPLOYMENT, STORE_PLATFORM, Layout
 from wardmesh_cli.services import audit_settings
 from wardmesh_cli.supervisor import Supervisor
 
 
 def describe(layout: Layout, supervisor: Supervisor, tokens: dict[str, str]) -> dict[str, Any]:
-    people = {
-        person.name: {
-            "password": person.password,
-            "role": person.role,
-            "roles": person.roles,
-            "token": tokens.get(person.name, ""),
-        }
-        for person in identity.people(PEOPLE)
-    }
-    agent_secret = layout.state.secret("idp-agent.secret").read_text()
+    """What every user of the mesh needs first; below it what tests and tools need."""
     return {
         "gateway": layout.public_url,
         "mcp": f"{layout.public_url}/mcp",
@@ -34,9 +25,29 @@ def describe(layout: Layout, supervisor: Supervisor, tokens: dict[str, str]) -> 
         "nats": layout.nats_url,
         "postgres": layout.database("postgres"),
         "conformance": f"http://127.0.0.1:{layout.conformance_port}/mcp" if layout.conformance_port else "",
-        "people": people,
+        "people": _people(tokens),
         "processes": {"wardmesh": [os.getpid()], **supervisor.pids()},
         "audit_public_key": layout.audit_public_key(),
+        **_addresses(layout, supervisor),
+        **_places(layout),
+    }
+
+
+def _people(tokens: dict[str, str]) -> dict[str, dict[str, Any]]:
+    return {
+        person.name: {
+            "password": person.password,
+            "role": person.role,
+            "roles": person.roles,
+            "token": tokens.get(person.name, ""),
+        }
+        for person in identity.people(PEOPLE)
+    }
+
+
+def _addresses(layout: Layout, supervisor: Supervisor) -> dict[str, Any]:
+    agent_secret = layout.state.secret("idp-agent.secret").read_text()
+    return {
         "audience": layout.audience,
         "gateways": [f"http://127.0.0.1:{replica.port}" for replica in layout.of("gateway")],
         "admin": {
@@ -48,13 +59,17 @@ def describe(layout: Layout, supervisor: Supervisor, tokens: dict[str, str]) -> 
         "cerbos": f"unix:{layout.cerbos_socket}",
         "cerbos_http": f"http://127.0.0.1:{layout.cerbos_http_port}",
         "databases": {
-            name: layout.database(name)
-            for name in ("wardmesh_auth", "wardmesh_audit", "wardmesh_audit_keys", "wardmesh_fhir_store")
+            name: layout.database(name) for name in (*DATABASES.values(), "wardmesh_audit", "wardmesh_audit_keys")
         },
         "clients": {
             "public": {"client_id": identity.CLIENT_ID},
             "agent": {"client_id": identity.agent_id(PEOPLE), "client_secret": agent_secret},
         },
+    }
+
+
+def _places(layout: Layout) -> dict[str, Any]:
+    return {
         "audit_environment": {
             **audit_settings(layout),
             "WARDMESH_DEPLOYMENT": DEPLOYMENT,
