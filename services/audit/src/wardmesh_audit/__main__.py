@@ -9,11 +9,9 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import NoReturn
 
-from wardmesh_audit.app import Stopped, create_app
 from wardmesh_audit.commands import event_id, path, perform
 from wardmesh_audit.findings import USAGE
 from wardmesh_audit.settings import AuditSettings
-from wardmesh_common.service import run
 from wardmesh_common.settings import EXIT_CONFIGURATION, BadSettings, load
 
 EXIT_REFUSED = 70  # EX_SOFTWARE: a role refused to go on
@@ -81,6 +79,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run() -> int:
+    # The commands need neither the bus nor the service around it, and should answer at once.
+    from wardmesh_audit.app import Stopped, create_app  # noqa: PLC0415
+    from wardmesh_common.service import run  # noqa: PLC0415
+
     try:
         return run("audit", lambda: load(AuditSettings, os.environ), create_app)
     except Stopped as error:

@@ -15,7 +15,6 @@ from wardmesh_audit.connect import database, nats_as
 from wardmesh_audit.export import export_ndjson, export_tlog
 from wardmesh_audit.findings import CANNOT_VERIFY, TAMPERED, VERIFIED
 from wardmesh_audit.merkle import verify_consistency
-from wardmesh_audit.migrate import migrate
 from wardmesh_audit.nodes import MissingLeaves
 from wardmesh_audit.note import BadNote, BadSignature, UnknownKey, open_note, parse_checkpoint, parse_vkey
 from wardmesh_audit.proof import BadProof, check_proof, parse_proof
@@ -30,12 +29,13 @@ from wardmesh_common.settings import load
 Command = Callable[[argparse.Namespace, AuditSettings], Awaitable[int]]
 
 
-
 def say(text: str) -> None:
     sys.stdout.write(text + "\n")
 
 
 async def cmd_migrate(_args: argparse.Namespace, settings: AuditSettings) -> int:
+    from wardmesh_audit.migrate import migrate  # noqa: PLC0415 - Alembic takes half a second to import, `verify` needs none
+
     owner = need("WARDMESH_AUDIT_OWNER_URL", settings.audit_owner_url)
     await migrate(owner, settings.audit_keys_owner_url or _as_owner(owner, settings.audit_keys_url))
     say("the ledger and the key database are up to date")

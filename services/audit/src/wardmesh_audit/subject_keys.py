@@ -45,7 +45,10 @@ class KeyBook:
         if not 0 < len(question.patients) <= MAX_PATIENTS or len(question.public_key) != _KEY_BYTES:
             raise BadRequest("A key question needs a public key and 1 to 512 subjects.")
         keys = await self.keys(question.tenant, question.patients)
-        return lend(question.public_key, [(k.kid.hex(), k.pseudonym.hex(), k.data_key) for k in keys])
+        try:
+            return lend(question.public_key, [(k.kid.hex(), k.pseudonym.hex(), k.data_key) for k in keys])
+        except ValueError:
+            raise BadRequest("The public key of a key question is no X25519 key.") from None
 
     async def keys(self, tenant: str, patients: Sequence[str]) -> list[SubjectKey]:
         """In the order asked for; new subjects get a key now."""
