@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from sqlalchemy import ColumnElement, FromClause, Table, and_, exists, false, not_, or_, select
+from typing import Any
+
+from sqlalchemy import ColumnElement, FromClause, Select, Table, and_, any_, exists, false, func, not_, or_, select
 
 from wardmesh_fhir_store import tables
 from wardmesh_fhir_store.definitions import Definitions, Parameter, parameter_key
@@ -25,6 +27,11 @@ class UnknownParameter(Fault):
 
 def index_table(parameter: Parameter) -> Table:
     return tables.INDEX_TABLES[TABLE_OF.get(parameter.type, parameter.type)]
+
+
+def array_of(query: Select[Any]) -> ColumnElement[Any]:
+    """Evaluated once, from the inside out: a chain must not depend on statistics that a bulk load has outrun."""
+    return func.array(query.scalar_subquery())
 
 
 class ConditionBuilder:
@@ -126,25 +133,21 @@ class ConditionBuilder:
                 inner = self.condition(other, target, rest, value, depth + 1)
             except UnknownParameter:
                 continue
-            joined = and_(
+            ids = select(other.c.resource_id).where(self._living(other, target), inner)
+            owners = select(link.c.resource_key).where(
                 link.c.datastore_id == self._datastore,
-                link.c.parameter == parameter.key,
-                link.c.resource_key == row.c.resource_key,
-                other.c.datastore_id == self._datastore,
-                other.c.resource_type == target,
                 link.c.target_type == target,
-                other.c.resource_id == link.c.target_id,
-                not_(other.c.deleted),
-                inner,
+                link.c.target_id == any_(array_of(ids)),
+                link.c.parameter == parameter.key,
             )
-            found.append(exists(select(link.c.resource_key).where(joined)))
+            found.append(row.c.resource_key == any_(array_of(owners)))
         if not found:
             raise UnknownParameter
         return or_(*found)
 
     def _has(self, row: FromClause, kind: str, name: str, value: str, depth: int) -> Condition:
         parts = name.split(":", 3)
-        if len(parts) != 4 or parts[1] not in self._definitions.resource_types:
+        if len(parts) != 4 or parts[1] not in self._definitions.resource_types or not kind:
             raise invalid("_has is written _has:Type:reference:parameter.")
         _, source, code, rest = parts
         parameter = self.parameter(source, code)
@@ -152,17 +155,17 @@ class ConditionBuilder:
             raise invalid("_has needs a reference parameter.")
         link, other = tables.reference.alias(), tables.current.alias()
         inner = self.condition(other, source, rest, value, depth + 1)
-        joined = and_(
+        keys = select(other.c.resource_key).where(self._living(other, source), inner)
+        targets = select(link.c.target_id).where(
             link.c.datastore_id == self._datastore,
             link.c.parameter == parameter.key,
-            link.c.target_type == row.c.resource_type,
-            link.c.target_id == row.c.resource_id,
-            other.c.datastore_id == self._datastore,
-            other.c.resource_key == link.c.resource_key,
-            not_(other.c.deleted),
-            inner,
+            link.c.target_type == kind,
+            link.c.resource_key == any_(array_of(keys)),
         )
-        return exists(select(link.c.resource_key).where(joined))
+        return row.c.resource_id == any_(array_of(targets))
+
+    def _living(self, row: FromClause, kind: str) -> Condition:
+        return and_(row.c.datastore_id == self._datastore, row.c.resource_type == kind, not_(row.c.deleted))
 
     def in_compartment(self, row: FromClause, compartment: str, identity: str, kind: str = "") -> Condition:
         """Rows of the compartment; with `kind` only that member type. The owner itself is a member of the whole."""

@@ -98,7 +98,8 @@ def patients(random: Random, ids: Ids, doctors: list[str], count: int) -> list[t
 def _patient(
     random: Random, number: int, identity: str, given: str, family: str, gender: str, doctors: list[str]
 ) -> Resource:
-    city, state, postal = random.choice(words.CITIES)
+    place = random.choice(words.CITIES)
+    street = f"{random.randint(1, 299)} {random.choice(words.STREETS)}"
     phone = f"+1-202-555-{100 + number:04d}"
     telecom = [{"system": "phone", "value": phone, "use": "home"}]
     if identity != NAMED[3][0]:  # the patient of the example sequence has one telecom only
@@ -124,30 +125,24 @@ def _patient(
         "telecom": telecom,
         "gender": gender,
         "birthDate": born,
-        "address": [
-            {
-                "use": "home",
-                "line": [f"{random.randint(1, 299)} {random.choice(words.STREETS)}"],
-                "city": city,
-                "state": state,
-                "postalCode": postal,
-                "country": "US",
-            }
-        ],
-        "contact": [
-            {
-                "relationship": [
-                    {
-                        "coding": [{"system": "http://terminology.hl7.org/CodeSystem/v2-0131", "code": "C"}],
-                        "text": "Emergency contact",
-                    }
-                ],
-                "name": contact_name,
-                "telecom": [{"system": "phone", "value": f"+1-202-555-{7000 + number:04d}"}],
-            }
-        ],
+        "address": [_address(street, *place)],
+        "contact": [_emergency(contact_name, f"+1-202-555-{7000 + number:04d}")],
         "generalPractitioner": [{"reference": f"Practitioner/{random.choice(doctors)}"}],
         "managingOrganization": {"reference": f"Organization/{HOSPITAL}"},
+    }
+
+
+def _address(street: str, city: str, state: str, postal: str) -> Resource:
+    where = {"city": city, "state": state, "postalCode": postal, "country": "US"}
+    return {"use": "home", "line": [street], **where}
+
+
+def _emergency(name: Resource, phone: str) -> Resource:
+    coding = [{"system": "http://terminology.hl7.org/CodeSystem/v2-0131", "code": "C"}]
+    return {
+        "relationship": [{"coding": coding, "text": "Emergency contact"}],
+        "name": name,
+        "telecom": [{"system": "phone", "value": phone}],
     }
 
 
