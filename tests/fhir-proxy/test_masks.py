@@ -115,3 +115,22 @@ async def test_b12_a_contained_resource_of_a_denied_kind_goes(bench: Any) -> Non
     )
     outcome = await bench.perform("read", "Observation", "o1")
     assert b"SECRET" not in outcome.body
+
+
+@pytest.mark.parametrize(
+    ("where", "system", "expected"),
+    [
+        ("system=ssn", "ssn", "***"),
+        ("system=ssn", "mrn", "1"),
+        ("system!=ssn", "mrn", "***"),
+        ("system!=ssn", "ssn", "1"),
+        ("system!=ssn", None, "***"),
+    ],
+)
+def test_a_where_on_a_simple_element_looks_at_the_object_that_holds_it(
+    where: str, system: str | None, expected: str
+) -> None:
+    item = {"value": "1"} if system is None else {"system": system, "value": "1"}
+    patient = {"resourceType": "Patient", "identifier": [item]}
+    Masks([Mask(type="Patient", path="identifier.value", action="replace", where=where, value="***")]).apply(patient)
+    assert patient["identifier"][0]["value"] == expected

@@ -205,7 +205,7 @@ async def test_exactly_the_header_sets_of_the_contract_pass_in_both_directions()
     assert stage.bus.call.headers == wanted
     assert stage.bus.call.traceparent == trace
     ours = {"content-type", "content-length", "x-content-type-options", "x-frame-options"}
-    ours |= {"referrer-policy", "x-wardmesh-platform"}
+    ours |= {"referrer-policy", "x-wardmesh-platform", "x-request-id"}
     assert set(answer.headers) == set(passed) | ours
 
 

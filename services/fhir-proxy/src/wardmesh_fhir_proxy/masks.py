@@ -111,10 +111,12 @@ def _change(node: dict[str, Any], name: str, mask: Mask) -> None:
     if name.startswith("_"):
         # Extensions of a primitive may hold the same fact again (birthTime beside birthDate).
         _drop(node, name)
-    elif mask.where and isinstance(value, list):
-        kept = [_changed(item, mask) if _selected(item, mask.where) else item for item in value]
-        node[name] = [item for item in kept if item is not None]
-    elif mask.where and not _selected(value, mask.where):
+    elif mask.where and _holds_objects(value):
+        items = value if isinstance(value, list) else [value]
+        kept = [_changed(item, mask) if _selected(item, mask.where) else item for item in items]
+        left = [item for item in kept if item is not None]
+        node[name] = left if isinstance(value, list) else left[0] if left else None
+    elif mask.where and not _selected(node, mask.where):
         return
     else:
         node[name] = _changed(value, mask)
@@ -144,12 +146,17 @@ def _keep(node: dict[str, Any], listed: str, always: frozenset[str] = KEPT_ALWAY
         del node[key]
 
 
+def _holds_objects(value: Any) -> bool:
+    return isinstance(value, dict) or (isinstance(value, list) and any(isinstance(item, dict) for item in value))
+
+
 def _selected(item: Any, where: str) -> bool:
-    """`system=…`: does this item have the child with that value? Undecidable items are selected: hide, not show."""
-    name, _, wanted = where.partition("=")
+    """`system=…`: has this item the child with that value? `system!=…` is its opposite, also without that child."""
     if not isinstance(item, dict):
-        return True
-    return _has(item, name.split("."), wanted)
+        return True  # undecidable: hide rather than show
+    name, _, wanted = where.partition("=")
+    found = _has(item, name.rstrip("!").split("."), wanted)
+    return not found if name.endswith("!") else found
 
 
 def _has(node: Any, segments: list[str], wanted: str) -> bool:

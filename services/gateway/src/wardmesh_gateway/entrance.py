@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable
 
+from wardmesh_common.contracts import Reply
 from wardmesh_common.errors import Internal, Problem, Unauthenticated, WardmeshError
 from wardmesh_gateway.asgi import Header, HungUp, Message, Request, Send, respond
 from wardmesh_gateway.caller import Callers, Visit
@@ -95,11 +96,13 @@ def request_headers(request: Request) -> dict[str, str]:
     return found
 
 
-def response_headers(given: dict[str, str], platform: str) -> list[Header]:
-    """What of the platform's headers may reach the caller, and which platform answered (FG-27: maybe a stand-in)."""
+def response_headers(reply: Reply, platform: str) -> list[Header]:
+    """What of the platform's headers may reach the caller, which platform answered (FG-27: maybe a stand-in), and the
+    id under which the audit ledger knows this call."""
     answered = (b"x-wardmesh-platform", platform.encode())
-    kept = ((RESPONSE_HEADERS.get(name.lower()), value) for name, value in given.items())
-    return [answered, *((name, value.encode("latin-1")) for name, value in kept if name is not None)]
+    asked = (b"x-request-id", reply.call_id.encode())
+    kept = ((RESPONSE_HEADERS.get(name.lower()), value) for name, value in reply.headers.items())
+    return [answered, asked, *((name, value.encode("latin-1")) for name, value in kept if name is not None)]
 
 
 def as_json(media_type: str) -> Header:

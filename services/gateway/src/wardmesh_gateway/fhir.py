@@ -162,7 +162,7 @@ async def _parameters(request: Request) -> tuple[bytes, str]:
 async def _answer(request: Request, send: Send, delivery: Delivers, platform: str) -> None:
     """The platform's answer as it is, or an OperationOutcome where it gave none."""
     reply = delivery.reply
-    headers = [as_json(reply.media_type or FHIR_JSON), *response_headers(reply.headers, platform)]
+    headers = [as_json(reply.media_type or FHIR_JSON), *response_headers(reply, platform)]
     head = request.method == "HEAD"
     if reply.chunked_bytes and not head:
         parts = respond_streamed(send, reply.status, headers, reply.chunked_bytes, delivery.stream())

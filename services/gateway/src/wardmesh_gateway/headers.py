@@ -22,7 +22,8 @@ ALLOWED_HEADERS = (
     b"Traceparent, X-Requested-With"
 )
 EXPOSED_HEADERS = (
-    b"ETag, Last-Modified, Location, Content-Location, Retry-After, X-Progress, WWW-Authenticate, X-Wardmesh-Platform"
+    b"ETag, Last-Modified, Location, Content-Location, Retry-After, X-Progress, WWW-Authenticate, "
+    b"X-Wardmesh-Platform, X-Request-Id"
 )
 
 

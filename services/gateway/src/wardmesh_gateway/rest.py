@@ -150,7 +150,7 @@ class RestFace:
 
 async def _answer(request: Request, send: Send, delivery: Delivers, shape: Shape | None, platform: str) -> None:
     reply = delivery.reply
-    headers = [JSON, *response_headers(reply.headers, platform)]
+    headers = [JSON, *response_headers(reply, platform)]
     if reply.problem is None and reply.status == 304:
         await respond(send, 304, headers[1:], b"")
         return
