@@ -16,7 +16,8 @@ import httpx
 from wardmesh_cli.ports import free_port
 
 FHIR_JSON = "application/fhir+json"
-SYNTHEA = Path(os.environ.get("WARDMESH_TEST_SYNTHEA", "/nonexistent"))
+BESIDE_THE_REPOSITORY = Path(__file__).parents[3] / "shared" / "data" / "synthea"
+SYNTHEA = Path(os.environ.get("WARDMESH_TEST_SYNTHEA", BESIDE_THE_REPOSITORY))
 START_SECONDS = 30.0
 
 

@@ -9,13 +9,11 @@ from msgspec import UNSET, Struct, UnsetType
 
 MEDIA_TYPE = "application/fhir+json; charset=utf-8"
 DEPTH_EXTENSION = "urn:wardmesh:fhir:validation-depth"
-NOT_CHECKED_EXTENSION = "urn:wardmesh:fhir:validation-not-checked"
 
 
-class Extension(Struct, kw_only=True, rename="camel", omit_defaults=True):
+class Extension(Struct, kw_only=True, rename="camel"):
     url: str
-    value_code: str = ""
-    value_string: str = ""
+    value_code: str
 
 
 class Issue(Struct, kw_only=True):
