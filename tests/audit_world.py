@@ -109,14 +109,14 @@ class World:
     async def status(self, reason: str, facts: dict[str, Any]) -> None:
         self.statuses.append((reason, facts))
 
-    def writer(self, **options: Any) -> tuple[Writer, Puller]:
+    def writer(self, wrap: Callable[[Puller], Any] = lambda p: p, **options: Any) -> tuple[Writer, Puller]:
         puller = Puller(self.nc, AUDIT_IN, CONSUMER)
         outside = lambda: read_outside(self.nc, [])  # noqa: E731
-        return Writer(puller, connector(self.url("audit_writer")), outside, self.status, **options), puller
+        return Writer(wrap(puller), connector(self.url("audit_writer")), outside, self.status, **options), puller
 
-    def publisher(self, **options: Any) -> Publisher:
+    def publisher(self, wrap: Callable[[Outbox], Any] = lambda o: o, **options: Any) -> Publisher:
         return Publisher(
-            Outbox(self.nc),
+            wrap(Outbox(self.nc)),
             connector(self.url("audit_signer")),
             lambda: read_outside(self.nc, [self.signer.verifier]),
             self.signer,

@@ -16,7 +16,7 @@ from audit_world import SMALL, Keys, World, make_call, make_outcome, recorder_on
 from engines import Nats, Postgres, nats
 from wardmesh_audit.connect import nats_as
 from wardmesh_audit.jetstream import api
-from wardmesh_audit.streams import AUDIT_IN, StreamSettings, provision
+from wardmesh_audit.streams import AUDIT_IN, StreamSettings, provision, stream_configs
 from wardmesh_common.bus import Bus
 from wardmesh_common.contracts import Call, KeyAnswer, KeyQuestion, Outcome
 from wardmesh_common.errors import AuditUnavailable, Unavailable
@@ -177,10 +177,11 @@ async def test_three_patients_are_three_events_of_one_request_and_all_must_be_ac
 
     held = asyncio.Event()
     gate = TwoOfThree()
-    recorder = recorder_with(gate, deadline_seconds=5)
+    ring = KeyRing(Keys().lend)
+    recorder = Recorder(gate, ring, service="fhir-proxy", instance="fhir-proxy-00c0ffee", deadline_seconds=5)
     # The queue is cut at 128 events: start, 125 others and two of ours fill the first message.
     patients = [f"p{i}" for i in range(125)]
-    await recorder._keys.lend("default", [f"store/Patient/{p}" for p in [*patients, "a", "b", "c"]])
+    await ring.lend("default", [f"store/Patient/{p}" for p in [*patients, "a", "b", "c"]])
     others = asyncio.create_task(recorder.outcome(make_call(1), make_outcome(*patients)))
     await asyncio.sleep(0)
     ours = asyncio.create_task(recorder.outcome(make_call(2), make_outcome("a", "b", "c")))
@@ -255,7 +256,13 @@ async def test_a_full_stream_refuses_and_loses_nothing_that_was_acknowledged(bro
                     assert acknowledged < 5000
                 stored = await stream_events(w)
                 assert sum(e["type"].endswith("access.v1") for e in stored) >= acknowledged > 0
-                recorder._batcher.abandon()  # the stream stays full: nothing to wait for at the end
+                # With room again everything that waits arrives, without a hand on the producer.
+                config = stream_configs(StreamSettings(in_max_bytes=64 * 1024 * 1024))[AUDIT_IN]
+                await api(nc, f"STREAM.UPDATE.{AUDIT_IN}", config)
+                await until(lambda: _recorded(recorder))
+                stored = await stream_events(w)
+                seqs = [e["data"]["producer"]["seq"] for e in stored]
+                assert sorted(seqs) == list(range(recorder.next_seq))
         finally:
             await remove_streams(nc)
 

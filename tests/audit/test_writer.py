@@ -256,16 +256,20 @@ class FaultyPuller:
 
 @pytest.mark.requirement("AU-205")
 async def test_an_empty_fetch_a_bare_timeout_and_a_reset_neither_stop_nor_spin_the_writer(ledger: World) -> None:
-    writer, puller = ledger.writer()
-    faulty = FaultyPuller(puller)
-    writer._source = faulty  # type: ignore[assignment]
+    made: list[FaultyPuller] = []
+
+    def faulty_source(puller: Puller) -> FaultyPuller:
+        made.append(FaultyPuller(puller))
+        return made[0]
+
+    writer, puller = ledger.writer(faulty_source)
     task = asyncio.create_task(writer.run())
     lines = leaves_of(40)
     async with ledger.publishing():
         await ledger.send(*lines)
         await ledger.wait_signed(40)
     assert not task.done()
-    assert faulty.calls < 60, "a pause lies between the tries"
+    assert made[0].calls < 60, "a pause lies between the tries"
     await cancel(task)
     puller.stop()
     await assert_clean(ledger, ids(lines))
