@@ -71,6 +71,7 @@ class Up:
     def __init__(self, state: Path, *arguments: str) -> None:
         state.parent.mkdir(exist_ok=True)
         self.ready_file = state.parent / "ready.json"
+        self.ready_file.unlink(missing_ok=True)  # of a run that a failed test killed
         self.output = state.parent / "output.txt"
         command = [WARDMESH, "up", "--state", str(state), "--ready-file", str(self.ready_file), *arguments]
         with self.output.open("wb") as out:
@@ -174,7 +175,7 @@ def test_ctrl_c_leaves_no_process_and_a_second_start_finds_its_data(state: Path,
     assert httpx.get(f"{ready['gateway']}/fhir/store/Patient/FCE57", headers=headers, timeout=40).status_code == 200
     pids = [pid for group in ready["processes"].values() for pid in group]
     assert all(alive(pid) for pid in pids)
-    assert first.end() == 130
+    assert first.end() == 0
     assert not any(alive(pid) for pid in pids)
     assert marked(state) == []
     assert not first.ready_file.exists()
@@ -199,7 +200,7 @@ def test_a_killed_engine_runs_again_and_the_ready_file_says_so(state: Path, up: 
         return subprocess.run(status, capture_output=True, timeout=60, check=False).returncode == 0
 
     until(good, why=run.said)
-    assert run.end(signal.SIGTERM) == 130
+    assert run.end(signal.SIGTERM) == 0
     assert marked(state) == []
 
 
