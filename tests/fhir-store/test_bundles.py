@@ -176,6 +176,8 @@ def test_preconditions_work_per_entry_and_answers_tell_the_new_version(fhir: Fhi
     assert send(fhir, "transaction", entry("PUT", path, body, ifMatch='W/"1"')).status_code == 412
     cached = send(fhir, "transaction", entry("GET", path, ifNoneMatch='W/"2"'))
     assert statuses(cached) == ["304"]
+    known = fhir.get(path).headers["last-modified"]
+    assert statuses(send(fhir, "transaction", entry("GET", path, ifModifiedSince=known))) == ["304"]
     asked = send(fhir, "transaction", entry("PUT", path, body), Prefer="return=representation")
     assert asked.json()["entry"][0]["resource"]["id"] == created["id"]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
 from store_stage import Fhir, observation, patient
 
 
@@ -22,7 +21,6 @@ def chart(fhir: Fhir) -> dict[str, str]:
     return {"owner": owner, "other": other, "doctor": doctor, "old": old, "new": new, "policy": policy}
 
 
-@pytest.mark.requirement("ST-57")
 def test_a_compartment_is_searched_like_a_type(fhir: Fhir) -> None:
     ids = chart(fhir)
     root = f"Patient/{ids['owner']}"
@@ -36,7 +34,6 @@ def test_a_compartment_is_searched_like_a_type(fhir: Fhir) -> None:
     assert fhir.ids(f"Practitioner/{ids['doctor']}/Patient") == [ids["owner"]]
 
 
-@pytest.mark.requirement("ST-58")
 def test_everything_holds_the_chart_and_what_it_refers_to_but_no_neighbour(fhir: Fhir) -> None:
     ids = chart(fhir)
     path = f"Patient/{ids['owner']}/$everything"

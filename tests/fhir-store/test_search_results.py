@@ -45,7 +45,6 @@ def test_the_total_counts_matches_and_can_be_left_out(fhir: Fhir, mark: str) -> 
         assert "entry" not in answer
 
 
-@pytest.mark.requirement("ST-44")
 def test_the_common_parameters_select(fhir: Fhir, mark: str) -> None:
     meta = {
         "tag": [{"system": "urn:t", "code": mark}],
@@ -104,7 +103,6 @@ def test_results_are_sorted_with_missing_values_last(fhir: Fhir, mark: str) -> N
     assert order("gender,-birthdate") == ["a", "two", "b", "n"]
 
 
-@pytest.mark.requirement("ST-51")
 def test_pages_hold_every_standing_row_once_while_others_write(fhir: Fhir, mark: str) -> None:
     standing = {fhir.create(patient(mark, birthDate=f"19{n:02d}-01-01"))["id"] for n in range(20)}
     for sort in ("", "&_sort=-birthdate", "&_sort=family,birthdate"):
@@ -118,7 +116,6 @@ def test_pages_hold_every_standing_row_once_while_others_write(fhir: Fhir, mark:
         assert standing <= set(seen)
 
 
-@pytest.mark.requirement("ST-51")
 def test_page_links_cannot_be_made_or_moved_by_a_caller(fhir: Fhir, mark: str) -> None:
     for _ in range(2):
         fhir.create(patient(mark))

@@ -22,7 +22,6 @@ def named(fhir: Fhir, mark: str, resources: dict[str, dict[str, object]]) -> dic
     return {name: fhir.create(tagged(resource, mark))["id"] for name, resource in resources.items()}
 
 
-@pytest.mark.requirement("ST-37")
 @pytest.mark.parametrize(
     ("query", "expected"),
     [
