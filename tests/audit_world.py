@@ -27,9 +27,10 @@ from wardmesh_audit.streams import AUDIT_IN, CONSUMER, StreamSettings, provision
 from wardmesh_audit.verify import Verification
 from wardmesh_audit.writer import Writer
 from wardmesh_common.bus import Bus
-from wardmesh_common.contracts import Call, KeyAnswer, KeyQuestion, Outcome, Touched
+from wardmesh_common.contracts import Call, Outcome, Touched
 from wardmesh_common.leaf import status_draft
 from wardmesh_common.lean import LeanClient
+from wardmesh_common.questions import KeyAnswer, KeyQuestion
 from wardmesh_common.record_keys import KeyRing
 from wardmesh_common.record_nats import BusPublisher
 from wardmesh_common.recorder import Recorder

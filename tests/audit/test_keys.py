@@ -14,9 +14,9 @@ from audit_world import make_call, make_outcome
 from engines import Postgres
 from wardmesh_audit.migrate import migrate
 from wardmesh_audit.subject_keys import KeyBook
-from wardmesh_common.contracts import KeyQuestion
 from wardmesh_common.errors import BadRequest
 from wardmesh_common.leaf import draft_events
+from wardmesh_common.questions import KeyQuestion
 from wardmesh_common.seal import receive, unseal
 from wardmesh_common.stamp import Stamp
 

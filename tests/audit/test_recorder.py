@@ -18,8 +18,9 @@ from wardmesh_audit.connect import nats_as
 from wardmesh_audit.jetstream import api
 from wardmesh_audit.streams import AUDIT_IN, StreamSettings, provision, stream_configs
 from wardmesh_common.bus import Bus
-from wardmesh_common.contracts import Call, KeyAnswer, KeyQuestion, Outcome
+from wardmesh_common.contracts import Call, Outcome
 from wardmesh_common.errors import AuditUnavailable, Unavailable
+from wardmesh_common.questions import KeyAnswer, KeyQuestion
 from wardmesh_common.record_keys import KeyRing
 from wardmesh_common.record_nats import BusPublisher
 from wardmesh_common.recorder import DEADLINE_SECONDS, Recorder

@@ -17,8 +17,9 @@ from wardmesh_auth.platform_tokens import PlatformTokens
 from wardmesh_auth.revocations import Revocations
 from wardmesh_auth.sessions import Sessions
 from wardmesh_auth.settings import PlatformClient
-from wardmesh_common.contracts import Call, Caller, Catalogue, PlatformFacts
+from wardmesh_common.contracts import Call, Caller
 from wardmesh_common.issuer_keys import IssuerKeys
+from wardmesh_common.questions import Catalogue, PlatformFacts
 from wardmesh_common.station import Hop
 from wardmesh_common.tokens import TokenVerifier
 from wardmesh_common.vocabulary import Agent, Face, Interaction, Resource

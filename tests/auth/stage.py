@@ -26,16 +26,14 @@ from wardmesh_common.contracts import (
     EVENT_CATALOGUE_CHANGED,
     Call,
     Caller,
-    Catalogue,
-    Changed,
     Outcome,
-    PlatformFacts,
     Reply,
     Touched,
     decode_call,
     encode,
 )
 from wardmesh_common.health import Health
+from wardmesh_common.questions import Catalogue, Changed, PlatformFacts
 from wardmesh_common.station import Hop
 from wardmesh_common.vocabulary import Face, Interaction, Resource
 

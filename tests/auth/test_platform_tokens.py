@@ -18,8 +18,8 @@ from wardmesh_auth.platform_token import ClientCredentials, PlatformToken, read_
 from wardmesh_auth.platform_tokens import PlatformTokens
 from wardmesh_auth.settings import PlatformClient
 from wardmesh_auth.vault import Vault
-from wardmesh_common.contracts import PlatformFacts
 from wardmesh_common.errors import Internal, PlatformDown, PlatformUnconfigured, Unavailable
+from wardmesh_common.questions import PlatformFacts
 
 pytestmark = pytest.mark.anyio
 TOKEN = {"access_token": "t1", "token_type": "bearer", "expires_in": 3600, "scope": "system/*.rs"}

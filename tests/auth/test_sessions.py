@@ -15,8 +15,8 @@ from sqlalchemy import text
 import engines
 from auth.stage import Stage, stage, until
 from wardmesh_auth.sessions import handle_of
-from wardmesh_common.contracts import SessionRevoked
 from wardmesh_common.errors import Unauthenticated, Unavailable
+from wardmesh_common.questions import SessionRevoked
 from wardmesh_common.vocabulary import Principal
 
 pytestmark = pytest.mark.anyio

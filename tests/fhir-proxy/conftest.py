@@ -12,8 +12,9 @@ import msgspec
 import pytest
 from aiohttp import web
 
-from wardmesh_common.contracts import Call, KindsAnswer, KindsQuestion, KindVerdict, Outcome, Touched
+from wardmesh_common.contracts import Call, Outcome, Touched
 from wardmesh_common.errors import AuditUnavailable
+from wardmesh_common.questions import KindsAnswer, KindsQuestion, KindVerdict
 from wardmesh_common.vocabulary import Decision, Face, Grant, Interaction, Obligations, Principal, Resource
 from wardmesh_fhir_proxy.catalogue import Platforms
 from wardmesh_fhir_proxy.cursors import Cursors

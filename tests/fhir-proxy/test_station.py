@@ -22,18 +22,13 @@ from wardmesh_common.contracts import (
     DECIDE,
     EVENT_CATALOGUE_CHANGED,
     IDENTIFY,
-    Ask,
     Call,
-    Catalogue,
-    Changed,
-    KindsAnswer,
-    KindsQuestion,
-    KindVerdict,
     Outcome,
     Touched,
     perform_subject,
 )
 from wardmesh_common.health import Health
+from wardmesh_common.questions import Ask, Catalogue, Changed, KindsAnswer, KindsQuestion, KindVerdict
 from wardmesh_common.sealing import seal_token
 from wardmesh_common.settings import BadSettings
 from wardmesh_common.station import Hop

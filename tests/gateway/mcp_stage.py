@@ -12,8 +12,9 @@ from typing import Any
 import httpx
 import msgspec
 
-from wardmesh_common.contracts import Caller, PlatformFacts
+from wardmesh_common.contracts import Caller
 from wardmesh_common.errors import Unauthenticated
+from wardmesh_common.questions import PlatformFacts
 from wardmesh_gateway.mcp import McpFace, build_mcp
 from wardmesh_gateway.mcp_door import Credential, McpSettings, McpTool, Progress, ToolResult
 

@@ -9,8 +9,9 @@ from typing import Any
 import httpx
 import msgspec
 
-from wardmesh_common.contracts import Call, Catalogue, Outcome, PlatformFacts, Reply
+from wardmesh_common.contracts import Call, Outcome, Reply
 from wardmesh_common.errors import Problem, Unauthenticated, WardmeshError
+from wardmesh_common.questions import Catalogue, PlatformFacts
 from wardmesh_common.tokens import VerifiedToken, principal_id
 from wardmesh_gateway.app import Parts, build_parts, build_router
 from wardmesh_gateway.catalogue import Platforms

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from gateway.rest_stage import PLATFORMS, Stage
-from wardmesh_common.contracts import Catalogue, Changed, PlatformFacts
 from wardmesh_common.errors import Unavailable
+from wardmesh_common.questions import Catalogue, Changed, PlatformFacts
 from wardmesh_gateway.catalogue import Ambiguous, Platforms, Snapshot
 
 pytestmark = pytest.mark.anyio

@@ -17,7 +17,8 @@ from nats.aio.client import Client
 from engines import nats
 from gateway.mcp_post import WAIT, Post, request
 from gateway.mcp_stage import BRIEF, OTHER, FakeDoor, Hub, Stage, modern_meta, result_of, stage
-from wardmesh_common.contracts import EVENT_CATALOGUE_CHANGED, EVENT_POLICY_CHANGED, Changed
+from wardmesh_common.contracts import EVENT_CATALOGUE_CHANGED, EVENT_POLICY_CHANGED
+from wardmesh_common.questions import Changed
 from wardmesh_gateway.fixtures.pack import build_conformance
 from wardmesh_gateway.mcp import McpFace
 

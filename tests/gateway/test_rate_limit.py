@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from gateway.rest_stage import READER, Clock, Stage
-from wardmesh_common.contracts import GW_RATE, RateReport, encode
+from wardmesh_common.contracts import GW_RATE, encode
 from wardmesh_common.errors import RateLimited
+from wardmesh_common.questions import RateReport
 from wardmesh_gateway.ratelimit import RateLimits
 
 pytestmark = pytest.mark.anyio

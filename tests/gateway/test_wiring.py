@@ -19,8 +19,9 @@ from auth.fake_issuer import AUDIENCE, FakeIssuer, issuer
 from common.mesh_in_a_process import MemoryRecorder, SmallMesh, small_mesh
 from gateway.rest_stage import PLATFORMS
 from wardmesh_cli.ports import free_port
-from wardmesh_common.contracts import ASK_CATALOGUE, EVENT_CATALOGUE_CHANGED, Ask, Call, Catalogue, Changed, Outcome
+from wardmesh_common.contracts import ASK_CATALOGUE, EVENT_CATALOGUE_CHANGED, Call, Outcome
 from wardmesh_common.health import Health
+from wardmesh_common.questions import Ask, Catalogue, Changed
 from wardmesh_common.settings import BadSettings
 from wardmesh_common.station import Hop
 from wardmesh_gateway.app import create_app

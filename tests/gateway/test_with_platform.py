@@ -21,18 +21,9 @@ import engines
 from auth.fake_issuer import AUDIENCE, FakeIssuer, issuer
 from common.mesh_in_a_process import small_mesh
 from wardmesh_cli.ports import free_port
-from wardmesh_common.contracts import (
-    ASK_KINDS,
-    DECIDE,
-    IDENTIFY,
-    Ask,
-    Call,
-    KindsAnswer,
-    KindsQuestion,
-    KindVerdict,
-    perform_subject,
-)
+from wardmesh_common.contracts import ASK_KINDS, DECIDE, IDENTIFY, Call, perform_subject
 from wardmesh_common.health import Health
+from wardmesh_common.questions import Ask, KindsAnswer, KindsQuestion, KindVerdict
 from wardmesh_common.station import Hop
 from wardmesh_common.vocabulary import Decision, Grant, Principal
 from wardmesh_fhir_proxy.app import create_app as create_proxy

@@ -18,7 +18,7 @@ DEADLINE_SECONDS = 33.0
 
 async def recorded_ids(mesh: Any) -> set[str]:
     """Request ids of all successful accesses in the ledger."""
-    connection = await asyncpg.connect(mesh.ready["audit_reader_url"], timeout=10)
+    connection = await asyncpg.connect(mesh.ready["audit_environment"]["WARDMESH_AUDIT_READER_URL"], timeout=10)
     try:
         rows = await connection.fetch("select distinct request_id from event where outcome = 'success'")
     finally:

@@ -12,9 +12,10 @@ from typing import Any, TypeVar
 import msgspec
 
 from wardmesh_common.budget import Budgets
-from wardmesh_common.contracts import Answer, Ask, encode
+from wardmesh_common.contracts import encode
 from wardmesh_common.errors import BadRequest, Busy, Internal, Problem, TimedOut, Unavailable, WardmeshError
 from wardmesh_common.lean import LeanClient, NotConnected, PayloadTooLarge, status_of
+from wardmesh_common.questions import Answer, Ask
 from wardmesh_common.vocabulary import Principal
 
 Q = TypeVar("Q", bound=msgspec.Struct)

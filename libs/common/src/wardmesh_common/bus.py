@@ -14,11 +14,12 @@ from nats.errors import Error as NatsError
 
 from wardmesh_common.asking import Asking
 from wardmesh_common.budget import Budgets
-from wardmesh_common.contracts import CANCEL, LOAD, PERFORM, SEEK, Ask, Call, Load, encode, inbox_of
+from wardmesh_common.contracts import CANCEL, LOAD, PERFORM, SEEK, Call, encode, inbox_of
 from wardmesh_common.errors import Unavailable
 from wardmesh_common.events import Events
 from wardmesh_common.lean import LeanClient, NotConnected
 from wardmesh_common.microservice import Discovery
+from wardmesh_common.questions import Ask, Load
 from wardmesh_common.station import Handler, Recorder, Station
 from wardmesh_common.submission import Delivery, Submissions
 from wardmesh_common.telemetry import Telemetry

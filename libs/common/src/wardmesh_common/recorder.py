@@ -8,9 +8,10 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from wardmesh_common.batcher import QUEUE_EVENTS, Batcher, Ticket
-from wardmesh_common.contracts import ASK_KEY, RECORD, Call, KeyAnswer, KeyQuestion, Outcome, Touched
+from wardmesh_common.contracts import ASK_KEY, RECORD, Call, Outcome, Touched
 from wardmesh_common.errors import AuditUnavailable
 from wardmesh_common.leaf import Draft, draft_events, status_draft, withheld
+from wardmesh_common.questions import KeyAnswer, KeyQuestion
 from wardmesh_common.record_keys import KeyRing
 from wardmesh_common.record_nats import BusPublisher
 from wardmesh_common.seal import OpenKey

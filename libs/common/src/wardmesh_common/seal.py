@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from msgspec import Struct
 
-from wardmesh_common.contracts import KeyAnswer, LentKey
+from wardmesh_common.questions import KeyAnswer, LentKey
 
 ALGORITHM = "A256GCM"
 _NONCE_BYTES = 12

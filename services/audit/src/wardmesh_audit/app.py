@@ -25,10 +25,11 @@ from wardmesh_audit.streams import AUDIT_IN, CONSUMER, WrongStream, assert_strea
 from wardmesh_audit.subject_keys import KeyBook
 from wardmesh_audit.writer import Status, Writer
 from wardmesh_common.bus import Bus
-from wardmesh_common.contracts import ASK_KEY, Ask, KeyAnswer, KeyQuestion
+from wardmesh_common.contracts import ASK_KEY
 from wardmesh_common.errors import AuditUnavailable
 from wardmesh_common.health import Health
 from wardmesh_common.lean import NotConnected
+from wardmesh_common.questions import Ask, KeyAnswer, KeyQuestion
 from wardmesh_common.recorder import Recorder
 from wardmesh_common.settings import BadSettings
 

@@ -11,8 +11,8 @@ import asyncpg
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from msgspec import Struct
 
-from wardmesh_common.contracts import KeyAnswer, KeyQuestion
 from wardmesh_common.errors import BadRequest
+from wardmesh_common.questions import KeyAnswer, KeyQuestion
 from wardmesh_common.seal import lend
 
 MAX_PATIENTS = 512

@@ -23,19 +23,11 @@ from wardmesh_auth.sessions import Sessions
 from wardmesh_auth.settings import AuthSettings, PlatformClients, master_ring
 from wardmesh_auth.vault import Vault
 from wardmesh_common.bus import Bus
-from wardmesh_common.contracts import (
-    ASK_CATALOGUE,
-    DECIDE,
-    EVENT_CATALOGUE_CHANGED,
-    EVENT_SESSION_REVOKED,
-    IDENTIFY,
-    Catalogue,
-    Changed,
-    SessionRevoked,
-)
+from wardmesh_common.contracts import ASK_CATALOGUE, DECIDE, EVENT_CATALOGUE_CHANGED, EVENT_SESSION_REVOKED, IDENTIFY
 from wardmesh_common.errors import Unavailable, WardmeshError
 from wardmesh_common.health import Health
 from wardmesh_common.issuer_keys import IssuerKeys
+from wardmesh_common.questions import Catalogue, Changed, SessionRevoked
 from wardmesh_common.sealing import parse_key
 from wardmesh_common.tokens import KEPT_CLAIMS, TokenVerifier
 

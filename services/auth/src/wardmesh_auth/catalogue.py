@@ -9,8 +9,8 @@ from collections.abc import Awaitable, Callable
 import msgspec
 
 from wardmesh_auth.bounded import SingleFlight
-from wardmesh_common.contracts import Catalogue, Changed, PlatformFacts
 from wardmesh_common.errors import PlatformUnknown, Unavailable, WardmeshError
+from wardmesh_common.questions import Catalogue, Changed, PlatformFacts
 
 _FRESH_SECONDS = 60.0  # in case the event that told of a change was missed
 _PAUSE_SECONDS = 1.0

@@ -9,8 +9,9 @@ from wardmesh_auth.platform_token import PlatformToken
 from wardmesh_auth.platform_tokens import PlatformTokens
 from wardmesh_auth.scopes import call_allowed, needed, smart
 from wardmesh_auth.settings import PlatformClient
-from wardmesh_common.contracts import Call, PlatformFacts
+from wardmesh_common.contracts import Call
 from wardmesh_common.errors import InsufficientScope, PlatformUnconfigured, SignInRequired, Unauthenticated
+from wardmesh_common.questions import PlatformFacts
 from wardmesh_common.sealing import seal_token
 from wardmesh_common.vocabulary import Grant, Principal, is_write
 

@@ -16,8 +16,8 @@ from authlib.integrations.httpx_client import AsyncOAuth2Client, OAuthError
 from msgspec import Struct
 
 from wardmesh_auth.settings import PlatformClient
-from wardmesh_common.contracts import PlatformFacts
 from wardmesh_common.errors import PlatformDown, PlatformUnconfigured
+from wardmesh_common.questions import PlatformFacts
 
 _METHODS = frozenset({"client_secret_basic", "client_secret_post"})
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})

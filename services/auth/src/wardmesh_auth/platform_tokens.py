@@ -14,8 +14,8 @@ from wardmesh_auth.bounded import Bounded, SingleFlight
 from wardmesh_auth.grant_store import DEPLOYMENT, GrantKey, GrantStore
 from wardmesh_auth.platform_token import PlatformToken
 from wardmesh_auth.settings import PlatformClient
-from wardmesh_common.contracts import PlatformFacts
 from wardmesh_common.errors import Internal, Unavailable, WardmeshError
+from wardmesh_common.questions import PlatformFacts
 
 _CACHE_SECONDS = 30.0  # a principal's grant: at most this long after another replica ended it
 _REFUSED_SECONDS = 2.0  # a failed exchange is not repeated by every waiting call

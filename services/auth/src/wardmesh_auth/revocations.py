@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from wardmesh_auth.database import Database
 from wardmesh_auth.tables import revocation
-from wardmesh_common.contracts import SessionRevoked
+from wardmesh_common.questions import SessionRevoked
 from wardmesh_common.tokens import VerifiedToken
 
 # A row becomes visible when its transaction commits, later than its time stamp says.

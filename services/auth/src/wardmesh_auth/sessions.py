@@ -15,8 +15,8 @@ from wardmesh_auth.bounded import Bounded, SingleFlight
 from wardmesh_auth.database import Database
 from wardmesh_auth.revocations import Revocations, Tell
 from wardmesh_auth.tables import session
-from wardmesh_common.contracts import SessionRevoked
 from wardmesh_common.errors import Unauthenticated
+from wardmesh_common.questions import SessionRevoked
 from wardmesh_common.vocabulary import Principal
 
 _SECRET = re.compile(r"[A-Za-z0-9_-]{43}")

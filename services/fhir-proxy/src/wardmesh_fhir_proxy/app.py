@@ -16,14 +16,12 @@ from wardmesh_common.contracts import (
     ASK_KINDS,
     EVENT_CATALOGUE_CHANGED,
     Call,
-    Changed,
-    KindsAnswer,
-    KindsQuestion,
     Outcome,
     Touched,
     perform_subject,
 )
 from wardmesh_common.health import Health
+from wardmesh_common.questions import Changed, KindsAnswer, KindsQuestion
 from wardmesh_common.sealing import open_token
 from wardmesh_common.settings import BadSettings
 from wardmesh_fhir_proxy import catalogue

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from wardmesh_common.contracts import Ask, Catalogue, PlatformFacts
 from wardmesh_common.errors import PlatformUnconfigured, PlatformUnknown, Unprocessable
+from wardmesh_common.questions import Ask, Catalogue, PlatformFacts
 from wardmesh_fhir_proxy import platforms_dir
 from wardmesh_fhir_proxy.descriptor import Descriptor
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable
 
-from wardmesh_common.contracts import Call, KindsAnswer, KindsQuestion
+from wardmesh_common.contracts import Call
 from wardmesh_common.errors import Denied
+from wardmesh_common.questions import KindsAnswer, KindsQuestion
 from wardmesh_common.vocabulary import Decision, Interaction
 
 AskKinds = Callable[[KindsQuestion], Awaitable[KindsAnswer]]

@@ -10,9 +10,10 @@ import aiohttp
 from msgspec import Struct
 
 from wardmesh_common.bus import Bus
-from wardmesh_common.contracts import EVENT_SESSION_REVOKED, GW_RATE, RateReport, SessionRevoked
+from wardmesh_common.contracts import EVENT_SESSION_REVOKED, GW_RATE
 from wardmesh_common.health import Health
 from wardmesh_common.issuer_keys import IssuerKeys
+from wardmesh_common.questions import RateReport, SessionRevoked
 from wardmesh_common.tokens import TokenVerifier
 from wardmesh_gateway.caller import Callers, TrustedProxies, Verifies
 from wardmesh_gateway.calls import Door, Records, Submits

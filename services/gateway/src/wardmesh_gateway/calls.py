@@ -11,8 +11,9 @@ from typing import Protocol
 import msgspec
 from msgspec import Struct
 
-from wardmesh_common.contracts import Call, Entry, Outcome, PlatformFacts, Reply, View
+from wardmesh_common.contracts import Call, Entry, Outcome, Reply, View
 from wardmesh_common.errors import Busy, InsufficientScope, Unauthenticated, WardmeshError
+from wardmesh_common.questions import PlatformFacts
 from wardmesh_common.vocabulary import Face, Interaction, Resource, is_write
 from wardmesh_gateway.caller import Visit, principal_of
 from wardmesh_gateway.catalogue import Platforms

@@ -11,14 +11,9 @@ from typing import Any, Protocol
 
 from msgspec import Struct
 
-from wardmesh_common.contracts import (
-    ASK_CATALOGUE,
-    EVENT_CATALOGUE_CHANGED,
-    Catalogue,
-    Changed,
-    PlatformFacts,
-)
+from wardmesh_common.contracts import ASK_CATALOGUE, EVENT_CATALOGUE_CHANGED
 from wardmesh_common.errors import BadRequest, Unavailable, WardmeshError
+from wardmesh_common.questions import Catalogue, Changed, PlatformFacts
 from wardmesh_gateway.rules import is_platform_id
 
 FIRST_RETRY_SECONDS = 0.05

@@ -10,8 +10,8 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse, Response
 from pydantic import BaseModel
 
-from wardmesh_common.contracts import PlatformFacts
 from wardmesh_common.errors import NotFound, WardmeshError
+from wardmesh_common.questions import PlatformFacts
 from wardmesh_gateway.catalogue import Platforms
 from wardmesh_gateway.openapi import document
 

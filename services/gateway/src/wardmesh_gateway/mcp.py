@@ -16,7 +16,8 @@ from mcp_types import (
     SubscriptionsListenRequestParams,
 )
 
-from wardmesh_common.contracts import EVENT_CATALOGUE_CHANGED, EVENT_POLICY_CHANGED, Changed
+from wardmesh_common.contracts import EVENT_CATALOGUE_CHANGED, EVENT_POLICY_CHANGED
+from wardmesh_common.questions import Changed
 from wardmesh_gateway.agent import Agents, load_aliases
 from wardmesh_gateway.asgi import Receive, Scope, Send
 from wardmesh_gateway.backchannel import ExchangeManager, Exchanges

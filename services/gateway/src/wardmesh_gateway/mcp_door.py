@@ -7,7 +7,8 @@ from typing import Any, Protocol
 
 from msgspec import Struct
 
-from wardmesh_common.contracts import Caller, Changed, PlatformFacts
+from wardmesh_common.contracts import Caller
+from wardmesh_common.questions import Changed, PlatformFacts
 
 # `await progress(done, total, message)`; total None = unknown. Present only when the client asked for progress.
 Progress = Callable[[float, float | None, str | None], Awaitable[None]]

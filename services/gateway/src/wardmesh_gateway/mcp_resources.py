@@ -11,7 +11,7 @@ from mcp.shared.exceptions import MCPError
 from mcp_types import INTERNAL_ERROR, INVALID_PARAMS, PaginatedRequestParams, ReadResourceRequestParams
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 
-from wardmesh_common.contracts import PlatformFacts
+from wardmesh_common.questions import PlatformFacts
 from wardmesh_gateway.mcp_door import Door, PlatformCatalogue
 from wardmesh_gateway.mcp_visit import visitor
 

@@ -18,8 +18,9 @@ from collections.abc import Awaitable, Callable
 
 from msgspec import Struct
 
-from wardmesh_common.contracts import GW_RATE, RateReport
+from wardmesh_common.contracts import GW_RATE
 from wardmesh_common.errors import RateLimited
+from wardmesh_common.questions import RateReport
 
 SLOTS = 12
 REPORT_SECONDS = 0.1

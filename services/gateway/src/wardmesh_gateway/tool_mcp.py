@@ -7,8 +7,9 @@ from typing import Any, Protocol
 
 import msgspec
 
-from wardmesh_common.contracts import ASK_TOOLS, Caller, ToolsAnswer, ToolsQuestion
+from wardmesh_common.contracts import ASK_TOOLS, Caller
 from wardmesh_common.errors import Internal, Problem, WardmeshError
+from wardmesh_common.questions import ToolsAnswer, ToolsQuestion
 from wardmesh_common.vocabulary import WRITES, Face, Interaction, Principal
 from wardmesh_gateway.caller import Callers, Visit, principal_of
 from wardmesh_gateway.calls import SCOPE_READ, SCOPE_WRITE

@@ -1,0 +1,135 @@
+"""Messages that are asked or told beside the path of a call: catalogue, kinds, tools, keys, load, events."""
+
+from __future__ import annotations
+
+import msgspec
+from msgspec import Struct
+
+from wardmesh_common.errors import Problem
+from wardmesh_common.vocabulary import Decision, Interaction, Principal
+
+
+class Ask(Struct, kw_only=True, omit_defaults=True):
+    """Envelope of request/reply on `ask.>`: identity and deadline as in a Call, `body` is MessagePack."""
+
+    id: str
+    sent_at: float
+    remaining_ms: int
+    body: msgspec.Raw = msgspec.Raw()
+    principal: Principal | None = None
+    traceparent: str = ""
+
+
+class Answer(Struct, kw_only=True, omit_defaults=True):
+    body: msgspec.Raw = msgspec.Raw()
+    problem: Problem | None = None
+
+
+class PlatformFacts(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What the other services may know of a platform; the descriptor itself stays in fhir-proxy."""
+
+    id: str
+    name: str
+    type: str
+    fhir_base_url: str = ""
+    sandbox_url: str = ""
+    developer_portal: str = ""
+    support_email: str = ""
+    fhir_version: str = ""
+    capabilities: tuple[str, ...] = ()
+    aliases: tuple[str, ...] = ()
+    name_patterns: tuple[str, ...] = ()
+    payer_ids: tuple[str, ...] = ()
+    has_oauth: bool = False
+    authorize_url: str = ""
+    token_url: str = ""
+    scopes: str = ""
+    auth_method: str = "none"  # none | client_credentials | authorization_code
+    token_auth: str = "client_secret_basic"  # noqa: S105
+    verification_status: str = "template"
+    verified_on: str = ""
+    live: bool = False  # upstream_status head-live: wins among shared aliases
+    open: bool = False  # anonymous reads are allowed (FG-39)
+    writes: bool = False  # mutating interactions are allowed at all (B-17)
+    served_by: str = ""  # another platform id that answers while this one has no base (FG-27)
+
+
+class Catalogue(Struct, frozen=True, kw_only=True):
+    version: str
+    platforms: tuple[PlatformFacts, ...]
+
+
+class KindsQuestion(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """May this principal read these kinds? Asked by fhir-proxy for types that came along in an answer (PX-11)."""
+
+    principal: Principal
+    platform: str
+    interaction: Interaction
+    kinds: tuple[str, ...]
+
+
+class KindVerdict(Struct, frozen=True, kw_only=True):
+    kind: str
+    decision: Decision
+
+
+class KindsAnswer(Struct, frozen=True, kw_only=True):
+    verdicts: tuple[KindVerdict, ...]
+
+
+class ToolsQuestion(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Which of these tools may this caller use at all? `tools` maps tool name to its interaction."""
+
+    principal: Principal
+    tools: dict[str, Interaction]
+
+
+class ToolsAnswer(Struct, frozen=True, kw_only=True):
+    allowed: tuple[str, ...]
+
+
+class KeyQuestion(Struct, frozen=True, kw_only=True):
+    """A station asks for the data keys of patients it is about to record; answers are sealed to its X25519 key."""
+
+    public_key: bytes
+    tenant: str
+    patients: tuple[str, ...]  # `<platform>/Patient/<id>`; "" = the tenant key
+
+
+class LentKey(Struct, frozen=True, kw_only=True):
+    kid: str  # 32 hex characters
+    pseudonym: str  # 32 hex characters
+    sealed_key: bytes  # nonce || AES-256-GCM ciphertext under the shared secret
+
+
+class KeyAnswer(Struct, frozen=True, kw_only=True):
+    public_key: bytes
+    keys: tuple[LentKey, ...]
+
+
+class Load(Struct, frozen=True, kw_only=True):
+    """A performer's load; receivers forget it after a second."""
+
+    instance: str
+    in_flight: int
+    latency_ms: float
+
+
+class SessionRevoked(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    session: str = ""
+    principal: str = ""
+    token_digest: str = ""
+    at: float = 0.0  # by the database's clock; everything issued to `principal` up to then is void
+
+
+class RateReport(Struct, frozen=True, kw_only=True):
+    """What one gateway replica admitted since its last report: keyed digest of the caller -> requests."""
+
+    replica: str
+    counts: dict[bytes, int]
+
+
+class Changed(Struct, frozen=True, kw_only=True):
+    """A catalogue or policy bundle changed; receivers fetch or flush."""
+
+    version: str
