@@ -1,0 +1,49 @@
+"""Verdicts of the last two seconds, for identical questions only; never for writes."""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+
+from wardmesh_common.questions import PlatformFacts
+from wardmesh_common.vocabulary import Grant
+from wardmesh_policy.checks import Caller, Check
+from wardmesh_policy.verdicts import Verdict
+
+SECONDS = 2.0
+CAPACITY = 20_000
+
+
+class VerdictCache:
+    """Bounded; the key holds the policy version, so an edited policy is never answered from before."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._held: OrderedDict[Hashable, tuple[float, Verdict]] = OrderedDict()
+
+    @staticmethod
+    def key(version: str, caller: Caller, check: Check, platform: PlatformFacts, grant: Grant | None) -> Hashable:
+        """Everything that Cerbos is told, and which rules it had."""
+        granted = bool(grant and grant.scopes)
+        where = (platform.id, platform.open, platform.writes, granted)
+        question = (check.kind, check.action, check.id, check.params, check.arguments, check.came_along)
+        who = (caller.id, caller.roles, caller.patient, caller.practitioner, caller.compartment)
+        return (version, who, caller.client_id, caller.agent, where, question)
+
+    def get(self, key: Hashable) -> Verdict | None:
+        held = self._held.get(key)
+        if held is None:
+            return None
+        if held[0] < self._clock():
+            del self._held[key]
+            return None
+        return held[1]
+
+    def put(self, key: Hashable, verdict: Verdict) -> None:
+        self._held[key] = (self._clock() + SECONDS, verdict)
+        if len(self._held) > CAPACITY:
+            self._held.popitem(last=False)
+
+    def flush(self) -> None:
+        self._held.clear()

@@ -1,0 +1,168 @@
+"""From a call to the questions that Cerbos is asked: kind, id, action and attributes of every resource it concerns."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from wardmesh_common.contracts import Call
+from wardmesh_common.questions import PlatformFacts
+from wardmesh_common.vocabulary import Grant, Interaction, Principal, is_write
+from wardmesh_policy.entries import Piece, piece_of
+from wardmesh_policy.parameters import Asked, read_query
+
+ACTIONS = {
+    Interaction.READ: "read",
+    Interaction.VREAD: "read",
+    Interaction.SEARCH: "search",
+    Interaction.CREATE: "create",
+    Interaction.UPDATE: "update",
+    Interaction.PATCH: "update",
+    Interaction.DELETE: "delete",
+    Interaction.HISTORY: "history",
+    Interaction.CAPABILITIES: "capabilities",
+}
+SYSTEM = "System"
+# A body larger than this is not read here: its entries and digest are what policy decides on.
+BODY_BYTES = 256 * 1024
+SUBJECTS = ("subject", "patient", "beneficiary", "individual")
+
+
+class Check(Struct, frozen=True, kw_only=True):
+    """One question: may this be done to that? `entry` is the position in a bundle, -1 outside of one."""
+
+    kind: str
+    action: str
+    id: str = ""
+    params: tuple[str, ...] = ()
+    arguments: tuple[tuple[str, str], ...] = ()
+    subject: str = ""  # patient id that a written resource names
+    entry: int = -1
+    came_along: bool = False
+    write: bool = False
+
+    def attributes(self, platform: PlatformFacts, grant: Grant | None) -> dict[str, Any]:
+        """R.attr of the policies (access.yaml)."""
+        return {
+            "open": platform.open,
+            "writes": platform.writes,
+            "granted": bool(grant and grant.scopes),
+            "came_along": self.came_along,
+            "params": list(self.params),
+            "arguments": [list(pair) for pair in self.arguments],
+            "body": {"subject": self.subject},
+        }
+
+
+class Caller(Struct, frozen=True, kw_only=True):
+    """The principal as Cerbos sees it. Someone signed in without a role of ours is a guest."""
+
+    id: str
+    roles: tuple[str, ...]
+    patient: str = ""
+    practitioner: str = ""
+    compartment: str = ""
+    client_id: str = ""
+    agent: str = ""
+    anonymous: bool = False
+
+
+def caller_of(principal: Principal, grant: Grant | None) -> Caller:
+    roles = principal.roles or (("anonymous",) if principal.anonymous else ("guest",))
+    return Caller(
+        id=principal.id,
+        roles=roles,
+        patient=principal.patient,
+        practitioner=principal.practitioner,
+        compartment=grant.patient if grant else "",
+        client_id=principal.client_id,
+        agent=principal.agent.id,
+        anonymous=principal.anonymous,
+    )
+
+
+def checks_of(call: Call) -> list[Check]:
+    """Everything that must be allowed for this call; a bundle is judged entry by entry (PX-10)."""
+    if call.interaction in (Interaction.BATCH, Interaction.TRANSACTION):
+        return [check for number, entry in enumerate(call.entries) for check in _of_piece(piece_of(entry), number)]
+    piece = Piece(
+        interaction=call.interaction,
+        type=call.resource.type,
+        id=call.resource.id,
+        operation=call.operation,
+        query=call.query,
+        if_none_exist=call.headers.get("if-none-exist", ""),
+        subject=subject_of(call.body) if call.body and len(call.body) <= BODY_BYTES else "",
+    )
+    return _of_piece(piece, -1)
+
+
+def _of_piece(piece: Piece, entry: int) -> list[Check]:
+    asked = read_query(piece.query)
+    kind, action, resource_id = _target(piece)
+    first = Check(
+        kind=kind,
+        action=action,
+        id=resource_id,
+        params=asked.params,
+        arguments=asked.arguments,
+        subject=piece.subject,
+        entry=entry,
+        write=is_write(piece.interaction, piece.operation),
+    )
+    return [first, *_criteria(piece, entry), *_reached(asked, entry)]
+
+
+def _target(piece: Piece) -> tuple[str, str, str]:
+    """Kind, action and id. A compartment search is one on its members; all of them at once is `$everything`."""
+    if piece.interaction is Interaction.CAPABILITIES:
+        return "CapabilityStatement", "capabilities", ""
+    if piece.interaction is Interaction.OPERATION:
+        return piece.type or SYSTEM, f"operation:{piece.operation.lstrip('$')}", piece.id
+    if piece.interaction is Interaction.SEARCH and piece.operation and piece.type:
+        if piece.operation == "*":
+            return piece.type, "operation:everything", piece.id
+        return piece.operation, "search", ""
+    return piece.type or SYSTEM, ACTIONS.get(piece.interaction, str(piece.interaction)), piece.id
+
+
+def _criteria(piece: Piece, entry: int) -> list[Check]:
+    """A conditional write discloses whether something exists: it needs the right to search as well (PX-12)."""
+    query = piece.if_none_exist.partition("?")[2] or piece.if_none_exist
+    if not query and is_write(piece.interaction) and not piece.id and piece.interaction is not Interaction.CREATE:
+        query = piece.query
+    if not query:
+        return []
+    asked = read_query(query)
+    searched = Check(
+        kind=piece.type or SYSTEM, action="search", params=asked.params, arguments=asked.arguments, entry=entry
+    )
+    return [searched, *_reached(asked, entry)]
+
+
+def _reached(asked: Asked, entry: int) -> list[Check]:
+    """Chains and _has search another kind, by that kind's own rules."""
+    kinds: dict[str, list[str]] = {}
+    for kind, parameter in asked.reached:
+        kinds.setdefault(kind, []).append(parameter)
+    return [Check(kind=kind, action="search", params=tuple(names), entry=entry) for kind, names in kinds.items()]
+
+
+def subject_of(body: bytes) -> str:
+    """The patient id that a resource names as its subject; "" when it names none or cannot be read."""
+    try:
+        resource = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
+        for name in SUBJECTS:
+            if name in resource:
+                reference = msgspec.json.decode(resource[name], type=_Reference)
+                kind, _, patient = reference.reference.rpartition("/")
+                return patient if kind.rpartition("/")[2] in ("Patient", "") else ""
+    except (msgspec.DecodeError, msgspec.ValidationError):
+        return ""
+    return ""
+
+
+class _Reference(Struct):
+    reference: str = ""

@@ -1,0 +1,142 @@
+"""One decision per call: checks, cache, Cerbos, and the stamp that says what was decided and why."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+from msgspec import Struct
+
+from wardmesh_common.contracts import Call
+from wardmesh_common.errors import BadRequest, Denied, PlatformUnknown
+from wardmesh_common.questions import PlatformFacts
+from wardmesh_common.vocabulary import Decision, Grant, Interaction, Principal
+from wardmesh_policy.cache import VerdictCache
+from wardmesh_policy.checks import Caller, Check, caller_of, checks_of
+from wardmesh_policy.verdicts import Verdict, joined
+
+# A decision is good for its call only; this is how long past the call's budget it may be shown.
+GRACE_SECONDS = 5.0
+RECORD_SECONDS = 0.4  # kept for recording a refusal
+
+
+class Asks(Protocol):
+    """CerbosClient, or a fake in tests."""
+
+    async def ask(
+        self, caller: Caller, checks: Sequence[tuple[Check, dict[str, Any]]], timeout_seconds: float
+    ) -> list[Verdict]: ...
+
+
+class Finding(Struct, frozen=True):
+    """What came out for a call, before it is stamped."""
+
+    verdict: Verdict
+    denied_entries: tuple[int, ...] = ()
+
+
+class Decider:
+    """Turns calls and questions into decisions."""
+
+    def __init__(
+        self,
+        cerbos: Asks,
+        cache: VerdictCache,
+        facts: Callable[[str], PlatformFacts | None],
+        version: Callable[[], str],
+        timeout_seconds: float,
+    ) -> None:
+        self._cerbos = cerbos
+        self._cache = cache
+        self._facts = facts
+        self._version = version
+        self._timeout = timeout_seconds
+
+    async def decide(self, call: Call, remaining: float) -> Decision:
+        """The decision, allowed or not. Raises Unavailable when none could be made, PlatformUnknown, BadRequest."""
+        assert call.principal is not None, "auth stamps the principal before policy is asked"
+        platform = self._platform(call.platform)
+        checks = checks_of(call)
+        if not checks:
+            raise BadRequest("The bundle has no entries to decide on.")
+        caller = caller_of(call.principal, call.grant)
+        verdicts = await self._verdicts(caller, checks, platform, call.grant, remaining)
+        finding = _weigh(call.interaction, checks, verdicts)
+        return self._stamp(finding, covers=call.digest(), seconds=max(0.0, remaining) + GRACE_SECONDS)
+
+    async def judge(
+        self, principal: Principal, grant: Grant | None, platform_id: str, checks: list[Check], remaining: float
+    ) -> list[Decision]:
+        """One decision per check, for kinds that came along in an answer."""
+        platform = self._platform(platform_id)
+        verdicts = await self._verdicts(caller_of(principal, grant), checks, platform, grant, remaining)
+        return [self._stamp(Finding(verdict), covers="", seconds=GRACE_SECONDS) for verdict in verdicts]
+
+    def _platform(self, name: str) -> PlatformFacts:
+        platform = self._facts(name)
+        if platform is None:
+            raise PlatformUnknown("The platform is not in the catalogue.")
+        return platform
+
+    async def _verdicts(
+        self, caller: Caller, checks: list[Check], platform: PlatformFacts, grant: Grant | None, remaining: float
+    ) -> list[Verdict]:
+        found: list[Verdict | None] = [_switched_off(check, platform) for check in checks]
+        version = self._version()
+        keys = [self._cache.key(version, caller, check, platform, grant) for check in checks]
+        for number, check in enumerate(checks):
+            if found[number] is None and not check.write:
+                found[number] = self._cache.get(keys[number])
+        missing = [number for number, verdict in enumerate(found) if verdict is None]
+        if missing:
+            asked = [(checks[number], checks[number].attributes(platform, grant)) for number in missing]
+            timeout = min(self._timeout, remaining - RECORD_SECONDS)
+            answers = await self._cerbos.ask(caller, asked, timeout)
+            for number, verdict in zip(missing, answers, strict=True):
+                found[number] = verdict
+                if not checks[number].write:
+                    self._cache.put(keys[number], verdict)
+        return [verdict for verdict in found if verdict is not None]
+
+    def _stamp(self, finding: Finding, *, covers: str, seconds: float) -> Decision:
+        verdict = finding.verdict
+        obligations = verdict.obligations
+        if finding.denied_entries:
+            obligations = joined([obligations], finding.denied_entries)
+        return Decision(
+            id=uuid.uuid4().hex,
+            allowed=verdict.allowed,
+            reason=verdict.reason,
+            rule=verdict.rule,
+            policy_version=self._version(),
+            covers=covers,
+            expires=time.time() + seconds,
+            obligations=obligations,
+        )
+
+
+def _switched_off(check: Check, platform: PlatformFacts) -> Verdict | None:
+    """Writes are off unless a platform's descriptor turns them on (B-17)."""
+    if check.write and not platform.writes:
+        return Verdict(allowed=False, reason="writes are switched off for this platform")
+    return None
+
+
+def _weigh(interaction: Interaction, checks: list[Check], verdicts: list[Verdict]) -> Finding:
+    """All must be allowed; in a batch the denied entries stay behind and the others go (PX-10)."""
+    denied = [(check, verdict) for check, verdict in zip(checks, verdicts, strict=True) if not verdict.allowed]
+    allowed = [verdict for verdict in verdicts if verdict.allowed]
+    entries = tuple(sorted({check.entry for check, _ in denied}))
+    every_entry_denied = len(entries) == len({check.entry for check in checks})
+    if denied and (interaction is not Interaction.BATCH or every_entry_denied):
+        check, verdict = denied[0]
+        where = f"entry {check.entry}: " if check.entry >= 0 else ""
+        return Finding(Verdict(allowed=False, rule=verdict.rule, reason=where + verdict.reason))
+    obligations = joined(verdict.obligations for verdict in allowed)
+    return Finding(Verdict(allowed=True, rule=allowed[0].rule, reason="allowed", obligations=obligations), entries)
+
+
+def refusal_of(decision: Decision) -> Denied:
+    return Denied(f"Access denied: {decision.reason}")

@@ -1,0 +1,85 @@
+"""Which tools a caller can use at all, for tools/list: allowed on at least one kind of at least one platform (B-5)."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Hashable
+
+from wardmesh_common.questions import PlatformFacts, ToolsAnswer, ToolsQuestion
+from wardmesh_common.vocabulary import Interaction, Principal, is_write
+from wardmesh_policy.checks import ACTIONS, Check, caller_of
+from wardmesh_policy.decider import Asks
+
+SECONDS = 10.0
+# Everything an operation tool could be good for; one of them is enough to show the tool.
+OPERATIONS = ("operation:everything", "operation:validate", "operation:summary")
+
+
+class Offers:
+    """Asks Cerbos once per kind of caller and remembers the answer for a few seconds."""
+
+    def __init__(
+        self,
+        cerbos: Asks,
+        kinds: Callable[[], tuple[str, ...]],
+        platforms: Callable[[], list[PlatformFacts]],
+        version: Callable[[], str],
+        timeout_seconds: float,
+    ) -> None:
+        self._cerbos = cerbos
+        self._kinds = kinds
+        self._platforms = platforms
+        self._version = version
+        self._timeout = timeout_seconds
+        self._held: dict[Hashable, tuple[float, frozenset[str]]] = {}
+
+    async def answer(self, question: ToolsQuestion) -> ToolsAnswer:
+        """Raises Unavailable: a list that nobody decided on is not shown."""
+        actions = await self._actions(question.principal)
+        wanted = {name: _actions_of(interaction) for name, interaction in question.tools.items()}
+        return ToolsAnswer(allowed=tuple(name for name, needs in wanted.items() if needs & actions))
+
+    async def _actions(self, principal: Principal) -> frozenset[str]:
+        platforms = self._platforms()
+        facts = PlatformFacts(
+            id="any",
+            name="any",
+            type="any",
+            open=any(platform.open for platform in platforms),
+            writes=any(platform.writes for platform in platforms),
+        )
+        who = (principal.roles, bool(principal.patient), bool(principal.practitioner), principal.anonymous)
+        key = (self._version(), who, facts.open, facts.writes)
+        held = self._held.get(key)
+        if held is not None and held[0] > time.monotonic():
+            return held[1]
+        actions = await self._ask(principal, facts)
+        if len(self._held) > 1000:
+            self._held.clear()
+        self._held[key] = (time.monotonic() + SECONDS, actions)
+        return actions
+
+    async def _ask(self, principal: Principal, facts: PlatformFacts) -> frozenset[str]:
+        found: set[str] = set()
+        caller = caller_of(principal, None)
+        for action in (*dict.fromkeys(ACTIONS.values()), *OPERATIONS):
+            checks = [_example(kind, action, principal) for kind in self._kinds()]
+            asked = [(check, check.attributes(facts, None)) for check in checks]
+            verdicts = await self._cerbos.ask(caller, asked, self._timeout)
+            if any(verdict.allowed for verdict in verdicts):
+                found.add(action)
+        return frozenset(found)
+
+
+def _example(kind: str, action: str, principal: Principal) -> Check:
+    """The resource of this kind that the caller would most likely be allowed to touch: the own one."""
+    own = {"Patient": principal.patient, "Practitioner": principal.practitioner, "Person": principal.practitioner}
+    return Check(kind=kind, action=action, id=own.get(kind, ""), subject=principal.patient)
+
+
+def _actions_of(interaction: Interaction) -> frozenset[str]:
+    if interaction is Interaction.OPERATION:
+        return frozenset(OPERATIONS)
+    if interaction in (Interaction.BATCH, Interaction.TRANSACTION):
+        return frozenset(ACTIONS[each] for each in Interaction if each in ACTIONS and is_write(each))
+    return frozenset({ACTIONS[interaction]})

@@ -1,0 +1,69 @@
+"""The catalogue as policy needs it: which platforms are open, and which take writes."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+
+from msgspec import Struct
+
+from wardmesh_common.bus import Bus
+from wardmesh_common.contracts import ASK_CATALOGUE, EVENT_CATALOGUE_CHANGED
+from wardmesh_common.errors import WardmeshError
+from wardmesh_common.questions import Catalogue, Changed, PlatformFacts
+
+RETRY_SECONDS = 0.5
+REFRESH_SECONDS = 30.0
+
+_log = logging.getLogger("wardmesh.policy")
+
+
+class CatalogueQuestion(Struct, kw_only=True):
+    pass
+
+
+class Platforms:
+    """A snapshot, refreshed when fhir-proxy says so and now and then anyway; events may get lost."""
+
+    def __init__(self, bus: Bus) -> None:
+        self._bus = bus
+        self._facts: dict[str, PlatformFacts] = {}
+        self._wake = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    @property
+    def all(self) -> list[PlatformFacts]:
+        return list(self._facts.values())
+
+    def get(self, name: str) -> PlatformFacts | None:
+        return self._facts.get(name)
+
+    async def start(self) -> None:
+        async def changed(_event: Changed) -> None:
+            self._wake.set()
+
+        await self._bus.hear(EVENT_CATALOGUE_CHANGED, Changed, changed)
+        self._task = asyncio.create_task(self._keep())
+
+    async def stop(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    async def _keep(self) -> None:
+        while True:
+            known = await self._fetch()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(REFRESH_SECONDS if known else RETRY_SECONDS):
+                    await self._wake.wait()
+            self._wake.clear()
+
+    async def _fetch(self) -> bool:
+        try:
+            catalogue = await self._bus.ask(ASK_CATALOGUE, CatalogueQuestion(), Catalogue)
+        except WardmeshError as error:
+            _log.info("the catalogue is not there yet: %s", error.problem.code)
+            return bool(self._facts)
+        self._facts = {platform.id: platform for platform in catalogue.platforms}
+        return True

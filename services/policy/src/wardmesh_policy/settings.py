@@ -1,0 +1,18 @@
+"""The policy service's settings."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from wardmesh_common.settings import BusSettings
+
+
+class PolicySettings(BusSettings, kw_only=True):
+    cerbos_target: str  # unix:/path/to/socket or host:port
+    cerbos_timeout_seconds: float = 1.0
+    station_limit: int = 512
+    policies: str = ""  # the bundle that Cerbos serves; "" = the one in this package
+
+    @property
+    def bundle(self) -> Path:
+        return Path(self.policies) if self.policies else Path(__file__).parent / "policies"
