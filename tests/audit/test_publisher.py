@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+from collections.abc import Callable
 
 import pytest
+from nats.errors import Error as NatsError
 
 from audit_world import World, cancel, leaves_of, until, world
-from engines import Nats, Postgres, postgres
+from engines import Nats, Postgres, nats, postgres
 from wardmesh_audit.findings import VERIFIED
 from wardmesh_audit.guard import GuardTripped
 from wardmesh_audit.jetstream import api, last_sequence, message_at
 from wardmesh_audit.note import Signer, open_note, parse_checkpoint
-from wardmesh_audit.outbox import Committed, Outbox, subject_of
+from wardmesh_audit.outbox import BATCH_FROM, BATCH_MESSAGES, Committed, Outbox, OutOfOrder, subject_of
 from wardmesh_audit.streams import AUDIT, AUDIT_CHECKPOINT
 from wardmesh_cli.account import give
+from wardmesh_common.lean import LeanClient
 
 pytestmark = pytest.mark.anyio
 
@@ -138,7 +141,6 @@ async def test_a_publisher_that_lost_its_lock_writes_nothing_out_of_order(ledger
                 "select seq, event_type, action, purpose, leaf, leaf_hash from event where seq >= 300 order by seq"
             )
             stale = Outbox(ledger.nc)
-            from wardmesh_audit.outbox import OutOfOrder
             from wardmesh_audit.publisher import _committed
 
             with pytest.raises(OutOfOrder):
@@ -213,3 +215,94 @@ async def test_a_publisher_with_another_key_refuses_to_start(ledger: World) -> N
     with pytest.raises(GuardTripped):
         await asyncio.wait_for(task, 20)
     await cancel()
+
+
+class Wire:
+    """A connection that counts what is sent and loses what it is told to lose."""
+
+    def __init__(self, inner: LeanClient, lose: Callable[[bytes], bool] = lambda _header: False) -> None:
+        self.inner = inner
+        self.inbox = inner.inbox
+        self.lean_subscribe = inner.lean_subscribe
+        self.lean_forget = inner.lean_forget
+        self.lose = lose
+        self.headers: list[bytes] = []
+
+    def lean_publish(self, subject: str, payload: bytes, reply: str = "", header: bytes = b"") -> None:
+        self.headers.append(header)
+        if not self.lose(header):
+            self.inner.lean_publish(subject, payload, reply=reply, header=header)
+
+
+def rows_of(lines: list[bytes], first: int = 0) -> list[Committed]:
+    return [Committed(first + i, "audit_status", None, None, line, bytes(32), "") for i, line in enumerate(lines)]
+
+
+async def test_a_large_round_is_one_atomic_batch_and_a_small_one_is_not(ledger: World) -> None:
+    wire = Wire(ledger.nc)
+    outbox = Outbox(wire)  # type: ignore[arg-type]
+    lines = leaves_of(BATCH_FROM * 2 - 1 + 2 * BATCH_MESSAGES + 1)
+    await outbox.publish(rows_of(lines[: BATCH_FROM - 1]))
+    assert not any(b"Nats-Batch" in header for header in wire.headers)
+    rest = lines[BATCH_FROM - 1 :]
+    await outbox.publish(rows_of(rest, BATCH_FROM - 1))
+    assert sum(b"Nats-Batch-Commit: 1" in header for header in wire.headers) == 3
+    assert await last_sequence(ledger.nc, AUDIT) == len(lines)
+    for seq in (1, BATCH_FROM, BATCH_FROM + BATCH_MESSAGES, len(lines)):
+        assert (await message_at(ledger.nc, AUDIT, seq)).data == lines[seq - 1]
+    outbox.stop()
+
+
+@pytest.mark.parametrize("lost", [b"Batch-Sequence: 1\r\n", b"Batch-Sequence: 30\r\n"])
+async def test_of_a_batch_that_did_not_arrive_whole_nothing_is_stored(ledger: World, lost: bytes) -> None:
+    lines = leaves_of(60)
+    torn = Outbox(Wire(ledger.nc, lambda header: lost in header))  # type: ignore[arg-type]
+    with pytest.raises(OutOfOrder):
+        await torn.publish(rows_of(lines))
+    assert await last_sequence(ledger.nc, AUDIT) == 0
+    torn.stop()
+    whole = Outbox(ledger.nc)
+    await whole.publish(rows_of(lines))
+    assert await last_sequence(ledger.nc, AUDIT) == 60
+    whole.stop()
+
+
+@pytest.mark.parametrize("size", [1, BATCH_FROM - 1, BATCH_FROM, 60])
+async def test_a_round_that_skips_or_repeats_an_index_puts_nothing_in_a_wrong_place(ledger: World, size: int) -> None:
+    lines = leaves_of(160)
+    outbox = Outbox(ledger.nc)
+    await outbox.publish(rows_of(lines[:80]))
+    for first in (0, 10, 79, 81, 90):
+        with pytest.raises(OutOfOrder):
+            await outbox.publish(rows_of(lines[first : first + size], first))
+        last = await last_sequence(ledger.nc, AUDIT)
+        assert last == 80 or (size < BATCH_FROM and first <= 80), "of a batch nothing is stored"
+    await outbox.publish(rows_of(lines[last:], last))
+    published = [(await message_at(ledger.nc, AUDIT, seq)).data for seq in range(1, 161)]
+    assert published == lines
+    outbox.stop()
+
+
+@pytest.mark.requirement("AU-404")
+async def test_a_broker_killed_between_and_inside_batches_leaves_the_stream_dense_and_in_order(
+    server: Postgres,
+) -> None:
+    with nats() as broker:
+        async with world(broker, server) as w:
+            lines = leaves_of(6000)
+            await append(w, lines, 6000)
+            async with w.publishing():
+                for mark in (500, 2000, 4000):
+
+                    async def reached(mark: int = mark) -> bool:
+                        try:
+                            return await last_sequence(w.nc, AUDIT) >= mark
+                        except (NatsError, OSError):
+                            return False
+
+                    await until(reached)
+                    broker.kill()
+                    await asyncio.to_thread(broker.start)
+                await w.wait_signed(6000)
+            await assert_published(w, lines)
+            assert (await w.verify()).exit_code == VERIFIED

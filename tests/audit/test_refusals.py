@@ -115,6 +115,7 @@ CHANGES = [
     (AUDIT, {"deny_delete": False}),
     (AUDIT, {"deny_purge": False}),
     (AUDIT, {"storage": "memory"}),
+    (AUDIT, {"allow_atomic": False}),
     (AUDIT_CHECKPOINT, {"max_age": 3_600_000_000_000}),
     (AUDIT_CHECKPOINT, {"retention": "interest"}),
     (AUDIT_CHECKPOINT, {"max_msgs_per_subject": 5}),

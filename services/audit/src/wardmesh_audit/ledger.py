@@ -116,13 +116,14 @@ class Ledger:
     async def _advance(self, tree: CompactRange, rows: Sequence[Row]) -> None:
         tree.extend(row.leaf_hash for row in rows)
         await self._conn.execute(
-            "update tree_state set size = $2, root = $3, frontier = $4 where log_id = $1",
+            "with moved as (update tree_state set size = $2, root = $3, frontier = $4 where log_id = $1 returning 1)"
+            " select pg_notify($5, $1::text) from moved",
             self._log_id,
             tree.size,
             tree.root(),
             tree.frontier(),
+            NOTIFY_CHANNEL,
         )
-        await self._conn.execute("select pg_notify($1, $2)", NOTIFY_CHANNEL, str(self._log_id))
 
 
 class _Batch:

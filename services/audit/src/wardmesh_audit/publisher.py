@@ -23,6 +23,7 @@ from wardmesh_audit.writer import TRANSIENT, Status
 
 CHECKPOINT_SECONDS = 1.0
 CHECKPOINT_EVENTS = 500
+GATHER_SECONDS = 0.25  # what is committed meanwhile is one query and one batch; nobody waits for it
 _FETCH = 500
 _LOCK_KEY = 0x77617264  # "ward", with the log id as second part
 _PAUSE_SECONDS = 0.5
@@ -57,6 +58,7 @@ class Publisher:
         *,
         log_id: int = 0,
         checkpoint_seconds: float = CHECKPOINT_SECONDS,
+        gather_seconds: float = GATHER_SECONDS,
     ) -> None:
         self._outbox = outbox
         self._connect = connect
@@ -65,6 +67,7 @@ class Publisher:
         self._status = status
         self._log_id = log_id
         self._every = checkpoint_seconds
+        self._gather = min(gather_seconds, checkpoint_seconds)
         self._changed = asyncio.Event()
         self._signed_at = 0.0
         self.state = PublisherState()
@@ -105,13 +108,17 @@ class Publisher:
                 await check_guards(conn)
                 asserted_at = now
             self._changed.clear()
-            if await self._publish_new(conn) == 0:
-                await self._checkpoint_if_due(conn)
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(self._every):
-                        await self._changed.wait()
-            else:
-                await self._checkpoint_if_due(conn)
+            more = await self._publish_new(conn) == _FETCH
+            await self._checkpoint_if_due(conn)
+            if not more:
+                await self._news()
+
+    async def _news(self) -> None:
+        """Waits for a commit and for what follows it closely, or until the next checkpoint may be due."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._every):
+                await self._changed.wait()
+                await asyncio.sleep(self._gather)
 
     async def _resume(self, conn: Connection) -> None:
         """Where the last publisher stopped: after a crash a stored checkpoint may not have been published yet."""

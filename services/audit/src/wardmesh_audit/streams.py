@@ -60,6 +60,7 @@ def stream_configs(settings: StreamSettings) -> dict[str, dict[str, Any]]:
             "max_age": settings.out_max_age_days * _DAY,
             "max_bytes": settings.out_max_bytes,
             "max_msg_size": 64 * 1024,
+            "allow_atomic": True,
             **shared,
         },
         AUDIT_CHECKPOINT: {
