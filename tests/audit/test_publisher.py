@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import shutil
 from collections.abc import Callable
 
@@ -276,8 +277,15 @@ async def test_a_round_that_skips_or_repeats_an_index_puts_nothing_in_a_wrong_pl
         with pytest.raises(OutOfOrder):
             await outbox.publish(rows_of(lines[first : first + size], first))
         last = await last_sequence(ledger.nc, AUDIT)
-        assert last == 80 or (size < BATCH_FROM and first <= 80), "of a batch nothing is stored"
-    await outbox.publish(rows_of(lines[last:], last))
+        assert last == 80 or size < BATCH_FROM, "of a batch nothing is stored"
+
+    async def caught_up() -> bool:
+        start = await last_sequence(ledger.nc, AUDIT)
+        with contextlib.suppress(OutOfOrder):  # the server may still have been busy with the refused round
+            await outbox.publish(rows_of(lines[start:], start))
+        return await last_sequence(ledger.nc, AUDIT) == 160
+
+    await until(caught_up)
     published = [(await message_at(ledger.nc, AUDIT, seq)).data for seq in range(1, 161)]
     assert published == lines
     outbox.stop()
