@@ -77,6 +77,7 @@ async def test_the_service_gets_ready_and_stops_on_sigterm(postgres: engines.Pos
         "WARDMESH_ADMIN_PORT": str(port),
         "WARDMESH_DATABASE_URL": postgres.url(),
         "WARDMESH_ISSUER": "http://127.0.0.1:1",
+        "WARDMESH_ISSUER_WAIT_SECONDS": "0.5",
         "WARDMESH_TOKEN_SEAL_KEY": "A" * 43,
     }
     process = subprocess.Popen([COMMAND], env=environ, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
@@ -93,3 +94,4 @@ async def test_the_service_gets_ready_and_stops_on_sigterm(postgres: engines.Pos
     assert process.returncode == 0, output
     assert "Traceback" not in output
     assert "no master key is set" in output
+    assert "the token issuer does not answer" in output

@@ -260,6 +260,28 @@ async def test_an_unreachable_issuer_is_unavailable_at_first_and_bridged_for_a_w
             await verifier.verify(fake.sign(sub="too late", exp=int(time.time()) + 9000))
 
 
+async def test_a_start_waits_for_the_first_keys_and_a_failed_attempt_is_soon_repeated() -> None:
+    async with issuer() as fake, http_fetch() as fetch:
+        keys = IssuerKeys(fake.url, fetch)
+        fake.reachable = False
+        assert not await keys.first(0.3)
+        waiting = asyncio.create_task(keys.first(20))
+        fake.reachable = True
+        assert await asyncio.wait_for(waiting, 10)
+        assert keys.known("rsa-1") is not None
+        await keys.close()
+
+
+async def test_without_keys_a_call_asks_the_issuer_again_well_before_the_pause_of_known_keys() -> None:
+    async with scene() as (fake, verifier, clock):
+        fake.reachable = False
+        with pytest.raises(Unavailable):
+            await verifier.verify(fake.sign())
+        fake.reachable = True
+        clock.ahead += 0.6
+        assert (await verifier.verify(fake.sign())).subject
+
+
 async def test_metadata_is_found_by_either_standard_and_must_name_the_issuer() -> None:
     async with scene() as (fake, verifier, clock):
         fake.metadata_at = {"/.well-known/openid-configuration"}

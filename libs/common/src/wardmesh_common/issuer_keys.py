@@ -21,6 +21,7 @@ SigningKey = RSAKey | ECKey | OKPKey
 
 _KINDS: dict[str, type[RSAKey] | type[ECKey] | type[OKPKey]] = {"RSA": RSAKey, "EC": ECKey, "OKP": OKPKey}
 _MAX_DOCUMENT = 512 * 1024
+_RETRY_SECONDS = 0.25  # while there are no keys at all nobody can be let in: ask again soon
 _MIN_MODULUS = 342  # characters of a 2048-bit modulus; weighed before import, which would only warn
 
 log = logging.getLogger("wardmesh.tokens")
@@ -47,6 +48,7 @@ class IssuerKeys:
         self._clock = clock
         self._keys: dict[str, SigningKey] = {}
         self._fetched_at = self._tried_at = float("-inf")
+        self._wait = _RETRY_SECONDS
         self._refresh: asyncio.Task[None] | None = None
         self.generation = 0  # grows when the issuer withdraws a key: what it signed must be looked at again
 
@@ -66,21 +68,38 @@ class IssuerKeys:
             # Shielded: a caller that hangs up must not take the keys away from all who wait for them.
             await asyncio.shield(self._start())
             key = self.known(kid)
-        if key is None and self._clock() - self._fetched_at > self._usable:
+        if key is None and not self._have():
             raise Unavailable("the keys of the token issuer cannot be fetched", retry_after=5)
         return key
+
+    async def first(self, seconds: float) -> bool:
+        """Wait for the first keys, but not longer than this; True when they are here.
+
+        A replica that takes calls before it has keys would refuse whomever its older twin lets in.
+        """
+        limit = time.monotonic() + seconds
+        while not self._have():
+            await asyncio.shield(self._start())
+            if not self._have() and time.monotonic() + _RETRY_SECONDS > limit:
+                return False
+            if not self._have():
+                await asyncio.sleep(_RETRY_SECONDS)
+        return True
 
     async def close(self) -> None:
         if self._refresh is not None:
             self._refresh.cancel()
             await asyncio.gather(self._refresh, return_exceptions=True)
 
+    def _have(self) -> bool:
+        return self._clock() - self._fetched_at <= self._usable
+
     def _only(self) -> SigningKey | None:
         # RFC 7515 lets a token go without a key id; with more than one key we would be guessing.
         return next(iter(self._keys.values())) if len(self._keys) == 1 else None
 
     def _may_try(self) -> bool:
-        return self._clock() - self._tried_at >= self._pause
+        return self._clock() - self._tried_at >= self._wait
 
     def _start(self) -> asyncio.Task[None]:
         if self._refresh is None:
@@ -97,10 +116,11 @@ class IssuerKeys:
             keys = await self._download()
         except (Unavailable, OSError, TimeoutError, ValueError) as error:
             log.warning("issuer keys not refreshed: %s", type(error).__name__)
+            self._wait = min(self._pause, self._wait * 2)
             return
         withdrawn = {k.thumbprint() for k in self._keys.values()} - {k.thumbprint() for k in keys.values()}
         self.generation += bool(withdrawn)
-        self._keys, self._fetched_at = keys, self._clock()
+        self._keys, self._fetched_at, self._wait = keys, self._clock(), self._pause
 
     async def _download(self) -> dict[str, SigningKey]:
         uri = self._jwks_uri or await self._discover()

@@ -118,7 +118,7 @@ class App:
 async def create_app(
     settings: AuthSettings, bus: Bus, health: Health, *, environ: Mapping[str, str]
 ) -> AsyncGenerator[App]:
-    """Ready only when the revocations are known; then the database may go away and bearer calls go on."""
+    """Ready only when revocations and issuer keys are known; then database and issuer may go away for a while."""
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=4, connect=2)) as http:
         app = App(settings, bus, http, environ)
         tasks: list[asyncio.Task[None]] = []
@@ -126,6 +126,8 @@ async def create_app(
             await bus.hear(EVENT_SESSION_REVOKED, SessionRevoked, app.heard_revoked)
             await bus.hear(EVENT_CATALOGUE_CHANGED, Changed, app.platforms.changed)
             await _until_read(app.revocations)
+            if not await app.keys.first(settings.issuer_wait_seconds):
+                log.warning("the token issuer does not answer: no bearer token is good until it does")
             health.checks["database"] = lambda: (app.database.up, "up" if app.database.up else "away")
             tasks = [
                 asyncio.create_task(_every(_REFRESH_SECONDS, app.revocations.refresh)),

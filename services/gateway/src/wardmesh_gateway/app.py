@@ -146,6 +146,7 @@ async def _verifier(settings: GatewaySettings, bus: Bus, stack: AsyncExitStack) 
 
     keys = IssuerKeys(settings.issuer, fetch)
     stack.push_async_callback(keys.close)
+    await keys.first(settings.issuer_wait_seconds)  # without them only open platforms are served
     verifier = TokenVerifier(keys, issuer=settings.issuer, audiences=(settings.resource,))
 
     async def revoked(event: SessionRevoked) -> None:

@@ -35,6 +35,7 @@ class GatewaySettings(BusSettings, kw_only=True):
     port: int = 8000
     public_url: str = "http://localhost:8000"
     issuer: str = ""
+    issuer_wait_seconds: float = 15.0  # how long a start waits for the issuer's keys
     audience: str = ""  # "" = {public_url}/mcp
     allowed_hosts: str = ""
     cors_origins: str = "*"
