@@ -41,8 +41,8 @@ async def create_app(settings: PolicySettings, bus: Bus, health: Health) -> Asyn
     platforms = Platforms(bus)
     await platforms.start()
     health.checks["bundle"] = lambda: (True, bundle.summary)
-    timeout = settings.cerbos_timeout_seconds
-    decider = Decider(cerbos, cache, platforms.get, lambda: bundle.version, timeout)
+    timeout, home = settings.cerbos_timeout_seconds, frozenset(settings.home_platforms)
+    decider = Decider(cerbos, cache, platforms.get, lambda: bundle.version, timeout, home)
     offers = Offers(cerbos, lambda: bundle.kinds, lambda: platforms.all, lambda: bundle.version, timeout)
 
     async def changed(version: str) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Hashable
 
 from wardmesh_common.questions import PlatformFacts
 from wardmesh_common.vocabulary import Grant
-from wardmesh_policy.checks import Caller, Check
+from wardmesh_policy.checks import Caller, Check, granted_by
 from wardmesh_policy.verdicts import Verdict
 
 SECONDS = 2.0
@@ -25,8 +25,7 @@ class VerdictCache:
     @staticmethod
     def key(version: str, caller: Caller, check: Check, platform: PlatformFacts, grant: Grant | None) -> Hashable:
         """Everything that Cerbos is told, and which rules it had."""
-        granted = bool(grant and grant.scopes)
-        where = (platform.id, platform.open, platform.writes, granted)
+        where = (platform.id, platform.open, platform.writes, granted_by(platform, grant))
         question = (check.kind, check.action, check.id, check.params, check.arguments, check.came_along)
         who = (caller.id, caller.roles, caller.patient, caller.practitioner, caller.compartment)
         return (version, who, caller.client_id, caller.agent, where, question)

@@ -48,7 +48,7 @@ class Check(Struct, frozen=True, kw_only=True):
         return {
             "open": platform.open,
             "writes": platform.writes,
-            "granted": bool(grant and grant.scopes),
+            "granted": granted_by(platform, grant),
             "came_along": self.came_along,
             "params": list(self.params),
             "arguments": [list(pair) for pair in self.arguments],
@@ -69,13 +69,27 @@ class Caller(Struct, frozen=True, kw_only=True):
     anonymous: bool = False
 
 
-def caller_of(principal: Principal, grant: Grant | None) -> Caller:
-    roles = principal.roles or (("anonymous",) if principal.anonymous else ("guest",))
+RESERVED = frozenset({"anonymous", "guest"})
+
+
+def granted_by(platform: PlatformFacts, grant: Grant | None) -> bool:
+    """A person's own sign-in at the platform; the deployment's client credentials are nobody's grant."""
+    return bool(grant and grant.scopes) and platform.auth_method == "authorization_code"
+
+
+def caller_of(principal: Principal, grant: Grant | None, *, home: bool) -> Caller:
+    """`home`: the ids in this person's claims are ids of the platform that is asked.
+
+    Cerbos stops at the first role that allows. `patient`, which allows only the own record, comes last, so that a
+    second role is not narrowed by it; otherwise the order is fixed, so that equal sets give equal answers.
+    """
+    given = sorted(set(principal.roles) - RESERVED, key=lambda role: (role == "patient", role))
+    roles = tuple(given) or (("anonymous",) if principal.anonymous else ("guest",))
     return Caller(
         id=principal.id,
         roles=roles,
-        patient=principal.patient,
-        practitioner=principal.practitioner,
+        patient=principal.patient if home else grant.patient if grant else "",
+        practitioner=principal.practitioner if home else "",
         compartment=grant.patient if grant else "",
         client_id=principal.client_id,
         agent=principal.agent.id,
@@ -157,8 +171,8 @@ def subject_of(body: bytes) -> str:
         for name in SUBJECTS:
             if name in resource:
                 reference = msgspec.json.decode(resource[name], type=_Reference)
-                kind, _, patient = reference.reference.rpartition("/")
-                return patient if kind.rpartition("/")[2] in ("Patient", "") else ""
+                kind, _, patient = reference.reference.partition("/")
+                return patient if kind == "Patient" and "/" not in patient else ""
     except (msgspec.DecodeError, msgspec.ValidationError):
         return ""
     return ""

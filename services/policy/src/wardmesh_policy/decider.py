@@ -47,7 +47,9 @@ class Decider:
         facts: Callable[[str], PlatformFacts | None],
         version: Callable[[], str],
         timeout_seconds: float,
+        home: frozenset[str],
     ) -> None:
+        self._home = home
         self._cerbos = cerbos
         self._cache = cache
         self._facts = facts
@@ -61,7 +63,7 @@ class Decider:
         checks = checks_of(call)
         if not checks:
             raise BadRequest("The bundle has no entries to decide on.")
-        caller = caller_of(call.principal, call.grant)
+        caller = caller_of(call.principal, call.grant, home=platform.id in self._home)
         verdicts = await self._verdicts(caller, checks, platform, call.grant, remaining)
         finding = _weigh(call.interaction, checks, verdicts)
         return self._stamp(finding, covers=call.digest(), seconds=max(0.0, remaining) + GRACE_SECONDS)
@@ -71,7 +73,8 @@ class Decider:
     ) -> list[Decision]:
         """One decision per check, for kinds that came along in an answer."""
         platform = self._platform(platform_id)
-        verdicts = await self._verdicts(caller_of(principal, grant), checks, platform, grant, remaining)
+        caller = caller_of(principal, grant, home=platform.id in self._home)
+        verdicts = await self._verdicts(caller, checks, platform, grant, remaining)
         return [self._stamp(Finding(verdict), covers="", seconds=GRACE_SECONDS) for verdict in verdicts]
 
     def _platform(self, name: str) -> PlatformFacts:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable, Hashable
 
@@ -60,15 +61,16 @@ class Offers:
         return actions
 
     async def _ask(self, principal: Principal, facts: PlatformFacts) -> frozenset[str]:
-        found: set[str] = set()
-        caller = caller_of(principal, None)
-        for action in (*dict.fromkeys(ACTIONS.values()), *OPERATIONS):
+        caller = caller_of(principal, None, home=True)
+
+        async def allowed(action: str) -> bool:
             checks = [_example(kind, action, principal) for kind in self._kinds()]
             asked = [(check, check.attributes(facts, None)) for check in checks]
-            verdicts = await self._cerbos.ask(caller, asked, self._timeout)
-            if any(verdict.allowed for verdict in verdicts):
-                found.add(action)
-        return frozenset(found)
+            return any(verdict.allowed for verdict in await self._cerbos.ask(caller, asked, self._timeout))
+
+        actions = (*dict.fromkeys(ACTIONS.values()), *OPERATIONS)
+        answers = await asyncio.gather(*(allowed(action) for action in actions))
+        return frozenset(action for action, yes in zip(actions, answers, strict=True) if yes)
 
 
 def _example(kind: str, action: str, principal: Principal) -> Check:

@@ -11,6 +11,8 @@ class PolicySettings(BusSettings, kw_only=True):
     cerbos_target: str  # unix:/path/to/socket or host:port
     cerbos_timeout_seconds: float = 1.0
     station_limit: int = 512
+    # Where the ids in a person's own claims mean that person; anywhere else they are somebody else's.
+    home_platforms: tuple[str, ...] = ("store",)
     policies: str = ""  # the bundle that Cerbos serves; "" = the one in this package
 
     @property
