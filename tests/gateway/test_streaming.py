@@ -11,8 +11,9 @@ import pytest
 from gateway.rest_stage import FakeDelivery, Stage
 from wardmesh_cli.ports import free_port
 from wardmesh_common.contracts import Reply
+from wardmesh_common.listening import reserve
 from wardmesh_common.transfer import TransferBroken
-from wardmesh_gateway.server import reserve, serving
+from wardmesh_gateway.server import serving
 
 pytestmark = pytest.mark.anyio
 PART = b"x" * 128 * 1024

@@ -12,6 +12,8 @@ from urllib.parse import urlsplit
 import uvicorn
 
 from wardmesh_common.health import Health
+from wardmesh_common.listening import Farewell, reserve
+from wardmesh_common.settings import BadSettings
 from wardmesh_fhir_store.database import Database, engine_for
 from wardmesh_fhir_store.definitions import load_definitions
 from wardmesh_fhir_store.migrate import DEFAULT_DATASTORE, is_migrated
@@ -68,8 +70,10 @@ async def serve(settings: StoreSettings) -> int:
     try:
         await health.listen(settings.admin_host, settings.admin_port)
         async with opened(settings) as store:
-            server = _server(settings, create_app(settings, store))
-            running = asyncio.create_task(server.serve())
+            farewell = Farewell(create_app(settings, store))
+            server = _server(settings, farewell)
+            sock = reserve(settings.host, settings.port, settings.listen_fds)
+            running = asyncio.create_task(server.serve(sockets=[sock]))
             await _started(server, running)
             health.started = True
             _LOG.info("ready")
@@ -77,12 +81,13 @@ async def serve(settings: StoreSettings) -> int:
             await asyncio.wait({waiting, running}, return_when=asyncio.FIRST_COMPLETED)
             waiting.cancel()
             health.draining = True
+            await farewell.leave(server)
             server.should_exit = True
             await running
     except NotMigrated:
         _LOG.error("the database has no store yet: run wardmesh-fhir-store migrate")
         return EXIT_FAILURE
-    except OSError as error:
+    except (OSError, BadSettings) as error:
         _LOG.error("cannot start, a port is taken or the database is away: %s", type(error).__name__)
         return EXIT_FAILURE
     finally:
@@ -98,11 +103,9 @@ class _Server(uvicorn.Server):
         return
 
 
-def _server(settings: StoreSettings, app: AsgiApp) -> uvicorn.Server:
+def _server(settings: StoreSettings, app: Farewell) -> uvicorn.Server:
     config = uvicorn.Config(
         app,
-        host=settings.host,
-        port=settings.port,
         loop="none",
         http="httptools",
         ws="none",

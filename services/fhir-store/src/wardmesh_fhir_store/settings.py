@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from msgspec import Struct
+from msgspec import Struct, field
 
 
 class StoreSettings(Struct, kw_only=True):
@@ -11,6 +11,7 @@ class StoreSettings(Struct, kw_only=True):
     database_url: str
     host: str = "127.0.0.1"
     port: int = 8080
+    listen_fds: dict[int, int] = field(default_factory=dict)  # port -> inherited listening socket
     fhir_base: str = ""
     admin_host: str = "127.0.0.1"
     admin_port: int = 9090

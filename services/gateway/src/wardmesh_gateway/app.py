@@ -13,6 +13,7 @@ from wardmesh_common.bus import Bus
 from wardmesh_common.contracts import EVENT_SESSION_REVOKED, GW_RATE
 from wardmesh_common.health import Health
 from wardmesh_common.issuer_keys import IssuerKeys
+from wardmesh_common.listening import reserve
 from wardmesh_common.questions import RateReport, SessionRevoked
 from wardmesh_common.tokens import TokenVerifier
 from wardmesh_gateway.caller import Callers, TrustedProxies, Verifies
@@ -28,7 +29,7 @@ from wardmesh_gateway.problem import Challenges
 from wardmesh_gateway.ratelimit import RateLimits
 from wardmesh_gateway.rest import RestFace
 from wardmesh_gateway.router import OwnsPaths, Router
-from wardmesh_gateway.server import reserve, serving
+from wardmesh_gateway.server import serving
 from wardmesh_gateway.settings import GatewaySettings, registered_platforms
 from wardmesh_gateway.tool_door import ToolArguments, ToolCalls
 from wardmesh_gateway.tool_mcp import McpDoor
@@ -98,7 +99,7 @@ async def create_app(
     keys = settings.ring()
     assert bus.recorder is not None, "the gateway records calls that get lost"
     async with AsyncExitStack() as stack:
-        sock = stack.enter_context(reserve(settings.host, settings.port))
+        sock = stack.enter_context(reserve(settings.host, settings.port, settings.listen_fds))
         verifier = await _verifier(settings, bus, stack)
         platforms = Platforms(bus)
         await platforms.start()
@@ -124,7 +125,10 @@ async def create_app(
             # Fixtures without health data for protocol tests; never loaded otherwise.
             from wardmesh_gateway.fixtures.pack import conformance_listener  # noqa: PLC0415
 
-            await stack.enter_async_context(conformance_listener(port=settings.conformance_port, keys=keys, bus=bus))
+            listener = conformance_listener(
+                port=settings.conformance_port, keys=keys, bus=bus, inherited=settings.listen_fds
+            )
+            await stack.enter_async_context(listener)
         await stack.enter_async_context(serving(router, sock))
         stack.callback(mcp.drain)
         yield

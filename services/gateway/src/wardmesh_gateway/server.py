@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager, contextmanager
 
 import uvicorn
 
-from wardmesh_common.settings import BadSettings
+from wardmesh_common.listening import Farewell
 from wardmesh_gateway.asgi import App
 
 GRACE_SECONDS = 20
@@ -32,23 +32,12 @@ class QuietServer(uvicorn.Server):
         yield
 
 
-def reserve(host: str, port: int) -> socket.socket:
-    """The bound port, not yet listening. Raises BadSettings when it is taken: a configuration fault, not a crash."""
-    sock = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
-    try:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        sock.bind((host, port))
-    except OSError as error:
-        sock.close()
-        raise BadSettings(f"cannot listen on port {port}: {error.strerror}") from None
-    return sock
-
-
 @asynccontextmanager
 async def serving(app: App, sock: socket.socket) -> AsyncGenerator[None]:
     """Serve `app` on the socket until the block ends, then finish what runs."""
+    farewell = Farewell(app)
     config = uvicorn.Config(
-        app,  # type: ignore[arg-type]
+        farewell,  # type: ignore[arg-type]
         http="httptools",
         loop="none",
         ws="none",
@@ -66,6 +55,8 @@ async def serving(app: App, sock: socket.socket) -> AsyncGenerator[None]:
         await server.up.wait()
         yield
     finally:
+        if server.up.is_set():
+            await farewell.leave(server)
         server.should_exit = True
         with contextlib.suppress(asyncio.CancelledError):
             await task

@@ -10,6 +10,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import msgspec
+from msgspec import field
 
 from wardmesh_common.settings import BadSettings, BusSettings, load
 from wardmesh_gateway.caller import TrustedProxies
@@ -33,6 +34,7 @@ class GatewaySettings(BusSettings, kw_only=True):
 
     host: str = "127.0.0.1"
     port: int = 8000
+    listen_fds: dict[int, int] = field(default_factory=dict)  # port -> inherited listening socket
     public_url: str = "http://localhost:8000"
     issuer: str = ""
     issuer_wait_seconds: float = 15.0  # how long a start waits for the issuer's keys
