@@ -16,6 +16,7 @@ from wardmesh_common.contracts import (
     Call,
     perform_subject,
 )
+from wardmesh_common.errors import BadRequest
 from wardmesh_common.health import Health
 from wardmesh_common.questions import Ask, Changed, KindsAnswer, KindsQuestion, KindVerdict, ToolsAnswer, ToolsQuestion
 from wardmesh_common.station import Hop
@@ -84,7 +85,9 @@ async def _serve(bus: Bus, decider: Decider, offers: Offers, limit: int) -> None
     async def tools(question: ToolsQuestion, _ask: Ask) -> ToolsAnswer:
         return await offers.answer(question)
 
-    bus.nc.lean_subscribe(f"{LOAD}.fhir-proxy.*", lambda _subject, _reply, data, _header: choice.on_load(data))
+    bus.nc.lean_subscribe(
+        f"{LOAD}.fhir-proxy.*", lambda subject, _reply, data, _header: choice.on_load(subject.decode(), data)
+    )
     await bus.answer(ASK_KINDS, KindsQuestion, kinds)
     await bus.answer(ASK_TOOLS, ToolsQuestion, tools)
     await bus.station(DECIDE, decide, onward=queue, limit=limit)
@@ -92,7 +95,9 @@ async def _serve(bus: Bus, decider: Decider, offers: Offers, limit: int) -> None
 
 async def answer_kinds(decider: Decider, question: KindsQuestion) -> KindsAnswer:
     """Verdicts for kinds that came along in an answer, or that a search reaches into."""
-    action = ACTIONS.get(question.interaction, "read")
+    if question.interaction not in (Interaction.READ, Interaction.SEARCH):
+        raise BadRequest("Kinds are read or searched by; nothing else is asked about them.")
+    action = ACTIONS[question.interaction]
     came_along = question.interaction is not Interaction.SEARCH
     checks = [Check(kind=kind, action=action, came_along=came_along) for kind in question.kinds]
     decisions = await decider.judge(question.principal, None, question.platform, checks, ASK_SECONDS)

@@ -26,9 +26,8 @@ class VerdictCache:
     def key(version: str, caller: Caller, check: Check, platform: PlatformFacts, grant: Grant | None) -> Hashable:
         """Everything that Cerbos is told, and which rules it had."""
         where = (platform.id, platform.open, platform.writes, granted_by(platform, grant))
-        question = (check.kind, check.action, check.id, check.params, check.arguments, check.came_along)
-        who = (caller.id, caller.roles, caller.patient, caller.practitioner, caller.compartment)
-        return (version, who, caller.client_id, caller.agent, where, question)
+        question = (check.kind, check.action, check.id, check.params, check.arguments, check.subject, check.came_along)
+        return (version, caller, where, question)
 
     def get(self, key: Hashable) -> Verdict | None:
         held = self._held.get(key)

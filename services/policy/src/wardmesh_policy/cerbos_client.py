@@ -100,7 +100,9 @@ def entry_of(check: Check, attributes: dict[str, Any]) -> request_pb2.CheckResou
 
 
 def _verdict(caller: Caller, check: Check, result: Any) -> Verdict:
-    if result.resource.kind != check.kind or any(output.error for output in result.outputs):
+    if (result.resource.kind, result.resource.id) != (check.kind, check.id or NO_ID) or any(
+        output.error for output in result.outputs
+    ):
         raise Unreadable
     outputs = [(output.src, json_text(output.val)) for output in result.outputs]
     roles = ", ".join(caller.roles)

@@ -8,6 +8,7 @@ import msgspec
 from msgspec import Struct
 
 from wardmesh_common.contracts import Call
+from wardmesh_common.errors import BadRequest
 from wardmesh_common.questions import PlatformFacts
 from wardmesh_common.vocabulary import Grant, Interaction, Principal, is_write
 from wardmesh_policy.entries import Piece, piece_of
@@ -42,6 +43,7 @@ class Check(Struct, frozen=True, kw_only=True):
     entry: int = -1
     came_along: bool = False
     write: bool = False
+    probing: bool = False  # Piece.probing; not a matter for Cerbos
 
     def attributes(self, platform: PlatformFacts, grant: Grant | None) -> dict[str, Any]:
         """R.attr of the policies (access.yaml)."""
@@ -84,7 +86,7 @@ def caller_of(principal: Principal, grant: Grant | None, *, home: bool) -> Calle
     second role is not narrowed by it; otherwise the order is fixed, so that equal sets give equal answers.
     """
     given = sorted(set(principal.roles) - RESERVED, key=lambda role: (role == "patient", role))
-    roles = tuple(given) or (("anonymous",) if principal.anonymous else ("guest",))
+    roles = ("anonymous",) if principal.anonymous else tuple(given) or ("guest",)
     return Caller(
         id=principal.id,
         roles=roles,
@@ -106,11 +108,22 @@ def checks_of(call: Call) -> list[Check]:
         type=call.resource.type,
         id=call.resource.id,
         operation=call.operation,
-        query=call.query,
+        query=_whole_query(call),
         if_none_exist=call.headers.get("if-none-exist", ""),
         subject=subject_of(call.body) if call.body and len(call.body) <= BODY_BYTES else "",
+        probing=call.interaction is Interaction.PATCH and not only_sets(call.body),
     )
     return _of_piece(piece, -1)
+
+
+def _whole_query(call: Call) -> str:
+    """Criteria of a search may come as a form as well; what was parked is too large to be one."""
+    if call.interaction is not Interaction.SEARCH or not (call.body or call.parked):
+        return call.query
+    if call.parked:
+        raise BadRequest("The search has too many criteria.")
+    form = call.body.decode("utf-8", "replace")
+    return f"{call.query}&{form}" if call.query else form
 
 
 def _of_piece(piece: Piece, entry: int) -> list[Check]:
@@ -125,6 +138,7 @@ def _of_piece(piece: Piece, entry: int) -> list[Check]:
         subject=piece.subject,
         entry=entry,
         write=is_write(piece.interaction, piece.operation),
+        probing=piece.probing,
     )
     return [first, *_criteria(piece, entry), *_reached(asked, entry)]
 
@@ -144,9 +158,10 @@ def _target(piece: Piece) -> tuple[str, str, str]:
 
 def _criteria(piece: Piece, entry: int) -> list[Check]:
     """A conditional write discloses whether something exists: it needs the right to search as well (PX-12)."""
-    query = piece.if_none_exist.partition("?")[2] or piece.if_none_exist
-    if not query and is_write(piece.interaction) and not piece.id and piece.interaction is not Interaction.CREATE:
-        query = piece.query
+    criteria = [_condition(piece.if_none_exist)]
+    if is_write(piece.interaction) and not piece.id and piece.interaction is not Interaction.CREATE:
+        criteria.append(piece.query)
+    query = "&".join(part for part in criteria if part)
     if not query:
         return []
     asked = read_query(query)
@@ -154,6 +169,12 @@ def _criteria(piece: Piece, entry: int) -> list[Check]:
         kind=piece.type or SYSTEM, action="search", params=asked.params, arguments=asked.arguments, entry=entry
     )
     return [searched, *_reached(asked, entry)]
+
+
+def _condition(header: str) -> str:
+    """`identifier=x`, or with the address in front: `Patient?identifier=x`."""
+    address, mark, rest = header.partition("?")
+    return rest if mark and not set("=&;%") & set(address) else header
 
 
 def _reached(asked: Asked, entry: int) -> list[Check]:
@@ -176,6 +197,21 @@ def subject_of(body: bytes) -> str:
     except (msgspec.DecodeError, msgspec.ValidationError):
         return ""
     return ""
+
+
+def only_sets(patch: bytes) -> bool:
+    """True for a JSON Patch that sets and removes. `test`, `copy` and `move` tell what stands in other places."""
+    try:
+        return all(step.op in ("add", "replace", "remove") for step in _patches.decode(patch))
+    except (msgspec.DecodeError, msgspec.ValidationError):
+        return False
+
+
+class _Step(Struct):
+    op: str
+
+
+_patches = msgspec.json.Decoder(list[_Step])
 
 
 class _Reference(Struct):

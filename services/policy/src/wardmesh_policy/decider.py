@@ -15,7 +15,7 @@ from wardmesh_common.questions import PlatformFacts
 from wardmesh_common.vocabulary import Decision, Grant, Interaction, Principal
 from wardmesh_policy.cache import VerdictCache
 from wardmesh_policy.checks import Caller, Check, caller_of, checks_of
-from wardmesh_policy.verdicts import Verdict, joined
+from wardmesh_policy.verdicts import Contradiction, Verdict, joined
 
 # A decision is good for its call only; this is how long past the call's budget it may be shown.
 GRACE_SECONDS = 5.0
@@ -63,8 +63,9 @@ class Decider:
         checks = checks_of(call)
         if not checks:
             raise BadRequest("The bundle has no entries to decide on.")
-        caller = caller_of(call.principal, call.grant, home=platform.id in self._home)
-        verdicts = await self._verdicts(caller, checks, platform, call.grant, remaining)
+        grant = call.grant if call.grant and call.grant.platform == call.platform else None
+        caller = caller_of(call.principal, grant, home=platform.id in self._home)
+        verdicts = await self._verdicts(caller, checks, platform, grant, remaining)
         finding = _weigh(call.interaction, checks, verdicts)
         return self._stamp(finding, covers=call.digest(), seconds=max(0.0, remaining) + GRACE_SECONDS)
 
@@ -92,16 +93,19 @@ class Decider:
         for number, check in enumerate(checks):
             if found[number] is None and not check.write:
                 found[number] = self._cache.get(keys[number])
-        missing = [number for number, verdict in enumerate(found) if verdict is None]
+        # A transaction that creates a thousand resources asks the same few questions again and again.
+        missing = {keys[number]: check for number, check in enumerate(checks) if found[number] is None}
         if missing:
-            asked = [(checks[number], checks[number].attributes(platform, grant)) for number in missing]
+            asked = [(check, check.attributes(platform, grant)) for check in missing.values()]
             timeout = min(self._timeout, remaining - RECORD_SECONDS)
             answers = await self._cerbos.ask(caller, asked, timeout)
-            for number, verdict in zip(missing, answers, strict=True):
-                found[number] = verdict
-                if not checks[number].write:
-                    self._cache.put(keys[number], verdict)
-        return [verdict for verdict in found if verdict is not None]
+            fresh = dict(zip(missing, answers, strict=True))
+            for key, check in missing.items():
+                if not check.write:
+                    self._cache.put(key, fresh[key])
+            found = [fresh[keys[number]] if verdict is None else verdict for number, verdict in enumerate(found)]
+        answered = [verdict for verdict in found if verdict is not None]
+        return [_unprobed(check, verdict) for check, verdict in zip(checks, answered, strict=True)]
 
     def _stamp(self, finding: Finding, *, covers: str, seconds: float) -> Decision:
         verdict = finding.verdict
@@ -127,6 +131,14 @@ def _switched_off(check: Check, platform: PlatformFacts) -> Verdict | None:
     return None
 
 
+def _unprobed(check: Check, verdict: Verdict) -> Verdict:
+    """Who is shown a masked copy may not bring out what it hides by patching it."""
+    shown = (mask.type in (check.kind, "*") for mask in verdict.obligations.masks)
+    if check.probing and verdict.allowed and any(shown):
+        return Verdict(allowed=False, rule=verdict.rule, reason="a patch that tests or copies hidden elements")
+    return verdict
+
+
 def _weigh(interaction: Interaction, checks: list[Check], verdicts: list[Verdict]) -> Finding:
     """All must be allowed; in a batch the denied entries stay behind and the others go (PX-10)."""
     denied = [(check, verdict) for check, verdict in zip(checks, verdicts, strict=True) if not verdict.allowed]
@@ -137,7 +149,10 @@ def _weigh(interaction: Interaction, checks: list[Check], verdicts: list[Verdict
         check, verdict = denied[0]
         where = f"entry {check.entry}: " if check.entry >= 0 else ""
         return Finding(Verdict(allowed=False, rule=verdict.rule, reason=where + verdict.reason))
-    obligations = joined(verdict.obligations for verdict in allowed)
+    try:
+        obligations = joined(verdict.obligations for verdict in allowed)
+    except Contradiction:
+        return Finding(Verdict(allowed=False, reason="parts of the call are limited to different patients"))
     return Finding(Verdict(allowed=True, rule=allowed[0].rule, reason="allowed", obligations=obligations), entries)
 
 

@@ -36,8 +36,14 @@ class PerformerChoice:
         self._chance = chance or random.Random()  # noqa: S311 - spreads load, guards nothing
         self._seen: dict[str, _Seen] = {}
 
-    def on_load(self, data: bytes) -> None:
-        load = _loads.decode(data)
+    def on_load(self, subject: str, data: bytes) -> None:
+        """Runs in the read loop. An instance speaks for itself only: its name becomes a subject."""
+        try:
+            load = _loads.decode(data)
+        except (msgspec.DecodeError, msgspec.ValidationError):
+            return
+        if load.instance != subject.rpartition(".")[2]:
+            return
         self._seen[load.instance] = _Seen(load, self._clock())
 
     def choose(self) -> str:

@@ -10,7 +10,7 @@ from msgspec import Struct
 
 from wardmesh_common.bus import Bus
 from wardmesh_common.contracts import ASK_CATALOGUE, EVENT_CATALOGUE_CHANGED
-from wardmesh_common.errors import WardmeshError
+from wardmesh_common.errors import Unavailable, WardmeshError
 from wardmesh_common.questions import Catalogue, Changed, PlatformFacts
 
 RETRY_SECONDS = 0.5
@@ -37,6 +37,9 @@ class Platforms:
         return list(self._facts.values())
 
     def get(self, name: str) -> PlatformFacts | None:
+        """None for a platform that does not exist. Raises Unavailable while nobody told which ones do."""
+        if not self._facts:
+            raise Unavailable("The catalogue of platforms is not there yet.", retry_after=1)
         return self._facts.get(name)
 
     async def start(self) -> None:
@@ -44,6 +47,7 @@ class Platforms:
             self._wake.set()
 
         await self._bus.hear(EVENT_CATALOGUE_CHANGED, Changed, changed)
+        await self._fetch()  # a replica that joins a running mesh knows the catalogue before it takes calls
         self._task = asyncio.create_task(self._keep())
 
     async def stop(self) -> None:

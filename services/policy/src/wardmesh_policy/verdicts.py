@@ -17,7 +17,7 @@ class Verdict(Struct, frozen=True, kw_only=True):
     obligations: Obligations = Obligations()
 
 
-class Given(Struct, frozen=True):
+class Given(Struct, frozen=True, forbid_unknown_fields=True):
     """One output of a rule (answers.yaml). An unknown member makes it unreadable, which is a refusal."""
 
     masks: str = ""
@@ -27,6 +27,10 @@ class Given(Struct, frozen=True):
 
 class Unreadable(Exception):
     """A rule gave out something that is not an obligation: nobody may guess what it meant."""
+
+
+class Contradiction(Exception):
+    """Parts of one call are limited to different patients: no answer can keep to both."""
 
 
 _given = msgspec.json.Decoder(Given)
@@ -56,9 +60,12 @@ def verdict_of(allowed: bool, outputs: Sequence[tuple[str, str]], *, missing: st
 
 def _read(text: str) -> Given:
     try:
-        return _given.decode(text)
+        said = _given.decode(text)
     except (msgspec.DecodeError, msgspec.ValidationError):
         raise Unreadable from None
+    if said.reason and (said.masks or said.compartment):
+        raise Unreadable  # a refusal and a demand at once
+    return said
 
 
 def rule_of(source: str) -> str:
@@ -88,10 +95,13 @@ def _mask(line: str) -> Mask:
 
 
 def joined(obligations: Iterable[Obligations], denied_entries: tuple[int, ...] = ()) -> Obligations:
-    """All of them at once: masks add up, the narrowest compartment holds."""
+    """All of them at once: masks add up, a compartment holds for everything. Raises Contradiction."""
     masks: dict[Mask, None] = {}
-    compartment = ""
+    compartments: set[str] = set()
     for each in obligations:
         masks.update(dict.fromkeys(each.masks))
-        compartment = compartment or each.compartment
-    return Obligations(masks=tuple(masks), compartment=compartment, denied_entries=denied_entries)
+        compartments.add(each.compartment)
+    compartments.discard("")
+    if len(compartments) > 1:
+        raise Contradiction
+    return Obligations(masks=tuple(masks), compartment=min(compartments, default=""), denied_entries=denied_entries)
