@@ -130,3 +130,12 @@ def mesh() -> Iterator[Mesh]:
         Path(folder).chmod(0o755)
         with running(Path(folder), "--replicas", REPLICAS, "--conformance") as started:
             yield started
+
+
+@pytest.fixture(scope="session")
+def lone_mesh() -> Iterator[Mesh]:
+    """One replica of everything, without a balancer; its ledger may be spoilt by the last test that uses it."""
+    with tempfile.TemporaryDirectory(prefix="wm-lone-", dir="/tmp") as folder:
+        Path(folder).chmod(0o755)
+        with running(Path(folder)) as started:
+            yield started

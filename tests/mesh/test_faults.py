@@ -5,36 +5,15 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-import asyncpg
 import pytest
 
+from mesh.ledger import until_recorded
 from mesh.traffic import Traffic
 
 pytestmark = [pytest.mark.anyio, pytest.mark.mesh, pytest.mark.timeout(240)]
 
 PATH = "/api/fhir/store/Patient/FCE57"
 DEADLINE_SECONDS = 33.0
-
-
-async def recorded_ids(mesh: Any) -> set[str]:
-    """Request ids of all successful accesses in the ledger."""
-    connection = await asyncpg.connect(mesh.ready["audit_environment"]["WARDMESH_AUDIT_READER_URL"], timeout=10)
-    try:
-        rows = await connection.fetch("select distinct request_id from event where outcome = 'success'")
-    finally:
-        await connection.close()
-    return {row["request_id"] for row in rows}
-
-
-async def until_recorded(mesh: Any, ids: set[str], seconds: float = 30.0) -> set[str]:
-    """Wait for the ledger to hold these ids; returns what is still missing."""
-    missing = set(ids)
-    for _ in range(int(seconds * 4)):
-        missing = ids - await recorded_ids(mesh)
-        if not missing:
-            break
-        await asyncio.sleep(0.25)
-    return missing
 
 
 @pytest.mark.requirement("AR-3", "AR-4", "AR-10", "NB-2", "B-18")

@@ -52,13 +52,13 @@ class Traffic:
 
     def __init__(self, base: str, path: str, token: str, callers: int = 6) -> None:
         self._base, self._path, self._token = base, path, token
-        self._callers = callers
+        self.callers = callers
         self._going = True
         self._tasks: list[asyncio.Task[None]] = []
         self.seen = Seen()
 
     async def __aenter__(self) -> Traffic:
-        self._tasks = [asyncio.create_task(self._call()) for _ in range(self._callers)]
+        self._tasks = [asyncio.create_task(self._call()) for _ in range(self.callers)]
         return self
 
     async def __aexit__(self, *_: object) -> None:

@@ -35,6 +35,8 @@ class Unit:
     ready: Ready
     ports: tuple[int, ...] = ()
     admin_port: int = 0
+    listeners: dict[int, int] = field(default_factory=dict[int, int])  # port -> socket that we hold for it
+    twin: Unit | None = None  # the same with another admin port: it may run beside this one
     engine: bool = False
     stop_signal: signal.Signals = signal.SIGTERM
     last_signal: signal.Signals = signal.SIGKILL  # from the kernel, should we die first
@@ -106,6 +108,7 @@ class Child:
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
             limit=LINE_BYTES,
+            pass_fds=tuple(unit.listeners.values()),
             **options,
         )
         assert self.process.stdout is not None

@@ -27,6 +27,7 @@ class Replica:
     name: str
     service: str
     admin_port: int
+    spare_admin_port: int
     port: int = 0
     conformance_port: int = 0
 
@@ -41,6 +42,7 @@ class Layout:
     idp_port: int
     store_port: int
     store_admin_port: int
+    store_spare_admin_port: int
     public_port: int
     balancer_admin_port: int  # 0: one gateway replica listens on the public port itself
     conformance_port: int  # 0: off
@@ -108,6 +110,7 @@ def lay_out(state: State, options: UpOptions) -> Layout:
                     name=name,
                     service=service,
                     admin_port=book.take(f"{name} admin"),
+                    spare_admin_port=book.take(f"{name} spare admin"),
                     port=(book.take(name) if balanced else public) if gateway else 0,
                     conformance_port=(book.take(f"{name} conformance") if balanced else conformance)
                     if gateway and conformance
@@ -123,6 +126,7 @@ def lay_out(state: State, options: UpOptions) -> Layout:
         idp_port=book.take("identity provider"),
         store_port=book.take("fhir-store"),
         store_admin_port=book.take("fhir-store admin"),
+        store_spare_admin_port=book.take("fhir-store spare admin"),
         public_port=public,
         balancer_admin_port=book.take("balancer admin") if balanced else 0,
         conformance_port=conformance,

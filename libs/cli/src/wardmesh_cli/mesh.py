@@ -17,6 +17,7 @@ from wardmesh_cli.binaries import Binaries
 from wardmesh_cli.control import Control
 from wardmesh_cli.faults import ProcessFault, StartFault
 from wardmesh_cli.layout import DATABASES, Layout, lay_out, write_platforms
+from wardmesh_cli.listeners import Listeners
 from wardmesh_cli.options import SERVICES, UpOptions
 from wardmesh_cli.progress import Terminal
 from wardmesh_cli.services import Services
@@ -40,7 +41,9 @@ class Mesh:
         self._announced = False
         self.supervisor = Supervisor(layout.state.logs, Budget(), self.write_ready_file, self._note)
         self._control = Control(self.supervisor, layout.balancer_admin_port)
-        self._services = Services(layout, options.settings, write_platforms(layout, options.platforms))
+        self._listeners = Listeners()
+        platforms = write_platforms(layout, options.platforms)
+        self._services = Services(layout, options.settings, platforms, self._listeners)
 
     def _note(self, text: str) -> None:
         if self._announced:
@@ -117,6 +120,7 @@ class Mesh:
         self._announced = False
         forget(self._options, self.layout.state)
         self._control.close(self.layout.state.control_socket)
+        self._listeners.close()
         await self.supervisor.stop()
 
 

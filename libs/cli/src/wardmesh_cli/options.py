@@ -79,7 +79,7 @@ def parser() -> Parser:
     audit = commands.add_parser("audit", help="wardmesh-audit with the keys of the running mesh", add_help=False)
     audit.add_argument("arguments", nargs=argparse.REMAINDER)
     controls = {
-        "restart": "stop and start, one replica after the other",
+        "restart": "one replica after the other, the new process ready before the old one ends",
         "stop": "stop and leave stopped",
         "start": "start again what was stopped",
         "kill": "SIGKILL, as a crash would",

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from wardmesh_cli.child import Ready, Unit
 from wardmesh_cli.faults import ProcessFault
 from wardmesh_cli.layout import DATABASES, DEPLOYMENT, Layout, Replica
+from wardmesh_cli.listeners import Listeners
 from wardmesh_cli.probes import http_ok
 from wardmesh_cli.supervisor import Task
 
@@ -29,8 +32,11 @@ def program(service: str) -> str:
 class Services:
     """Builds units and tasks for one layout; `settings` are extra variables per service."""
 
-    def __init__(self, layout: Layout, settings: dict[str, dict[str, str]], platforms: Path) -> None:
+    def __init__(
+        self, layout: Layout, settings: dict[str, dict[str, str]], platforms: Path, listeners: Listeners
+    ) -> None:
         self._layout = layout
+        self._listeners = listeners
         self._settings = settings
         self._platforms = platforms
         state = layout.state
@@ -62,7 +68,6 @@ class Services:
                 "WARDMESH_DATABASE_URL": layout.database(DATABASES["fhir-store"], "wardmesh_fhir_store"),
                 "WARDMESH_HOST": "127.0.0.1",
                 "WARDMESH_PORT": str(layout.store_port),
-                "WARDMESH_ADMIN_PORT": str(layout.store_admin_port),
             },
         }
 
@@ -91,34 +96,38 @@ class Services:
         return service == "auth" or (service == "gateway" and "_CLIENT_ID" in name)
 
     def unit(self, replica: Replica) -> Unit:
+        """A replica behind the balancer has no twin: it is taken out of the balancer while it restarts."""
         environ = self.environ(replica.service)
-        environ["WARDMESH_ADMIN_PORT"] = str(replica.admin_port)
+        public = tuple(filter(None, (replica.port, replica.conformance_port)))
         if replica.port:
             environ["WARDMESH_PORT"] = str(replica.port)
         if replica.conformance_port:
             environ["WARDMESH_CONFORMANCE_PORT"] = str(replica.conformance_port)
-        ports = tuple(filter(None, (replica.port, replica.conformance_port, replica.admin_port)))
-        return Unit(
+        alone = not (replica.port and self._layout.balancer_admin_port)
+        unit = Unit(
             name=replica.name,
             group=replica.service,
             command=[program(replica.service)],
             environ=environ,
             ready=readiness(replica.admin_port),
-            ports=ports,
-            admin_port=replica.admin_port,
+            ports=public,
+            listeners=self._listeners.bind(*public) if alone else {},
             stop_seconds=30,
         )
+        return _with_admin(unit, replica.admin_port, replica.spare_admin_port if alone else 0)
 
     def store(self) -> Unit:
-        return Unit(
+        layout = self._layout
+        unit = Unit(
             name="fhir-store",
             group="fhir-store",
             command=[program("fhir-store")],
             environ=self.environ("fhir-store"),
-            ready=readiness(self._layout.store_admin_port),
-            ports=(self._layout.store_port, self._layout.store_admin_port),
-            admin_port=self._layout.store_admin_port,
+            ready=readiness(layout.store_admin_port),
+            ports=(layout.store_port,),
+            listeners=self._listeners.bind(layout.store_port),
         )
+        return _with_admin(unit, layout.store_admin_port, layout.store_spare_admin_port)
 
     def balancer(self) -> Unit:
         """Spreads requests over the gateway's replicas; both public listeners in one process."""
@@ -145,6 +154,16 @@ class Services:
             seed = self._layout.state.nats_seed("operations")
             environ["WARDMESH_OPERATIONS_SEED_FILE"] = str(seed)
         return Task(name=name, command=[program(service), *arguments], environ=environ)
+
+
+def _with_admin(unit: Unit, port: int, spare: int) -> Unit:
+    """The unit with its health on this port, and with a twin on the spare one, if there is one."""
+    environ = {**unit.environ, "WARDMESH_ADMIN_PORT": str(port)}
+    if unit.listeners:
+        environ["WARDMESH_LISTEN_FDS"] = json.dumps(unit.listeners)
+    ports = (*unit.ports, port)
+    twin = _with_admin(unit, spare, 0) if spare else None
+    return replace(unit, environ=environ, ready=readiness(port), ports=ports, admin_port=port, twin=twin)
 
 
 def audit_settings(layout: Layout) -> dict[str, str]:

@@ -7,7 +7,7 @@ import contextlib
 import signal
 import time
 from collections.abc import Callable, Coroutine, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +48,7 @@ class Supervisor:
         self._budget = budget
         self._changed = changed
         self._note = note
-        self._watchers: dict[str, asyncio.Task[None]] = {}
+        self._watchers: dict[Child, asyncio.Task[None]] = {}
         self._stopping = False
 
     def group(self, name: str) -> list[Child]:
@@ -68,7 +68,7 @@ class Supervisor:
         """Start these together and wait until all are ready. Raises ProcessFault or PortTakenFault."""
         for unit in units:
             for port in unit.ports:
-                if not is_free(port):
+                if port not in unit.listeners and not is_free(port):
                     raise PortTakenFault(f"port {port} for {unit.name} is taken by another program")
         await self.together([self._first_start(unit) for unit in units])
 
@@ -91,7 +91,7 @@ class Supervisor:
         """Start, wait for readiness, then watch."""
         child.wanted = True
         await self._until_ready(child)
-        self._watchers[child.unit.name] = asyncio.create_task(self._watch(child))
+        self._watchers[child] = asyncio.create_task(self._watch(child))
         self._changed()
 
     async def _until_ready(self, child: Child) -> None:
@@ -187,9 +187,30 @@ class Supervisor:
             del self.children[task.name]
         return child.log.tail[-1] if child.log.tail else ""
 
+    async def succeed(self, child: Child) -> None:
+        """Start the twin of a process, and end the process when the twin is ready. Raises ProcessFault: it stays."""
+        name, unit = child.unit.name, child.unit
+        assert unit.twin is not None, "only a process with a twin can have a successor"
+        successor = Child(replace(unit.twin, twin=replace(unit, twin=None)), self._logs)
+        successor.total_restarts = child.total_restarts
+        # Both are in the table all the time: whatever interrupts us, `stop` finds them.
+        self.children[f"{name} (new)"] = successor
+        try:
+            await self.start_child(successor)
+        except ProcessFault:
+            del self.children[f"{name} (new)"]
+            successor.log.close()
+            raise
+        self.children[name], self.children[f"{name} (old)"] = successor, child
+        del self.children[f"{name} (new)"]
+        await self.stop_child(child)
+        self.children.pop(f"{name} (old)", None)
+        child.log.close()
+        self._changed()
+
     async def stop_child(self, child: Child) -> None:
         """Orderly stop of one process; it stays stopped."""
-        watcher = self._watchers.pop(child.unit.name, None)
+        watcher = self._watchers.pop(child, None)
         child.wanted = False
         if watcher is not None and child.state in {"restarting", "starting"}:
             watcher.cancel()

@@ -1,0 +1,50 @@
+"""The ledger as tests read it: over SQL, beside the product."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+import asyncpg
+
+
+async def events(mesh: Any, request_id: str = "") -> list[dict[str, Any]]:
+    """All leaves in order, or those of one request."""
+    connection = await asyncpg.connect(mesh.ready["audit_environment"]["WARDMESH_AUDIT_READER_URL"], timeout=10)
+    try:
+        rows = await connection.fetch(
+            "select leaf from event where $1 = '' or request_id = $1 order by seq", request_id, timeout=20
+        )
+    finally:
+        await connection.close()
+    return [json.loads(row["leaf"]) for row in rows]
+
+
+async def until_event(mesh: Any, request_id: str, seconds: float = 20.0) -> list[dict[str, Any]]:
+    """Wait until the ledger holds events of this request."""
+    async with asyncio.timeout(seconds):
+        while not (found := await events(mesh, request_id)):
+            await asyncio.sleep(0.1)
+    return found
+
+
+async def recorded_ids(mesh: Any) -> set[str]:
+    """Request ids of all successful accesses in the ledger."""
+    connection = await asyncpg.connect(mesh.ready["audit_environment"]["WARDMESH_AUDIT_READER_URL"], timeout=10)
+    try:
+        rows = await connection.fetch("select distinct request_id from event where outcome = 'success'")
+    finally:
+        await connection.close()
+    return {row["request_id"] for row in rows}
+
+
+async def until_recorded(mesh: Any, ids: set[str], seconds: float = 45.0) -> set[str]:
+    """Wait for the ledger to hold these ids; returns what is still missing."""
+    missing = set(ids)
+    for _ in range(int(seconds * 4)):
+        missing = ids - await recorded_ids(mesh)
+        if not missing:
+            break
+        await asyncio.sleep(0.25)
+    return missing
