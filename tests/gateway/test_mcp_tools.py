@@ -100,6 +100,21 @@ async def test_a_result_is_structured_and_exact_text_and_a_refusal_is_a_result()
     assert refused["structuredContent"] == {"error": "forbidden", "message": "no"}
 
 
+@pytest.mark.requirement("GW-5")
+async def test_the_short_way_of_a_plain_call_and_the_way_through_the_sdk_give_the_same_answer() -> None:
+    special = {"name": "read", "arguments": {"platform_id": "store"}, "inputResponses": {}}
+    for refused in (False, True):
+        result = ToolResult(text='{"value":1.25,"words":["ä",""]}', is_error=refused)
+        async with stage(door=FakeDoor(result=result)) as s:
+            short = await s.modern("tools/call", {"name": "read", "arguments": {"platform_id": "store"}})
+            long = await s.modern("tools/call", special)
+            assert len(s.door.calls) == 2
+        assert messages_of(short) == messages_of(long)
+        assert short.status_code == long.status_code
+        assert short.headers.keys() == long.headers.keys()
+        assert short.headers["content-type"] == long.headers["content-type"]
+
+
 @pytest.mark.parametrize("era", ["modern", "legacy"])
 async def test_progress_is_reported_when_asked_for_and_only_grows(era: str) -> None:
     async with stage() as s:

@@ -21,6 +21,7 @@ from wardmesh_gateway.edge_request import Headers, Inbound
 from wardmesh_gateway.edge_watch import until_hung_up
 from wardmesh_gateway.limits import check_declared, read_body
 from wardmesh_gateway.mcp_door import Credential, Limiter, McpTool
+from wardmesh_gateway.mcp_quick import QuickCalls
 from wardmesh_gateway.mcp_sessions import McpSession, SessionIds, SessionUnknown
 from wardmesh_gateway.mcp_visit import Visit, put_visit
 
@@ -57,10 +58,12 @@ class Edge:
         json_app: App,
         stream_app: App,
         max_body: int,
+        quick: QuickCalls | None = None,
     ) -> None:
         self._guard, self._gate, self._address, self._agents = guard, gate, address, agents
         self._sessions, self._exchanges, self._tools, self._limiter = sessions, exchanges, tools, limiter
         self._json, self._stream, self._max_body = json_app, stream_app, max_body
+        self._quick_calls = quick
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send, profile: str = "") -> None:
         headers = Headers(scope["headers"])
@@ -187,6 +190,10 @@ class Edge:
         if inbound.method == "initialize" and not inbound.modern:
             negotiated, info, declared = _version(inbound), inbound.client_info, inbound.capabilities
             send = minting(send, lambda: self._sessions.mint(negotiated, info, declared, visit.principal))
+        tool = self._quick_calls.takes(inbound, visit.profile) if self._quick_calls is not None else None
+        if tool is not None and self._quick_calls is not None:
+            await until_hung_up(self._quick_calls.answering(tool, inbound, visit), scope, receive, send)
+            return
         await self._pass(self._json, scope, body, receive, send, headers, visit)
 
     def _quick(self, inbound: Inbound) -> bool:

@@ -40,6 +40,12 @@ class Headers:
     def get(self, name: bytes) -> str:
         return self._first.get(name, b"").decode("latin-1")
 
+    def duplicated(self) -> str | None:
+        """The first header that decides about routing and stands there twice."""
+        if len(self._first) == len(self.raw):
+            return None
+        return find_duplicated_routing_header((n.decode("latin-1"), v.decode("latin-1")) for n, v in self.raw)
+
     def accepts(self) -> tuple[bool, bool]:
         """Whether the client takes JSON, and whether it takes an event stream."""
         kinds = {kind.split(";")[0].strip().lower() for kind in self.get(b"accept").split(",")}
@@ -111,7 +117,7 @@ class Inbound:
             if isinstance(claimed, str) and claimed in MODERN_PROTOCOL_VERSIONS and self.method != "initialize":
                 raise self._mismatch("mcp-protocol-version")
             return
-        duplicated = find_duplicated_routing_header((n.decode("latin-1"), v.decode("latin-1")) for n, v in headers.raw)
+        duplicated = headers.duplicated()
         if duplicated is not None:
             raise self._mismatch(duplicated)
         if claimed is None or CLIENT_CAPABILITIES_META_KEY not in self.meta:

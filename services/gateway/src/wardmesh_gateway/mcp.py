@@ -36,6 +36,7 @@ from wardmesh_gateway.mcp_door import (
 )
 from wardmesh_gateway.mcp_events import Listening, ReplicaEvents
 from wardmesh_gateway.mcp_prompts import PromptHandlers
+from wardmesh_gateway.mcp_quick import QuickCalls
 from wardmesh_gateway.mcp_resources import ResourceHandlers
 from wardmesh_gateway.mcp_server import Handlers, assemble
 from wardmesh_gateway.mcp_sessions import SessionIds
@@ -66,6 +67,7 @@ class McpFace:
         gate: BearerGate | None,
         limiter: Limiter | None,
         parameter_headers: frozenset[str] = frozenset(),
+        quick: QuickCalls | None = None,
         hears: HearsEvents | None = None,
     ) -> None:
         exchanges = Exchanges(wire)
@@ -85,6 +87,7 @@ class McpFace:
             json_app=self._json.handle_request,
             stream_app=self._stream.handle_request,
             max_body=limit,
+            quick=quick,
         )
         self._metadata = ProtectedResource(settings) if gate is not None else None
         self._paths = _paths(profiles)
@@ -209,5 +212,6 @@ def build_mcp(
         gate=BearerGate(verifier, settings),
         limiter=limiter,
         parameter_headers=frozenset(f"Mcp-Param-{name}" for name in headers),
+        quick=QuickCalls(tools, server.server_info_stamp),
         hears=hears,
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Protocol
 
+import msgspec
 from msgspec import Struct
 
 from wardmesh_common.contracts import Caller
@@ -32,15 +33,31 @@ class McpTool(Struct, frozen=True, kw_only=True):
     profiles: tuple[str, ...] = ("gateway",)  # `/mcp/<profile>` paths that offer it
 
 
-class ToolResult(Struct, frozen=True, kw_only=True):
+class ToolResult:
     """A tool's answer. `structured` is the object of the contract, `{"error", "message"}` when it failed (C-7).
 
-    `text` is the same as exact JSON text ("" = write `structured`): FHIR decimals survive only as text.
+    `text` is the same as exact JSON text: FHIR decimals survive only as text. Each is made from the other when it is
+    wanted, because most answers are only ever needed as text.
     """
 
-    structured: dict[str, Any]
-    is_error: bool = False
-    text: str = ""
+    __slots__ = ("_structured", "_text", "is_error")
+
+    def __init__(self, *, structured: dict[str, Any] | None = None, text: str = "", is_error: bool = False) -> None:
+        self._structured = structured
+        self._text = text
+        self.is_error = is_error
+
+    @property
+    def structured(self) -> dict[str, Any]:
+        if self._structured is None:
+            self._structured = msgspec.json.decode(self._text, type=dict[str, Any])
+        return self._structured
+
+    @property
+    def text(self) -> str:
+        if not self._text:
+            self._text = msgspec.json.encode(self._structured).decode()
+        return self._text
 
 
 class Door(Protocol):

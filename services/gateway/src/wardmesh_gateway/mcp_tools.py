@@ -7,15 +7,14 @@ import binascii
 from collections.abc import Callable
 from typing import Any
 
-import msgspec
 from mcp.server.context import ServerRequestContext
 from mcp.shared.exceptions import MCPError
 from mcp_types import INVALID_PARAMS, CallToolRequestParams, PaginatedRequestParams
 
-from wardmesh_gateway.mcp_door import Door, McpTool, ToolResult
+from wardmesh_gateway.mcp_door import Door, McpTool, Progress, ToolResult
 from wardmesh_gateway.mcp_progress import reporting
 from wardmesh_gateway.mcp_schemas import ToolShelf
-from wardmesh_gateway.mcp_visit import visitor
+from wardmesh_gateway.mcp_visit import Visit, visitor
 
 PAGE = 100
 Context = ServerRequestContext[Any, Any]
@@ -53,18 +52,28 @@ class ToolHandlers:
 
     async def call(self, ctx: Context, params: CallToolRequestParams) -> dict[str, Any]:
         visit = visitor(ctx)
-        shelf = self.shelf
-        tool = shelf.tool(params.name)
-        if tool is None or not _in_profile(tool, visit.profile):
+        tool = self.offered(params.name, visit.profile)
+        if tool is None:
             raise MCPError(INVALID_PARAMS, "Unknown tool")
         arguments = params.arguments or {}
-        complaint = shelf.check(tool.name).complaint(arguments)
-        if complaint:
-            return _result(ToolResult(structured={"error": "validation_error", "message": complaint}, is_error=True))
         if not (ctx.meta and "progress_token" in ctx.meta):
-            return _result(await self._door.call_tool(tool.name, arguments, visit.caller))
+            return _result(await self.answer(tool, arguments, visit))
         async with reporting(ctx) as progress:
-            return _result(await self._door.call_tool(tool.name, arguments, visit.caller, progress=progress))
+            return _result(await self.answer(tool, arguments, visit, progress))
+
+    def offered(self, name: str, profile: str) -> McpTool | None:
+        tool = self.shelf.tool(name)
+        return tool if tool is not None and _in_profile(tool, profile) else None
+
+    async def answer(
+        self, tool: McpTool, arguments: dict[str, Any], visit: Visit, progress: Progress | None = None
+    ) -> ToolResult:
+        complaint = self.shelf.check(tool.name).complaint(arguments)
+        if complaint:
+            return ToolResult(structured={"error": "validation_error", "message": complaint}, is_error=True)
+        if progress is None:
+            return await self._door.call_tool(tool.name, arguments, visit.caller)
+        return await self._door.call_tool(tool.name, arguments, visit.caller, progress=progress)
 
 
 def _in_profile(tool: McpTool, profile: str) -> bool:
@@ -89,9 +98,8 @@ def shown(tool: McpTool) -> dict[str, Any]:
 
 
 def _result(result: ToolResult) -> dict[str, Any]:
-    text = result.text or msgspec.json.encode(result.structured).decode()
     return {
-        "content": [{"type": "text", "text": text}],
+        "content": [{"type": "text", "text": result.text}],
         "structuredContent": result.structured,
         "isError": result.is_error,
     }

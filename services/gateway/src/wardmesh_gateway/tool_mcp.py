@@ -25,6 +25,13 @@ _destructive = frozenset({Interaction.UPDATE, Interaction.PATCH, Interaction.DEL
 _once = frozenset({Interaction.CREATE, Interaction.PATCH})
 
 
+class _Object(msgspec.Struct):
+    """Any JSON object: its members are walked over, not built."""
+
+
+_objects = msgspec.json.Decoder(_Object)
+
+
 class AsksPolicy(Protocol):
     async def ask(
         self, subject: str, question: msgspec.Struct, answer_type: type[Any], *, principal: Principal | None = None
@@ -66,7 +73,8 @@ class McpDoor:
         try:
             visit = await self._callers.visit_of(caller)
             body = await self._calls.call(name, arguments, visit, Face.MCP, view="model")
-            result = ToolResult(structured=msgspec.json.decode(body, type=dict[str, Any]), text=body.decode())
+            _objects.decode(body)
+            result = ToolResult(text=body.decode())
         except WardmeshError as error:
             result = _failed(error.problem, name)
         except msgspec.DecodeError:
