@@ -83,6 +83,7 @@ async def test_a_token_without_the_scope_is_refused_challenged_and_recorded() ->
     assert 'error="insufficient_scope", scope="fhir.read fhir.write"' in answer.headers["www-authenticate"]
     ((call, outcome),) = stage.bus.recorded
     assert (outcome.status, call.caller.bearer, call.resource.id) == (403, "", "1")
+    assert answer.headers["x-request-id"] == call.id
     assert call.principal is not None
     assert call.principal.roles == ("Doctor",)
     assert stage.bus.calls == []

@@ -196,6 +196,18 @@ async def test_every_failure_has_its_status_and_one_detail(reply: Any, status: i
     assert answer.json()["detail"].startswith(text)
 
 
+@pytest.mark.parametrize("path", ["/api/fhir/store/Patient/p1", "/fhir/store/Patient/p1"])
+async def test_a_refusal_names_the_id_under_which_the_ledger_knows_it(path: str) -> None:
+    stage = Stage()
+    stage.bus.reply = Unavailable("No instance of auth is up.")
+    answer = await stage.get(path)
+    assert answer.headers["x-request-id"] == stage.bus.calls[0].id
+    stage.bus.reply = refused(403, "forbidden", "no")
+    stage.bus.reply.call_id = "c1"
+    assert (await stage.get(path)).headers["x-request-id"] == "c1"
+    assert "x-request-id" not in (await stage.get("/api/fhir/nowhere/Patient/p1")).headers
+
+
 async def test_a_bug_of_ours_is_500_without_a_word_from_inside(caplog: pytest.LogCaptureFixture) -> None:
     stage = Stage()
 

@@ -30,9 +30,10 @@ _answers = msgspec.msgpack.Decoder(Answer)
 class Refused(WardmeshError):
     """The other side answered with a problem; it is carried on unchanged."""
 
-    def __init__(self, problem: Problem) -> None:
+    def __init__(self, problem: Problem, call_id: str = "") -> None:
         super().__init__(problem.detail)
         self.problem = problem
+        self.call_id = call_id
 
 
 class Asking:

@@ -45,6 +45,7 @@ class WardmeshError(Exception):
 
     def __init__(self, detail: str, *, retry_after: int = 0, scope: str = "") -> None:
         super().__init__(detail)
+        self.call_id = ""  # of the call that ended so, once there is one
         self.problem = Problem(
             code=self.code,
             status=self.status,

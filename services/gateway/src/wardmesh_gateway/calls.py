@@ -122,6 +122,13 @@ class Door:
         """Send it on its journey. Raises what ended it before a station could reply."""
         self.admit(visit, facts, writes=wanted.writes)
         call = self._call(wanted, facts, visit, face, traceparent)
+        try:
+            return await self._submit(call, wanted, visit)
+        except WardmeshError as error:
+            error.call_id = call.id
+            raise
+
+    async def _submit(self, call: Call, wanted: Wanted, visit: Visit) -> Delivers:
         lacking = lacking_scope(visit, writes=wanted.writes)
         if lacking is not None:
             await self._refuse(call, visit, lacking)

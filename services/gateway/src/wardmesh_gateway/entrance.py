@@ -57,6 +57,7 @@ class Entrance:
     async def run(self, route: Route, request: Request, send: Send, render: Render, media_type: Header) -> None:
         """Run a route and turn whatever it raises into the face's own shape."""
         started = False
+        call_id = ""
 
         async def watched(message: Message) -> None:
             nonlocal started
@@ -69,7 +70,7 @@ class Entrance:
         except HungUp:
             return
         except WardmeshError as error:
-            problem = error.problem
+            problem, call_id = error.problem, error.call_id
         except Exception:  # noqa: BLE001
             # The edge: a bug of ours becomes an answer, and its place a line in the log.
             _log.exception("unexpected failure in a route")
@@ -78,11 +79,16 @@ class Entrance:
             # Half of an answer is out. Left unfinished, the server closes the connection short of its length.
             _log.warning("an answer broke off: %s", problem.code)
             return
-        await self.refuse(problem, request, send, render, media_type)
+        await self.refuse(problem, request, send, render, media_type, call_id)
 
-    async def refuse(self, problem: Problem, request: Request, send: Send, render: Render, media_type: Header) -> None:
+    async def refuse(
+        self, problem: Problem, request: Request, send: Send, render: Render, media_type: Header, call_id: str = ""
+    ) -> None:
+        """`call_id`, when a call was made, is what the ledger calls this refusal."""
         token_sent = bool(request.header(b"authorization"))
         headers = [media_type, *self._challenges.headers(problem, token_sent=token_sent)]
+        if call_id:
+            headers.append((b"x-request-id", call_id.encode()))
         await respond(send, problem.status, headers, render(problem), head=request.method == "HEAD")
 
 

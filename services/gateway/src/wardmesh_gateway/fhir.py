@@ -175,5 +175,5 @@ async def _answer(request: Request, send: Send, delivery: Delivers, platform: st
     if not body:
         problem = of_reply(reply, body)
         if problem is not None:
-            raise Refused(problem)
+            raise Refused(problem, reply.call_id)
     await respond(send, reply.status, headers, body, head=head)

@@ -156,7 +156,7 @@ async def _answer(request: Request, send: Send, delivery: Delivers, shape: Shape
         return
     if reply.problem is not None or reply.status >= 400:
         body = await delivery.body()
-        raise Refused(of_reply(reply, body) or reply.problem)  # type: ignore[arg-type]
+        raise Refused(of_reply(reply, body) or reply.problem, reply.call_id)  # type: ignore[arg-type]
     head = request.method == "HEAD"
     if shape is not None:
         status = 200 if reply.status == 204 else reply.status

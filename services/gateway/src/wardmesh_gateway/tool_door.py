@@ -116,7 +116,7 @@ async def success(delivery: Delivers) -> bytes:
     body = await delivery.body()
     problem = of_reply(delivery.reply, body)
     if problem is not None:
-        raise Refused(problem)
+        raise Refused(problem, delivery.reply.call_id)
     return body
 
 

@@ -1,0 +1,98 @@
+"""A FHIR platform of our own for mesh tests: one patient, a Bundle of 20 MB, and an answer that never comes."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+LARGE_BYTES = 20 * 1024 * 1024
+PATIENT: dict[str, Any] = {
+    "resourceType": "Patient",
+    "id": "p1",
+    "identifier": [{"system": "http://hl7.org/fhir/sid/us-ssn", "value": "999-00-1111"}],
+    "gender": "other",
+}
+
+
+def observation(number: int) -> dict[str, Any]:
+    return {
+        "resourceType": "Observation",
+        "id": f"o{number}",
+        "status": "final",
+        "code": {"coding": [{"system": "http://loinc.org", "code": "8867-4", "display": "Heart rate"}]},
+        "subject": {"reference": "Patient/p1"},
+        "valueQuantity": {"value": 70 + number % 30, "unit": "/min"},
+        "note": [{"text": "x" * 3500}],
+    }
+
+
+def large_bundle() -> bytes:
+    entry = len(json.dumps({"resource": observation(1000), "search": {"mode": "match"}})) + 2
+    entries = [
+        {"resource": observation(number), "search": {"mode": "match"}} for number in range(LARGE_BYTES // entry + 1)
+    ]
+    bundle = {"resourceType": "Bundle", "type": "searchset", "total": len(entries), "entry": entries}
+    return json.dumps(bundle).encode()
+
+
+@dataclass
+class Platform:
+    """What runs, and what it saw. `hold` keeps answers for Patient/slow back until it is set."""
+
+    url: str = ""
+    large: bytes = b""
+    hold: threading.Event = field(default_factory=threading.Event)
+    paths: list[str] = field(default_factory=list[str])
+
+
+def _handler(platform: Platform) -> type[BaseHTTPRequestHandler]:
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            path = self.path.removeprefix("/fhir").partition("?")[0]
+            platform.paths.append(path)
+            if path == "/Patient/p1":
+                self._send(200, json.dumps(PATIENT).encode())
+            elif path == "/Patient/slow":
+                platform.hold.wait(30)
+                self._send(200, json.dumps({**PATIENT, "id": "slow"}).encode())
+            elif path == "/Observation":
+                self._send(200, platform.large)
+            else:
+                self._send(404, b'{"resourceType":"OperationOutcome","issue":[]}')
+
+        def _send(self, status: int, body: bytes) -> None:
+            with contextlib.suppress(OSError):  # the caller may be gone
+                self.send_response(status)
+                self.send_header("Content-Type", "application/fhir+json")
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+        def log_message(self, format: str, *args: object) -> None:
+            return
+
+    return Handler
+
+
+@contextlib.contextmanager
+def platform_server() -> Iterator[Platform]:
+    platform = Platform(large=large_bundle())
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(platform))
+    server.daemon_threads = True
+    platform.url = f"http://127.0.0.1:{server.server_address[1]}/fhir"
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield platform
+    finally:
+        platform.hold.set()
+        server.shutdown()
+        thread.join(10)
+        server.server_close()
