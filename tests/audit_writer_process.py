@@ -47,7 +47,7 @@ class Deadly:
 
     async def execute(self, query: str, *args: Any) -> Any:
         done = await self._inner.execute(query, *args)
-        if "pg_notify" in query:
+        if "update tree_state" in query:
             self._maybe("commit")
         return done
 

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import gc
 import json
 import os
 import random
 import time
+from collections.abc import Generator
 from datetime import UTC, datetime
 from typing import Any
 
+import asyncpg
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -310,9 +314,29 @@ async def test_a_broker_killed_during_load_loses_nothing(server: Postgres) -> No
             await assert_clean(w)
 
 
+@contextlib.contextmanager
+def lost_connections_apart() -> Generator[None]:
+    """asyncpg leaves a future behind that nobody can await when a server's last words come right before a COPY."""
+    loop = asyncio.get_running_loop()
+    before = loop.get_exception_handler()
+    other: list[Any] = []
+
+    def take(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        if not isinstance(context.get("exception"), asyncpg.ConnectionDoesNotExistError):
+            other.append(context)
+
+    loop.set_exception_handler(take)
+    try:
+        yield
+        gc.collect()
+    finally:
+        loop.set_exception_handler(before)
+    assert not other
+
+
 @pytest.mark.requirement("AU-304")
 async def test_a_database_killed_four_times_in_mid_stream_loses_nothing(broker: Nats) -> None:
-    with postgres(durable=True) as pg:
+    with postgres(durable=True) as pg, lost_connections_apart():
         async with world(broker, pg) as w, w.writing(batch_events=200) as (writer,), w.publishing():
             lines = leaves_of(15_000)
             for start in range(0, 15_000, 100):

@@ -84,10 +84,11 @@ async def test_three_replicas_with_twelve_random_kills_lose_and_double_nothing(b
                 for number in range(12):
                     for i in range(number * 800, min((number + 1) * 800, 9600), 20):
                         await w.send(*lines[i : i + 20])
-                    size = await w.size()
+                    before, sent = await w.size(), (number + 1) * 800
 
-                    async def moved(before: int = size) -> bool:
-                        return await w.size() > before
+                    async def moved(before: int = before, sent: int = sent) -> bool:
+                        size = await w.size()
+                        return size > before or size == sent
 
                     await until(moved)
                     victim = chance.randrange(3)

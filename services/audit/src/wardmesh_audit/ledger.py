@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import uuid
 from collections.abc import Awaitable, Callable, Sequence
@@ -24,6 +25,14 @@ Stored = Callable[[list[uuid.UUID]], Awaitable[dict[uuid.UUID, bytes]]]
 
 _STAND_INS = 4
 NOTIFY_CHANNEL = "wardmesh_audit"
+NOTIFY_SECONDS = 0.2  # shorter than the publisher gathers: it sees what came without a word as well
+
+_ADVANCE = "update tree_state set size = $2, root = $3, frontier = $4 where log_id = $1"
+_ADVANCE_AND_NOTIFY = """
+with moved as (
+  update tree_state set size = $2, root = $3, frontier = $4 where log_id = $1 returning 1
+) select pg_notify($5, '') from moved
+"""
 
 
 class Appended(Struct, frozen=True):
@@ -43,9 +52,17 @@ class Ledger:
         self._conn = conn
         self._stream = stream
         self._log_id = log_id
+        self._notified_at = -NOTIFY_SECONDS
 
     async def append(self, rows: Sequence[Row]) -> Appended:
         """One transaction for all rows. Raises on any database error: then nothing has happened."""
+        try:
+            return await self._transaction(rows, self._copy)
+        except (asyncpg.UniqueViolationError, asyncpg.DataError):
+            # Something is stored already or is not taken: once more from the start, with savepoints.
+            return await self._transaction(rows, self._insert_carefully)
+
+    async def _transaction(self, rows: Sequence[Row], insert: Callable[[_Batch, int], Awaitable[None]]) -> Appended:
         async with self._conn.transaction():
             state = await self._conn.fetchrow(
                 "select size, frontier from tree_state where log_id = $1 for update", self._log_id
@@ -54,7 +71,7 @@ class Ledger:
                 raise LookupError("the log has no tree state")
             tree = CompactRange(state["size"], state["frontier"])
             batch = _Batch(self._stream, rows)
-            await self._insert(batch, tree.size)
+            await insert(batch, tree.size)
             if batch.rows:
                 await self._advance(tree, batch.rows)
         conflicts = batch.conflicts
@@ -68,29 +85,32 @@ class Ledger:
             size=tree.size,
         )
 
-    async def _insert(self, batch: _Batch, size: int) -> None:
-        """Optimistic COPY; after a refusal the stored ids decide, and the lock makes the second try final."""
-        if not batch.rows:
-            return
+    async def _insert_carefully(self, batch: _Batch, size: int) -> None:
+        """COPY under a savepoint; after a refusal the stored ids decide, and the lock makes the second try final."""
         try:
-            await self._copy(batch.rows, size)
+            await self._try(batch, size)
         except asyncpg.UniqueViolationError:
             await batch.drop_stored(self._stored)
-            await self._copy(batch.rows, size)
+            await self._try(batch, size)
         except asyncpg.DataError:
             # A value that PostgreSQL does not take although our checks did: find it, keep it as malformed.
             await self._probe(batch, size)
-            await self._copy(batch.rows, size)
+            await self._try(batch, size)
 
-    async def _copy(self, rows: Sequence[Row], size: int) -> None:
-        if not rows:
-            return
+    async def _try(self, batch: _Batch, size: int) -> None:
         async with self._conn.transaction():  # a savepoint
-            records = [_record(self._log_id, size + i, row) for i, row in enumerate(rows)]
-            await self._conn.copy_records_to_table("event", records=records, columns=COLUMNS)
-            oversize = [(self._log_id, row.event_id, row.raw) for row in rows if row.raw]
-            if oversize:
-                await self._conn.copy_records_to_table("malformed_payload", records=oversize)
+            await self._copy(batch, size)
+
+    async def _copy(self, batch: _Batch, size: int) -> None:
+        if batch.rows:
+            await self._copy_rows(batch.rows, size)
+
+    async def _copy_rows(self, rows: Sequence[Row], size: int) -> None:
+        records = [_record(self._log_id, size + i, row) for i, row in enumerate(rows)]
+        await self._conn.copy_records_to_table("event", records=records, columns=COLUMNS)
+        oversize = [(self._log_id, row.event_id, row.raw) for row in rows if row.raw]
+        if oversize:
+            await self._conn.copy_records_to_table("malformed_payload", records=oversize)
 
     async def _stored(self, ids: list[uuid.UUID]) -> dict[uuid.UUID, bytes]:
         found = await self._conn.fetch(
@@ -106,7 +126,7 @@ class Ledger:
             trial = self._conn.transaction()
             await trial.start()
             try:
-                await self._copy([row], size)
+                await self._copy_rows([row], size)
             except asyncpg.DataError:
                 batch.demote(row)
             finally:
@@ -115,15 +135,13 @@ class Ledger:
 
     async def _advance(self, tree: CompactRange, rows: Sequence[Row]) -> None:
         tree.extend(row.leaf_hash for row in rows)
-        await self._conn.execute(
-            "with moved as (update tree_state set size = $2, root = $3, frontier = $4 where log_id = $1 returning 1)"
-            " select pg_notify($5, $1::text) from moved",
-            self._log_id,
-            tree.size,
-            tree.root(),
-            tree.frontier(),
-            NOTIFY_CHANNEL,
-        )
+        values = (self._log_id, tree.size, tree.root(), tree.frontier())
+        now = asyncio.get_running_loop().time()
+        if now - self._notified_at < NOTIFY_SECONDS:
+            await self._conn.execute(_ADVANCE, *values)
+        else:
+            await self._conn.execute(_ADVANCE_AND_NOTIFY, *values, NOTIFY_CHANNEL)
+            self._notified_at = now
 
 
 class _Batch:

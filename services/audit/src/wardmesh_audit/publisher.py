@@ -107,7 +107,6 @@ class Publisher:
             if (now := asyncio.get_running_loop().time()) - asserted_at > _ASSERT_SECONDS:
                 await check_guards(conn)
                 asserted_at = now
-            self._changed.clear()
             more = await self._publish_new(conn) == _FETCH
             await self._checkpoint_if_due(conn)
             if not more:
@@ -118,6 +117,7 @@ class Publisher:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._every):
                 await self._changed.wait()
+                self._changed.clear()  # what comes from here on may be after our next look
                 await asyncio.sleep(self._gather)
 
     async def _resume(self, conn: Connection) -> None:

@@ -48,19 +48,20 @@ class Puller:
         self._wanted = 0  # messages the standing request may still bring
         self._asked_at = 0.0
         self._events = 0
+        self._enough = 1  # events that are worth waking up for
         self._held = False  # no request before the pause is over
         self._sid = nc.lean_subscribe(self._inbox, self._on_message)
 
     async def take(self, events: int, linger_seconds: float) -> list[Pulled]:
         """Messages that are there: waits for the first, then at most `linger_seconds` for more."""
         while not self._buffer:
-            await self._wait(_RENEW_SECONDS)
+            await self._wait(_RENEW_SECONDS, 1)
         until = asyncio.get_running_loop().time() + linger_seconds
-        while self._events < events:
+        while self._events < events and len(self._buffer) < self._room:
             left = until - asyncio.get_running_loop().time()
             if left <= 0:
                 break
-            await self._wait(left)
+            await self._wait(left, events)
         taken: list[Pulled] = []
         count = 0
         while self._buffer and count < events:
@@ -92,8 +93,9 @@ class Puller:
             self._nc.lean_unsubscribe(self._sid)
         self._nc.lean_forget(self._sid)
 
-    async def _wait(self, seconds: float) -> None:
-        """Returns when something came or the time is over."""
+    async def _wait(self, seconds: float, events: int) -> None:
+        """Returns when so many events are there, when a request ended, or when the time is over."""
+        self._enough = events
         self._ask()
         self._arrived.clear()
         with contextlib.suppress(TimeoutError):
@@ -133,7 +135,10 @@ class Puller:
         message = _pulled(reply.decode(), data)
         self._events += message.events
         self._buffer.append(message)
-        self._arrived.set()
+        if self._events >= self._enough or len(self._buffer) >= self._room:
+            self._arrived.set()
+        elif self._wanted <= 0:
+            self._ask()
 
     def _on_status(self) -> None:
         """The request is over. One that ended at once must not be repeated at once."""

@@ -85,6 +85,7 @@ class Writer:
         self._batch = batch_events
         self._linger = linger_seconds
         self._conn: Connection | None = None
+        self._appends: Ledger | None = None
         self._asserted_at = 0.0
         self.state = WriterState()
 
@@ -125,14 +126,15 @@ class Writer:
 
     async def _ledger(self) -> Ledger:
         """The ledger on a live connection. Every new connection is checked by the guard before its first append."""
-        if self._conn is None or self._conn.is_closed():
+        if self._conn is None or self._appends is None or self._conn.is_closed():
             self._conn = await self._connect()
+            self._appends = Ledger(self._conn, AUDIT_IN)
             self._asserted_at = 0.0
         now = asyncio.get_running_loop().time()
         if not self._asserted_at or now - self._asserted_at > _HOUSEKEEPING_SECONDS:
             await self._assert(self._conn)
             self._asserted_at = now
-        return Ledger(self._conn, AUDIT_IN)
+        return self._appends
 
     async def _assert(self, conn: Connection) -> None:
         outside = await self._outside()
