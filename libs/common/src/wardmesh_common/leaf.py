@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -171,7 +172,7 @@ def _outcome(outcome: Outcome | None) -> dict[str, Any]:
 
 def _request(call: Call, outcome: Outcome | None, method: str, now: float) -> dict[str, Any]:
     request: dict[str, Any] = {
-        "deadline": _instant(call.deadline),
+        "deadline": instant(call.deadline),
         "face": call.face.value,
         "id": _clip(call.id),
         "interaction": call.interaction.value,
@@ -184,7 +185,7 @@ def _request(call: Call, outcome: Outcome | None, method: str, now: float) -> di
         request["bytes"] = len(outcome.body)
     if call.received_at:
         request["latency_ms"] = max(0, round((now - call.received_at) * 1000, 1))
-        request["received"] = _instant(call.received_at)
+        request["received"] = instant(call.received_at)
     return request
 
 
@@ -221,6 +222,11 @@ def _policy(decision: Decision) -> dict[str, Any]:
 
 def _by_patient(call: Call, touched: Iterable[Touched]) -> Iterable[tuple[str, str, int, list[str]]]:
     """(patient, type, count, references) per distinct patient; very long lists take several events."""
+    touched = tuple(touched)
+    if len(touched) == 1 and len(touched[0].ids) == 1:  # a read: nearly every call
+        item = touched[0]
+        yield item.patient, item.type, item.count or 1, [f"{item.type}/{item.ids[0]}"[:_OPEN_CHARS]]
+        return
     merged: dict[str, list[Touched]] = {}
     for item in touched:
         merged.setdefault(item.patient, []).append(item)
@@ -275,8 +281,16 @@ def _secrets(call: Call, patient: str, references: list[str], actor: Principal |
     return secrets
 
 
-def _instant(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+def instant(seconds: float) -> str:
+    """RFC 3339 in UTC with microseconds; the date and time to the second are formatted once for a second."""
+    micros = round(seconds * 1_000_000)
+    whole, rest = divmod(micros, 1_000_000)
+    return f"{_to_the_second(whole)}.{rest:06d}Z"
+
+
+@functools.lru_cache(maxsize=256)
+def _to_the_second(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
 
 def _clip(text: str) -> str:

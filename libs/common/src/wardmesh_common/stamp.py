@@ -6,24 +6,22 @@ import os
 import time
 import uuid
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
 
 from wardmesh_common.clock import clock_synced
-from wardmesh_common.leaf import LEAF_LIMIT, Draft
+from wardmesh_common.leaf import LEAF_LIMIT, Draft, instant
 from wardmesh_common.seal import OpenKey, seal
 
 _encoder = msgspec.json.Encoder(order="sorted")
+_VARIANT = {f"{n:x}": f"{8 | n & 3:x}" for n in range(16)}  # the two bits that say which kind of UUID it is
 
 
 def uuid7(unix_ms: int, rand: bytes) -> str:
     """A UUIDv7 in its text form from a time in milliseconds and ten random bytes."""
-    value = (unix_ms & 0xFFFFFFFFFFFF) << 80 | int.from_bytes(rand, "big")
-    value = value & ~(0xF << 76) & ~(0x3 << 62) | 0x7 << 76 | 0x2 << 62
-    text = f"{value:032x}"
-    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+    when, tail = f"{unix_ms & 0xFFFFFFFFFFFF:012x}", rand.hex()
+    return f"{when[:8]}-{when[8:]}-7{tail[1:4]}-{_VARIANT[tail[4]]}{tail[5:8]}-{tail[8:]}"
 
 
 class Stamp:
@@ -63,7 +61,7 @@ class Stamp:
             "source": self._source,
             "specversion": "1.0",
             "tenant": draft.tenant,
-            "time": datetime.fromtimestamp(now, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
+            "time": instant(now),
             "type": f"org.wardmesh.audit.{draft.event_class}.v1",
         }
         if draft.traceparent:
