@@ -162,7 +162,6 @@ def test_subjects_come_from_the_columns_and_nothing_in_them_can_change_their_sha
     assert subject("a.b", "* >", "x\r\ny").count(".") == 5
 
 
-@pytest.mark.requirement("AU-406")
 async def test_a_database_restored_from_an_older_copy_gets_no_append_and_no_signature(broker: Nats) -> None:
     with postgres(durable=True) as pg:
         async with world(broker, pg) as w:

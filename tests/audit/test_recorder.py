@@ -155,7 +155,6 @@ async def test_a_retry_has_the_same_bytes_and_id_and_is_stored_once(stream: Worl
     await bus.close()
 
 
-@pytest.mark.requirement("AU-104")
 async def test_nothing_is_released_before_the_acknowledgement() -> None:
     gate = Gate()
     recorder = recorder_with(gate, deadline_seconds=5)
@@ -168,7 +167,6 @@ async def test_nothing_is_released_before_the_acknowledgement() -> None:
     await recorder.close()
 
 
-@pytest.mark.requirement("AU-111")
 async def test_three_patients_are_three_events_of_one_request_and_all_must_be_acknowledged() -> None:
     class TwoOfThree(Gate):
         async def publish(self, subject: str, data: bytes, msg_id: str) -> None:
