@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 import uuid
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -62,12 +62,12 @@ class Counting:
 class Judge:
     """Asks for decisions the way the station does."""
 
-    def __init__(self, client: Any, folder: Path = POLICIES) -> None:
+    def __init__(self, client: Any, folder: Path = POLICIES, version: Callable[[], str] | None = None) -> None:
         self.cerbos = Counting(client)
         self.version = version_of(folder)
         self.cache = VerdictCache()
         home = frozenset({"store"})
-        self.decider = Decider(self.cerbos, self.cache, PLATFORMS.get, lambda: self.version, 1.0, home)
+        self.decider = Decider(self.cerbos, self.cache, PLATFORMS.get, version or (lambda: self.version), 1.0, home)
 
     async def ask(self, roles: str | tuple[str, ...], action: str, kind: str, **more: Any) -> Decision:
         """`roles` as words; `action` of the matrix, or an interaction."""
@@ -116,10 +116,12 @@ def bundle_of(kind: str, *entries: tuple[str, str] | tuple[str, str, str], **mor
 
 
 @asynccontextmanager
-async def judging(target: str, folder: Path = POLICIES) -> AsyncIterator[Judge]:
+async def judging(
+    target: str, folder: Path = POLICIES, version: Callable[[], str] | None = None
+) -> AsyncIterator[Judge]:
     client = CerbosClient(target)
     try:
-        yield Judge(client, folder)
+        yield Judge(client, folder, version)
     finally:
         await client.close()
 

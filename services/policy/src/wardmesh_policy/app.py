@@ -47,11 +47,11 @@ async def create_app(settings: PolicySettings, bus: Bus, health: Health) -> Asyn
     offers = Offers(cerbos, lambda: bundle.kinds, lambda: platforms.all, lambda: bundle.version, timeout)
 
     async def changed(version: str) -> None:
-        cache.flush()
+        cache.policies_changed()
         await bus.tell(EVENT_POLICY_CHANGED, Changed(version=version))
 
     async def flush(_event: Changed) -> None:
-        cache.flush()
+        cache.policies_changed()
 
     await bus.hear(EVENT_POLICY_CHANGED, Changed, flush)
     watching = asyncio.create_task(bundle.watch(changed))

@@ -13,6 +13,8 @@ from wardmesh_policy.verdicts import Verdict
 
 SECONDS = 2.0
 CAPACITY = 20_000
+# Cerbos waits for files to come to rest before it loads them: until then its answers are not worth keeping.
+SETTLE_SECONDS = 4.0
 
 
 class VerdictCache:
@@ -21,6 +23,7 @@ class VerdictCache:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._held: OrderedDict[Hashable, tuple[float, Verdict]] = OrderedDict()
+        self._settled_at = float("-inf")
 
     @staticmethod
     def key(version: str, caller: Caller, check: Check, platform: PlatformFacts, grant: Grant | None) -> Hashable:
@@ -39,9 +42,12 @@ class VerdictCache:
         return held[1]
 
     def put(self, key: Hashable, verdict: Verdict) -> None:
+        if self._clock() < self._settled_at:
+            return
         self._held[key] = (self._clock() + SECONDS, verdict)
         if len(self._held) > CAPACITY:
             self._held.popitem(last=False)
 
-    def flush(self) -> None:
+    def policies_changed(self) -> None:
         self._held.clear()
+        self._settled_at = self._clock() + SETTLE_SECONDS

@@ -85,6 +85,7 @@ def principal_of(caller: Caller) -> engine_pb2.Principal:
     principal = engine_pb2.Principal(id=caller.id, roles=caller.roles)
     for name, value in attributes.items():
         principal.attr[name].string_value = value
+    principal.attr["capabilities"].list_value.extend(caller.capabilities)
     principal.attr["anonymous"].bool_value = caller.anonymous
     return principal
 

@@ -68,6 +68,7 @@ class Caller(Struct, frozen=True, kw_only=True):
     compartment: str = ""
     client_id: str = ""
     agent: str = ""
+    capabilities: tuple[str, ...] = ()
     anonymous: bool = False
 
 
@@ -95,6 +96,7 @@ def caller_of(principal: Principal, grant: Grant | None, *, home: bool) -> Calle
         compartment=grant.patient if grant else "",
         client_id=principal.client_id,
         agent=principal.agent.id,
+        capabilities=principal.agent.capabilities,
         anonymous=principal.anonymous,
     )
 

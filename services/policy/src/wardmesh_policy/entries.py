@@ -51,7 +51,7 @@ def piece_of(entry: Entry) -> Piece:
     _expect(_path.fullmatch(path) is not None, Interaction.READ)
     piece = Piece(
         interaction=_interaction(method, parts),
-        type=parts[0] if parts and _plain(parts[0]) and parts[0] != "metadata" else "",
+        type=parts[0] if path[:1].isupper() else "",
         id=parts[1] if len(parts) > 1 and _plain(parts[1]) else "",
         operation=_operation(parts) or _member(method, parts),
         query=query,
@@ -92,9 +92,8 @@ def _interaction(method: str, parts: list[str]) -> Interaction:
 
 
 def _shape(parts: list[str]) -> str:
-    if parts == ["metadata"]:
-        return "metadata"
-    return "/".join(part if not _plain(part) else "I" if number else "T" for number, part in enumerate(parts))
+    first = ["T" if part[0].isupper() else part for part in parts[:1]]
+    return "/".join(first + ["I" if _plain(part) else part for part in parts[1:]])
 
 
 def _plain(part: str) -> bool:
