@@ -12,6 +12,7 @@ import msgspec
 
 from wardmesh_common.budget import Budgets
 from wardmesh_common.contracts import Call, Outcome, Reply, Touched, decode_call, encode
+from wardmesh_common.deadline import Deadlines
 from wardmesh_common.errors import (
     AuditUnavailable,
     Busy,
@@ -88,7 +89,9 @@ class Station:
         self._onward = onward
         self._limit = limit
         self._log = logging.getLogger(f"wardmesh.{service}")
+        self._deadlines = Deadlines()
         self._running: dict[str, asyncio.Task[None]] = {}
+        self._ending: set[str] = set()
         self._refusing: set[asyncio.Task[None]] = set()
         self._handed: dict[str, tuple[Call, str]] = {}
         self._handed_before: dict[str, tuple[Call, str]] = {}
@@ -103,9 +106,12 @@ class Station:
         return call_id in self._running
 
     def cancel(self, call_id: str) -> None:
-        """The caller hung up: stop the work; the running task records `abandoned`."""
+        """The caller hung up: stop the work; the running task records `abandoned`.
+
+        A call whose end is being recorded goes on: an attempt that happened is recorded as what it was.
+        """
         task = self._running.get(call_id)
-        if task is not None:
+        if task is not None and call_id not in self._ending:
             task.cancel()
 
     def on_message(self, _subject: bytes, reply: bytes, data: bytes, _header: bytes | None) -> None:
@@ -160,9 +166,7 @@ class Station:
     async def _handle(self, call: Call, hop: Hop, expires: float) -> Outcome | None:  # noqa: PLR0911
         """The handler's outcome, or None when the call was handed on."""
         try:
-            async with asyncio.timeout_at(
-                asyncio.get_running_loop().time() + expires - time.monotonic() - ENDING_SECONDS
-            ):
+            with self._deadlines.within(expires - time.monotonic() - ENDING_SECONDS):
                 result = await self._handler(call, hop)
             if isinstance(result, Outcome):
                 return result
@@ -193,14 +197,15 @@ class Station:
         self._nc.lean_publish(subject, encode(call), reply=f"{self._nc.inbox}.w.n.{call.id}")
 
     async def _end(self, call: Call, outcome: Outcome, expires: float) -> None:
-        """Record, then reply: no record, no data (AR-3). Not cancellable: an attempt that happened is recorded."""
+        """Record, then reply: no record, no data (AR-3). Not cancellable by `cancel`."""
         outcome.headers.setdefault("x-wardmesh-station", self._service)
+        self._ending.add(call.id)
         try:
-            await asyncio.shield(self._recorder.outcome(call, outcome))
+            await self._recorder.outcome(call, outcome)
         except AuditUnavailable as error:
             outcome = outcome_of(error)
-        except asyncio.CancelledError:
-            return  # the caller hung up while the record was on its way; it arrives all the same
+        finally:
+            self._ending.discard(call.id)
         try:
             await self._reply(call, outcome, expires)
         except NotConnected:

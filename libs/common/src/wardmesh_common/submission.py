@@ -22,6 +22,7 @@ from wardmesh_common.contracts import (
     decode_reply,
     encode,
 )
+from wardmesh_common.deadline import Deadlines
 from wardmesh_common.errors import (
     AuditUnavailable,
     Busy,
@@ -113,6 +114,7 @@ class Submissions:
         self._pending: dict[str, _Pending] = {}
         self._parked: dict[str, bytes] = {}
         self._budget = RetryBudget()
+        self._deadlines = Deadlines()
         self._sending: set[asyncio.Task[None]] = set()
 
     @property
@@ -174,7 +176,7 @@ class Submissions:
         self._pending[call.id] = _Pending(future, write)
         try:
             self._nc.lean_publish(IDENTIFY, encode(call), reply=f"{self._nc.inbox}.w.n.{call.id}")
-            async with asyncio.timeout(max(0.0, left + MARGIN_SECONDS)):
+            with self._deadlines.within(left + MARGIN_SECONDS):
                 return await future
         except NotConnected:
             raise Unavailable("The bus is not reachable.") from None

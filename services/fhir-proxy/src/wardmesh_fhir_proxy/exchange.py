@@ -7,6 +7,7 @@ import random
 import time
 from collections.abc import Callable
 
+from wardmesh_common.deadline import Deadlines
 from wardmesh_common.errors import OutcomeUnknown, PlatformDown, TimedOut, WardmeshError
 from wardmesh_fhir_proxy import headers
 from wardmesh_fhir_proxy.ambiguity import settled
@@ -39,6 +40,7 @@ class Exchanges:
         self._transport = transport
         self._jitter = jitter
         self._clock = clock
+        self._deadlines = Deadlines()
         self._lanes: dict[tuple[str, str], tuple[Descriptor, Lane]] = {}
 
     def lane(self, descriptor: Descriptor) -> Lane:
@@ -80,7 +82,7 @@ class Exchanges:
         failed: bool | None = True
         allowed = end - self._clock()
         try:
-            async with asyncio.timeout(allowed):
+            with self._deadlines.within(allowed):
                 answer = await self._transport.exchange(descriptor.bases.patient, lane.limit, request)
             failed = answer.status >= 500
         except ConnectFailed:
