@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from mesh.platform_server import Platform, platform_server
 from wardmesh_cli.account import spawn_options
 from wardmesh_cli.control import ask
 
@@ -123,12 +124,20 @@ def running(state: Path, *arguments: str) -> Iterator[Mesh]:
 
 
 @pytest.fixture(scope="session")
-def mesh() -> Iterator[Mesh]:
-    """Two replicas of every service behind the balancer, with the conformance listener."""
+def platform() -> Iterator[Platform]:
+    """A FHIR server of our own; the mesh knows it as platform `own`."""
+    with platform_server() as started:
+        yield started
+
+
+@pytest.fixture(scope="session")
+def mesh(platform: Platform) -> Iterator[Mesh]:
+    """Two replicas of every service behind the balancer, with the conformance listener and a platform of our own."""
     # Below /tmp and open to walk through: the engines' account must reach its data.
     with tempfile.TemporaryDirectory(prefix="wm-mesh-", dir="/tmp") as folder:
         Path(folder).chmod(0o755)
-        with running(Path(folder), "--replicas", REPLICAS, "--conformance") as started:
+        arguments = ("--replicas", REPLICAS, "--conformance", "--platform", f"own={platform.url}")
+        with running(Path(folder), *arguments) as started:
             yield started
 
 

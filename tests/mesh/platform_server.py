@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import threading
@@ -48,6 +49,12 @@ class Platform:
     large: bytes = b""
     hold: threading.Event = field(default_factory=threading.Event)
     paths: list[str] = field(default_factory=list[str])
+
+    async def asked_for(self, path: str) -> None:
+        """Wait until somebody has asked for this path."""
+        async with asyncio.timeout(20):
+            while path not in self.paths:
+                await asyncio.sleep(0.01)
 
 
 def _handler(platform: Platform) -> type[BaseHTTPRequestHandler]:
