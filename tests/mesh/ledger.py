@@ -29,21 +29,21 @@ async def until_event(mesh: Any, request_id: str, seconds: float = 20.0) -> list
     return found
 
 
-async def recorded_ids(mesh: Any) -> set[str]:
-    """Request ids of all successful accesses in the ledger."""
+async def recorded_ids(mesh: Any, outcome: str) -> set[str]:
+    """Request ids of all calls in the ledger that ended so."""
     connection = await asyncpg.connect(mesh.ready["audit_environment"]["WARDMESH_AUDIT_READER_URL"], timeout=10)
     try:
-        rows = await connection.fetch("select distinct request_id from event where outcome = 'success'")
+        rows = await connection.fetch("select distinct request_id from event where outcome = $1", outcome)
     finally:
         await connection.close()
     return {row["request_id"] for row in rows}
 
 
-async def until_recorded(mesh: Any, ids: set[str], seconds: float = 45.0) -> set[str]:
+async def until_recorded(mesh: Any, ids: set[str], seconds: float = 45.0, outcome: str = "success") -> set[str]:
     """Wait for the ledger to hold these ids; returns what is still missing."""
     missing = set(ids)
     for _ in range(int(seconds * 4)):
-        missing = ids - await recorded_ids(mesh)
+        missing = ids - await recorded_ids(mesh, outcome)
         if not missing:
             break
         await asyncio.sleep(0.25)

@@ -50,9 +50,10 @@ async def ask(base: str, path: str, token: str, *, timeout_seconds: float = 45.0
 class Traffic:
     """Callers that read as fast as they are answered until told to stop."""
 
-    def __init__(self, base: str, path: str, token: str, callers: int = 6) -> None:
+    def __init__(self, base: str, path: str, token: str, callers: int = 6, pause_seconds: float = 0.0) -> None:
         self._base, self._path, self._token = base, path, token
         self.callers = callers
+        self._pause = pause_seconds
         self._going = True
         self._tasks: list[asyncio.Task[None]] = []
         self.seen = Seen()
@@ -76,6 +77,8 @@ class Traffic:
                 await asyncio.sleep(0.05)  # a refused connection is no load
             name = headers.get("x-request-id", "")
             self.seen.answers.append((status, time.monotonic() - started, name))
+            if self._pause:
+                await asyncio.sleep(self._pause)
 
     async def good(self, more: int, seconds: float = 60.0) -> None:
         """Wait until `more` further good answers have come."""
