@@ -64,13 +64,13 @@ async def test_an_edited_file_changes_the_next_decision_and_the_version(watched:
                 edited = organization.read_text().replace("roles: [patient, member]", "roles: [patient]")
                 organization.write_text(edited)
                 started = time.monotonic()
-                async with asyncio.timeout(4):
+                async with asyncio.timeout(8):
                     while True:
                         after = await judge.ask("member", "read", "Organization", resource_id="1")
                         if not after.allowed and after.policy_version != before.policy_version:
                             break
                         await asyncio.sleep(0.02)
-                assert time.monotonic() - started < 3
+                assert time.monotonic() - started < 6, "Cerbos itself takes two to four seconds"
                 assert changes == [version_of(folder)]
                 assert after.policy_version == version_of(folder)
             finally:

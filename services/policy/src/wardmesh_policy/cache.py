@@ -13,8 +13,8 @@ from wardmesh_policy.verdicts import Verdict
 
 SECONDS = 2.0
 CAPACITY = 20_000
-# Cerbos waits for files to come to rest before it loads them: until then its answers are not worth keeping.
-SETTLE_SECONDS = 4.0
+# Cerbos loads edited files after two to four seconds: until then its answers are not worth keeping.
+SETTLE_SECONDS = 6.0
 
 
 class VerdictCache:

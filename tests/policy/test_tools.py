@@ -1,0 +1,118 @@
+"""Which tools each role is shown, and that every tool and every kind has a rule at all."""
+
+from __future__ import annotations
+
+import pytest
+
+import engines
+from policy.pdp_stage import OWN, PLATFORMS, POLICIES, caller, judging
+from wardmesh_common.errors import Unavailable
+from wardmesh_common.questions import PlatformFacts, ToolsQuestion
+from wardmesh_common.vocabulary import Interaction, is_write
+from wardmesh_gateway.tools import TOOLS
+from wardmesh_policy.bundle import kinds_of
+from wardmesh_policy.cerbos_client import CerbosClient
+from wardmesh_policy.checks import ACTIONS
+from wardmesh_policy.offers import OPERATIONS, Offers
+
+pytestmark = pytest.mark.anyio
+ASKED = {tool.name: tool.interaction for tool in TOOLS if tool.interaction is not None}
+MUTATING = {name for name, interaction in ASKED.items() if is_write(interaction)}
+READING = {"get_capabilities", "search", "read", "execute_operation", "count", "get_next_page"}
+SEARCHING = READING - {"execute_operation"}
+SHOWN = {
+    "Admin": READING | MUTATING,
+    "admin": READING | MUTATING,
+    "owner": READING | MUTATING,
+    "Doctor": (READING | MUTATING) - {"delete"},
+    "practitioner": (READING | MUTATING) - {"delete"},
+    "Nurse": READING,
+    "Auditor": READING,
+    "Billing": READING,  # validates Organizations and Locations
+    "Reception": READING,
+    "patient": {"get_capabilities", "read", "execute_operation", "update", "patch"},
+    "member": {"get_capabilities", "read"},
+    "": {"get_capabilities"},
+}
+
+
+def offers(client: CerbosClient, *platforms: PlatformFacts) -> Offers:
+    kinds = kinds_of(POLICIES)
+    return Offers(client, lambda: kinds, lambda: list(platforms), lambda: "1", 2.0)
+
+
+async def shown(made: Offers, role: str, **who: str) -> set[str]:
+    return set((await made.answer(ToolsQuestion(principal=caller(role, **who), tools=ASKED))).allowed)
+
+
+async def test_each_role_is_shown_what_it_may_use_somewhere(pdp: engines.Cerbos) -> None:
+    assert {"create", "update", "patch", "delete"} == MUTATING
+    async with judging(pdp.target):
+        client = CerbosClient(pdp.target)
+        made = offers(client, PLATFORMS["store"], PLATFORMS["closed"])
+        for role, expected in SHOWN.items():
+            assert await shown(made, role) == expected, role
+        assert await shown(made, "", id="anonymous") == set()
+        assert await shown(made, "admin", id="anonymous") == set()
+        await client.close()
+
+
+async def test_no_mutating_tool_is_shown_while_no_platform_takes_writes(pdp: engines.Cerbos) -> None:
+    client = CerbosClient(pdp.target)
+    made = offers(client, PLATFORMS["closed"], PLATFORMS["open"])
+    for role in SHOWN:
+        assert not await shown(made, role) & MUTATING, role
+    assert await shown(made, "", id="anonymous") == READING, "an open platform is read by everyone"
+    await client.close()
+
+
+async def test_a_tool_that_is_not_shown_is_refused_when_called(pdp: engines.Cerbos) -> None:
+    """On every kind there is; the list is only a courtesy."""
+    async with judging(pdp.target) as judge:
+        for role, tools in SHOWN.items():
+            for name, interaction in ASKED.items():
+                if name in tools or interaction is Interaction.OPERATION:
+                    continue
+                for kind in kinds_of(POLICIES):
+                    addressed = interaction not in (Interaction.SEARCH, Interaction.CREATE)
+                    decision = await judge.ask(
+                        role, interaction, kind, resource_id=OWN if addressed else "", subject=OWN
+                    )
+                    assert not decision.allowed, (role, name, kind)
+
+
+async def test_a_list_that_nobody_decided_on_is_not_given() -> None:
+    client = CerbosClient("unix:/tmp/there-is-no-such-socket")
+    with pytest.raises(Unavailable):
+        await shown(offers(client, PLATFORMS["store"]), "Admin")
+    await client.close()
+
+
+async def test_every_tool_and_every_kind_has_a_rule(pdp: engines.Cerbos) -> None:
+    """For each tool somebody is allowed on some kind, for each kind somebody something."""
+    async with judging(pdp.target) as judge:
+        reached: set[str] = set()
+        kinds: set[str] = set()
+        operations = [f"${name.partition(':')[2]}" for name in OPERATIONS]
+        for kind in kinds_of(POLICIES):
+            for action in ACTIONS:
+                addressed = action not in (Interaction.SEARCH, Interaction.CREATE)
+                decision = await judge.ask(
+                    "Admin Auditor", action, "" if kind == "System" else kind, resource_id=OWN if addressed else ""
+                )
+                if decision.allowed:
+                    reached.add(str(action))
+                    kinds.add(decision.rule.partition("#")[0])
+            for operation in operations:
+                if (await judge.ask("Admin", "operation", kind, resource_id=OWN, operation=operation)).allowed:
+                    reached.add("operation")
+        assert kinds == set(kinds_of(POLICIES))
+        assert {str(interaction) for interaction in ASKED.values()} <= reached
+        assert set(SPEC_KINDS.split()) <= kinds
+
+
+SPEC_KINDS = """
+    AllergyIntolerance CarePlan CareTeam Condition Coverage Device DiagnosticReport DocumentReference Encounter
+    FamilyMemberHistory Goal Immunization MedicationDispense MedicationRequest MedicationStatement Observation
+    Organization Patient Person Practitioner Procedure QuestionnaireResponse RelatedPerson ServiceRequest Specimen
+"""
