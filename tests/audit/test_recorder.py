@@ -85,7 +85,7 @@ async def stream_events(w: World) -> list[dict[str, Any]]:
     return lines
 
 
-@pytest.mark.requirement("AU-107")
+@pytest.mark.requirement("AU-107", "NB-15")
 async def test_256_concurrent_calls_share_a_twentieth_of_the_messages(stream: World) -> None:
     async with recorder_on(stream) as recorder:
         await recorder.outcome(make_call(), make_outcome("p1"))
@@ -237,7 +237,7 @@ async def _works(recorder: Recorder) -> bool:
     return True
 
 
-@pytest.mark.requirement("AU-105", "AU-202")
+@pytest.mark.requirement("AU-105", "AU-202", "NB-15")
 async def test_a_full_stream_refuses_and_loses_nothing_that_was_acknowledged(broker: Nats) -> None:
     async with nats_as("audit", broker.url, "") as nc:
         await provision(nc, StreamSettings(in_max_bytes=1024 * 1024))

@@ -279,6 +279,28 @@ async def test_an_empty_fetch_a_bare_timeout_and_a_reset_neither_stop_nor_spin_t
     await assert_clean(ledger, ids(lines))
 
 
+@pytest.mark.requirement("NB-8", "NB-14")
+async def test_writers_that_end_in_order_under_load_leave_nothing_to_the_time_out_of_the_consumer(
+    ledger: World,
+) -> None:
+    lines = leaves_of(600)
+
+    async def feed() -> None:
+        for line in lines:
+            await ledger.send(line)
+
+    feeding = asyncio.create_task(feed())
+    for turn in range(1, 6):
+        writer, puller = ledger.writer()
+        task = asyncio.create_task(writer.run())
+        await ledger.wait_size(turn * 60)
+        await cancel(task)
+        await puller.end()
+    await feeding
+    async with ledger.writing():
+        await ledger.wait_size(len(lines), seconds=10)  # the consumer's own time-out is 30 s
+
+
 async def record_many(recorder: Recorder, count: int, acknowledged: list[int]) -> None:
     """Records with 64 callers; whoever is refused tries again with a new call."""
 

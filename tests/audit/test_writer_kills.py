@@ -49,7 +49,7 @@ async def assert_clean(w: World, expected: set[bytes]) -> None:
     assert set(rows) == expected
 
 
-@pytest.mark.requirement("AU-301")
+@pytest.mark.requirement("AU-301", "NB-14")
 @pytest.mark.parametrize("point", ["lock", "copy", "commit", "ack"])
 async def test_a_writer_killed_at_any_step_loses_and_doubles_nothing(
     broker: Nats, server: Postgres, point: str

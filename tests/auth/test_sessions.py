@@ -55,6 +55,7 @@ async def test_a_session_made_on_one_replica_serves_on_the_other(pair: Stage) ->
     assert made.secret not in rows
 
 
+@pytest.mark.requirement("NB-13")
 async def test_a_revocation_reaches_the_other_replica_within_a_second(pair: Stage) -> None:
     one, two = pair.replicas
     made, kept = await one.sessions.create(DOCTOR), await one.sessions.create(DOCTOR)
