@@ -96,7 +96,7 @@ class _Roles:
     def writer(self, stack: contextlib.AsyncExitStack, health: Health) -> Coroutine[Any, Any, None]:
         url = need("WARDMESH_AUDIT_WRITER_URL", self._settings.audit_writer_url)
         puller = Puller(self._bus.nc, AUDIT_IN, CONSUMER)
-        stack.callback(puller.stop)
+        stack.push_async_callback(puller.end)
         writer = Writer(puller, connector(url), self._outside([]), status_of(self._bus))
         health.checks["writer"] = lambda: (not writer.state.tripped, writer.state.tripped or f"{writer.state.size}")
         return writer.run()

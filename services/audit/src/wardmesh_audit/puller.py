@@ -10,6 +10,7 @@ from datetime import datetime
 
 import msgspec
 from msgspec import Struct
+from nats.errors import Error as NatsError
 
 from wardmesh_audit.envelope import instant
 from wardmesh_common.lean import LeanClient, NotConnected
@@ -50,6 +51,7 @@ class Puller:
         self._events = 0
         self._enough = 1  # events that are worth waking up for
         self._held = False  # no request before the pause is over
+        self._ended = False
         self._sid = nc.lean_subscribe(self._inbox, self._on_message)
 
     async def take(self, events: int, linger_seconds: float) -> list[Pulled]:
@@ -84,6 +86,14 @@ class Puller:
             with contextlib.suppress(NotConnected):
                 self._nc.lean_publish(message.ack_to, b'-NAK {"delay":1000000000}')
 
+    async def end(self) -> None:
+        """Gives back what is here and what is still on its way to us: else it would wait for the consumer's time-out."""
+        self._ended = True
+        with contextlib.suppress(NatsError, NotConnected, TimeoutError):
+            self._nc.lean_unsubscribe(self._sid)
+            await self._nc.flush()
+        self.stop()
+
     def stop(self) -> None:
         if self._acks:
             self.forget(list(self._buffer))
@@ -104,7 +114,7 @@ class Puller:
 
     def _ask(self) -> None:
         now = asyncio.get_running_loop().time()
-        if self._held or (self._wanted > 0 and now - self._asked_at < _RENEW_SECONDS):
+        if self._held or self._ended or (self._wanted > 0 and now - self._asked_at < _RENEW_SECONDS):
             return
         batch = min(PULL_MESSAGES, self._room - len(self._buffer))
         if batch <= 0:
