@@ -87,7 +87,7 @@ class Puller:
                 self._nc.lean_publish(message.ack_to, b'-NAK {"delay":1000000000}')
 
     async def end(self) -> None:
-        """Gives back what is here and what is still on its way to us: else it would wait for the consumer's time-out."""
+        """Gives back what is here and on its way to us: else it would wait for the consumer's time-out."""
         self._ended = True
         with contextlib.suppress(NatsError, NotConnected, TimeoutError):
             self._nc.lean_unsubscribe(self._sid)
