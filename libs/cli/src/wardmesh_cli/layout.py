@@ -7,10 +7,11 @@ import json
 from base64 import b64encode, urlsafe_b64decode
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from wardmesh_cli.binaries import checkout
+from wardmesh_cli.binaries import checkout, package_directory
 from wardmesh_cli.options import SERVICES, UpOptions
 from wardmesh_cli.state import PortBook, State
 
@@ -143,21 +144,29 @@ def write_platforms(layout: Layout, platforms: dict[str, str]) -> Path:
         if stale.stem not in wanted:
             stale.unlink()
     for name, url in wanted.items():
-        descriptor = {
-            "id": name,
-            "name": "Wardmesh embedded store" if name == STORE_PLATFORM else name,
-            "type": "sandbox",
-            "bases": {"patient": url},
-            "fhir_version": "R4",
-            "auth": {"method": "none"},
-            "live": True,
-            "writes": True,
-            "open": False,
-        }
+        descriptor = _descriptor(name, url)
         draft = folder / f"{name}.new"
         draft.write_text(json.dumps(descriptor, indent=1) + "\n")
         draft.rename(folder / f"{name}.yaml")
     return folder
+
+
+def _descriptor(name: str, url: str) -> dict[str, Any]:
+    """What we say about a platform; an id of the catalogue keeps its own name, type and openness."""
+    said: dict[str, Any] = {
+        "id": name,
+        "bases": {"patient": url},
+        "fhir_version": "R4",
+        "auth": {"method": "none"},
+        "live": True,
+        "writes": True,
+    }
+    package = package_directory("wardmesh_fhir_proxy")
+    if name == STORE_PLATFORM:
+        said |= {"name": "Wardmesh embedded store", "type": "sandbox", "open": False}
+    elif package is None or not (package / "platforms" / f"{name}.yaml").exists():
+        said |= {"name": name, "type": "sandbox", "open": False}
+    return said
 
 
 def nats_config() -> Path:
