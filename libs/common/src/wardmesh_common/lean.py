@@ -95,7 +95,11 @@ class LeanClient(Client):
         self._unsent.append(data)
         if not self._flush_scheduled:
             self._flush_scheduled = True
-            asyncio.get_running_loop().call_soon(self._lean_flush)
+            asyncio.get_running_loop().call_soon(self._flush_next_turn)
+
+    def _flush_next_turn(self) -> None:
+        """What arrived while this turn ran is answered in the next one: its messages leave in the same write."""
+        asyncio.get_running_loop().call_soon(self._lean_flush)
 
     def _lean_flush(self) -> None:
         """One system call for everything that was published in this turn of the loop."""
