@@ -13,7 +13,7 @@ from wardmesh_common.questions import Load
 
 FRESH_SECONDS = 1.0
 # Now and then the queue group decides, so that an instance that was slow gets the chance to show that it is no longer.
-EXPLORE_SHARE = 1 / 64
+EXPLORE_SHARE = 1 / 128
 
 _loads = msgspec.msgpack.Decoder(Load)
 
