@@ -165,6 +165,24 @@ def test_commands_without_a_running_mesh_say_so(state: Path) -> None:
         assert "no mesh runs in this state directory" in done.stdout
 
 
+@pytest.mark.requirement("DP-603")
+@pytest.mark.parametrize("moment", ["postgres", "schemas, streams", "auth"])
+def test_ctrl_c_during_the_start_ends_it_in_order_and_leaves_nothing(
+    state: Path, up: Callable[..., Up], moment: str
+) -> None:
+    run = up()
+    until(lambda: f"✓ {moment}" in run.said() or run.process.poll() is not None, why=run.said)
+    status = subprocess.run(
+        [WARDMESH, "status", "--state", str(state)], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert status.returncode == 3
+    assert "the mesh is still starting" in status.stdout
+    assert run.end() == 130
+    assert "Traceback" not in run.said()
+    assert marked(state) == []
+    assert not run.ready_file.exists()
+
+
 @pytest.mark.requirement("DP-602", "DP-603")
 def test_ctrl_c_leaves_no_process_and_a_second_start_finds_its_data(state: Path, up: Callable[..., Up]) -> None:
     first = up()

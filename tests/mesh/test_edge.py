@@ -87,6 +87,23 @@ async def test_a_token_for_somebody_else_is_refused_by_every_face(
     assert tool.status_code == 401
 
 
+async def test_the_ready_file_tells_all_that_a_user_of_the_mesh_needs(mesh: Any, http: httpx.AsyncClient) -> None:
+    ready = mesh.ready
+    for name in ("gateway", "mcp", "issuer", "store", "nats", "postgres", "conformance"):
+        assert "://" in ready[name], name
+    assert ready["store_platform"] == "store"
+    assert ready["audit_public_key"].count("+") >= 2
+    engines = {"postgres", "nats", "cerbos", "idp", "fhir-store", "wardmesh"}
+    assert set(ready["processes"]) == engines | {"gateway", "auth", "policy", "fhir-proxy", "audit", "balancer"}
+    assert all(Path(f"/proc/{pid}").is_dir() for pids in ready["processes"].values() for pid in pids)
+    six = {f"demo_{name}" for name in ("admin", "doctor", "nurse", "billing", "reception", "auditor")}
+    assert six <= set(ready["people"])
+    for person in ready["people"].values():
+        assert person["password"] and person["role"]
+        answer = await http.get("/fhir/own/Patient/p1", headers={"authorization": f"Bearer {person['token']}"})
+        assert answer.status_code != 401
+
+
 @pytest.mark.requirement("FG-18")
 async def test_security_headers_are_on_answers_of_every_kind(mesh: Any, http: httpx.AsyncClient) -> None:
     bearer = {"authorization": f"Bearer {mesh.token('demo_doctor')}"}
