@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 
 import msgspec
 from msgspec import Struct
@@ -75,6 +76,7 @@ def rule_of(source: str) -> str:
     return f"{parts[1] if len(parts) > 1 else policy}#{rule}"
 
 
+@lru_cache(maxsize=64)  # one text per set of roles
 def masks_of(text: str) -> tuple[Mask, ...]:
     """Lines of masks.yaml: type, path ("." = the resource), action, value, and `if child=value`. Raises Unreadable."""
     return tuple(_mask(line) for line in text.splitlines() if line.strip())
