@@ -78,6 +78,7 @@ async def test_the_service_gets_ready_and_stops_on_sigterm(postgres: engines.Pos
         "WARDMESH_DATABASE_URL": postgres.url(),
         "WARDMESH_ISSUER": "http://127.0.0.1:1",
         "WARDMESH_ISSUER_WAIT_SECONDS": "0.5",
+        "WARDMESH_CATALOGUE_WAIT_SECONDS": "0.5",
         "WARDMESH_TOKEN_SEAL_KEY": "A" * 43,
     }
     process = subprocess.Popen([COMMAND], env=environ, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
@@ -95,3 +96,4 @@ async def test_the_service_gets_ready_and_stops_on_sigterm(postgres: engines.Pos
     assert "Traceback" not in output
     assert "no master key is set" in output
     assert "the token issuer does not answer" in output
+    assert "the platform catalogue cannot be had yet" in output

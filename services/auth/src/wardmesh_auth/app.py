@@ -118,7 +118,7 @@ class App:
 async def create_app(
     settings: AuthSettings, bus: Bus, health: Health, *, environ: Mapping[str, str]
 ) -> AsyncGenerator[App]:
-    """Ready only when revocations and issuer keys are known; then database and issuer may go away for a while."""
+    """Ready only when it knows revocations, issuer keys and platforms; then their sources may go away for a while."""
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=4, connect=2)) as http:
         app = App(settings, bus, http, environ)
         tasks: list[asyncio.Task[None]] = []
@@ -128,6 +128,8 @@ async def create_app(
             await _until_read(app.revocations)
             if not await app.keys.first(settings.issuer_wait_seconds):
                 log.warning("the token issuer does not answer: no bearer token is good until it does")
+            if not await app.platforms.first(settings.catalogue_wait_seconds):
+                log.warning("the platform catalogue cannot be had yet: calls are refused until it can")
             health.checks["database"] = lambda: (app.database.up, "up" if app.database.up else "away")
             tasks = [
                 asyncio.create_task(_every(_REFRESH_SECONDS, app.revocations.refresh)),

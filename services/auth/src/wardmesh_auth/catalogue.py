@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable
@@ -14,6 +15,7 @@ from wardmesh_common.questions import Catalogue, Changed, PlatformFacts
 
 _FRESH_SECONDS = 60.0  # in case the event that told of a change was missed
 _PAUSE_SECONDS = 1.0
+_RETRY_SECONDS = 0.25
 
 log = logging.getLogger("wardmesh.auth")
 
@@ -43,6 +45,17 @@ class Platforms:
         if facts is None:
             raise PlatformUnknown("there is no such platform")
         return facts
+
+    async def first(self, seconds: float) -> bool:
+        """Wait for the first catalogue, but not longer than this; True when it is here."""
+        limit = time.monotonic() + seconds
+        while self._platforms is None:
+            await self._flight.run("", self._fetch_quietly)
+            if self._platforms is None:
+                if time.monotonic() + _RETRY_SECONDS > limit:
+                    return False
+                await asyncio.sleep(_RETRY_SECONDS)
+        return True
 
     async def changed(self, event: Changed) -> None:
         if event.version != self._version:

@@ -35,6 +35,7 @@ class AuthSettings(BusSettings, kw_only=True):
     public_url: str = "http://localhost:8000"
     jwks_uri: str = ""  # "" = discovered from the issuer
     issuer_wait_seconds: float = 15.0  # how long a start waits for the issuer's keys
+    catalogue_wait_seconds: float = 10.0  # how long a start waits for the catalogue of platforms
     token_types: tuple[str, ...] = ("at+jwt",)
     clock_skew_seconds: float = 30.0
     master_key: str = ""
