@@ -31,7 +31,7 @@ async def test_a_killed_process_means_answers_or_refusals_but_no_hang_and_no_los
         await traffic.good(40, seconds=60)
     seen = traffic.seen
     assert seen.slowest < DEADLINE_SECONDS
-    assert set(seen.statuses) <= {0, 200, 502, 503, 504}, seen.statuses
+    assert set(seen.statuses) <= {0, 200, 502, 503, 504}, seen.words
     if victim != "gateway":
         assert seen.statuses[0] == 0, "the gateway answered every connection"
     assert not await until_recorded(mesh, seen.good_ids)
@@ -46,5 +46,5 @@ async def test_a_rolling_restart_under_load_fails_no_call(mesh: Any, service: st
         await traffic.good(20)
         await asyncio.to_thread(mesh.restart, service)
         await traffic.good(20)
-    assert set(traffic.seen.statuses) == {200}, traffic.seen.statuses
+    assert set(traffic.seen.statuses) == {200}, traffic.seen.words
     assert not await until_recorded(mesh, traffic.seen.good_ids)

@@ -23,7 +23,7 @@ async def test_the_successor_takes_over_before_the_only_replica_ends(lone_mesh: 
         await traffic.good(20)
         await asyncio.to_thread(lone_mesh.restart, service)
         await traffic.good(20)
-    assert set(traffic.seen.statuses) == {200}, traffic.seen.statuses
+    assert set(traffic.seen.statuses) == {200}, traffic.seen.words
     assert traffic.seen.slowest < 5
     after = lone_mesh.pids(service)
     assert len(after) == 1

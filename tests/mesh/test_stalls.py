@@ -124,7 +124,7 @@ async def test_calls_go_on_while_the_ledger_is_frozen_and_no_record_is_lost(mesh
             while time.monotonic() < until:
                 await traffic.good(10)
         await traffic.good(10)
-    assert set(traffic.seen.statuses) == {200}, traffic.seen.statuses
+    assert set(traffic.seen.statuses) == {200}, traffic.seen.words
     assert traffic.seen.slowest < 3
     assert not await until_recorded(mesh, traffic.seen.good_ids, seconds=60)
     assert mesh.audit_verify().returncode == 0

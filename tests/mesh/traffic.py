@@ -14,6 +14,7 @@ class Seen:
     """What the callers saw. Status 0 is a connection that broke before an answer."""
 
     answers: list[tuple[int, float, str]] = field(default_factory=list)  # status, seconds, request id
+    words: Counter[str] = field(default_factory=Counter[str])  # what refusals said
 
     @property
     def statuses(self) -> Counter[int]:
@@ -71,7 +72,9 @@ class Traffic:
         while self._going:
             started = time.monotonic()
             try:
-                status, headers, _ = await ask(self._base, self._path, self._token)
+                status, headers, body = await ask(self._base, self._path, self._token)
+                if status != 200:
+                    self.seen.words[f"{status} {body.decode(errors='replace')[:200]}"] += 1
             except (OSError, asyncio.IncompleteReadError, ValueError, IndexError):
                 status, headers = 0, {}
                 await asyncio.sleep(0.05)  # a refused connection is no load
