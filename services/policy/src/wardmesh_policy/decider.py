@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os
 import time
-import uuid
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
@@ -113,7 +113,7 @@ class Decider:
         if finding.denied_entries:
             obligations = joined([obligations], finding.denied_entries)
         return Decision(
-            id=uuid.uuid4().hex,
+            id=os.urandom(16).hex(),
             allowed=verdict.allowed,
             reason=verdict.reason,
             rule=verdict.rule,
