@@ -74,6 +74,8 @@ class Wire:
         for subject in (f"{GW_REPLY}.{self.replica}", GW_CANCEL, GW_EVENTS):
             subscription = await self._bus.nc.subscribe(subject, cb=self._take)
             self._open.push_async_callback(subscription.unsubscribe)
+        # Only what the server knows is heard: a change told a moment after the start must not be missed.
+        await self._bus.nc.flush()
 
     async def close(self) -> None:
         await self._open.aclose()
