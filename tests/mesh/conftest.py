@@ -79,6 +79,13 @@ class Mesh:
             assert time.monotonic() < limit, f"{name} did not come back:\n{self.output.read_text()[-2000:]}"
             time.sleep(0.1)
 
+    def settle(self, seconds: float = 60) -> None:
+        """Wait until every process is ready: what the test before killed is somebody else's trouble."""
+        limit = time.monotonic() + seconds
+        while late := [name for name, row in self.status().items() if row["state"] != "ready"]:
+            assert time.monotonic() < limit, f"{late} did not come back:\n{self.output.read_text()[-2000:]}"
+            time.sleep(0.1)
+
     def logs(self, name: str) -> list[dict[str, Any]]:
         """Log lines of one process, as they were written."""
         path = Path(self.ready["logs"]) / f"{name}.log"

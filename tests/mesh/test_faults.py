@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from mesh.ledger import until_recorded
-from mesh.traffic import Traffic
+from mesh.traffic import Traffic, steady
 
 pytestmark = [pytest.mark.anyio, pytest.mark.mesh, pytest.mark.timeout(240)]
 
@@ -23,7 +23,9 @@ DEADLINE_SECONDS = 33.0
 async def test_a_killed_process_means_answers_or_refusals_but_no_hang_and_no_lost_record(
     mesh: Any, victim: str
 ) -> None:
+    mesh.settle()
     token = mesh.ready["people"]["demo_doctor"]["token"]
+    await steady(mesh.ready["gateway"], PATH, token)
     async with Traffic(mesh.ready["gateway"], PATH, token) as traffic:
         await traffic.good(20)
         mesh.kill(victim)
@@ -41,7 +43,9 @@ async def test_a_killed_process_means_answers_or_refusals_but_no_hang_and_no_los
 @pytest.mark.requirement("AR-10", "NB-8", "DP-208")
 @pytest.mark.parametrize("service", ["auth", "policy", "fhir-proxy", "audit", "gateway"])
 async def test_a_rolling_restart_under_load_fails_no_call(mesh: Any, service: str) -> None:
+    mesh.settle()
     token = mesh.ready["people"]["demo_doctor"]["token"]
+    await steady(mesh.ready["gateway"], PATH, token)
     async with Traffic(mesh.ready["gateway"], PATH, token) as traffic:
         await traffic.good(20)
         await asyncio.to_thread(mesh.restart, service)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from mesh.ledger import until_recorded
-from mesh.traffic import Traffic
+from mesh.traffic import Traffic, steady
 
 pytestmark = [pytest.mark.anyio, pytest.mark.mesh, pytest.mark.timeout(120)]
 
@@ -18,6 +18,8 @@ PATH = "/api/fhir/store/Patient/FCE57"
 @pytest.mark.requirement("AR-10", "NB-8", "DP-208")
 @pytest.mark.parametrize("service", ["auth", "policy", "fhir-proxy", "audit", "gateway", "fhir-store"])
 async def test_the_successor_takes_over_before_the_only_replica_ends(lone_mesh: Any, service: str) -> None:
+    lone_mesh.settle()
+    await steady(lone_mesh.ready["gateway"], PATH, lone_mesh.token("demo_doctor"))
     before = lone_mesh.pids(service)
     async with Traffic(lone_mesh.ready["gateway"], PATH, lone_mesh.token("demo_doctor")) as traffic:
         await traffic.good(20)

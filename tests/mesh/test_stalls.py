@@ -85,6 +85,7 @@ async def reads(mesh: Any, token: str, count: int, check: Callable[[int, bytes],
 @pytest.mark.requirement("AR-3", "AU-105", "NB-15")
 async def test_a_full_stream_means_503_without_data_and_room_means_answers_again(mesh: Any) -> None:
     token = mesh.token("demo_doctor")
+    mesh.settle()
     await until_good(mesh, token)
 
     def withheld(status: int, body: bytes) -> None:
@@ -101,6 +102,7 @@ async def test_a_full_stream_means_503_without_data_and_room_means_answers_again
 @pytest.mark.requirement("AR-3", "NB-2")
 async def test_a_frozen_broker_means_503_without_data_and_recovery_by_itself(mesh: Any) -> None:
     token = mesh.token("demo_doctor")
+    mesh.settle()
     await until_good(mesh, token)
 
     def withheld(status: int, body: bytes) -> None:
@@ -116,6 +118,7 @@ async def test_a_frozen_broker_means_503_without_data_and_recovery_by_itself(mes
 @pytest.mark.requirement("AR-3", "AU-105")
 async def test_calls_go_on_while_the_ledger_is_frozen_and_no_record_is_lost(mesh: Any) -> None:
     token = mesh.token("demo_doctor")
+    mesh.settle()
     await until_good(mesh, token)
     async with Traffic(mesh.ready["gateway"], PATH, token, pause_seconds=0.05) as traffic:
         await traffic.good(10)
@@ -133,6 +136,7 @@ async def test_calls_go_on_while_the_ledger_is_frozen_and_no_record_is_lost(mesh
 @pytest.mark.requirement("AR-4", "AR-7")
 async def test_a_frozen_decision_point_is_a_refusal_well_within_the_deadline(mesh: Any) -> None:
     token = mesh.token("demo_nurse")
+    mesh.settle()
     await until_good(mesh, token)
     path = "/api/fhir/own/Observation/{}"
     with frozen(mesh, "cerbos"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections import Counter
 from dataclasses import dataclass, field
@@ -46,6 +47,18 @@ async def ask(base: str, path: str, token: str, *, timeout_seconds: float = 45.0
             return int(lines[0].split()[1]), headers, body
         finally:
             writer.close()
+
+
+async def steady(base: str, path: str, token: str, *, calls: int = 30, seconds: float = 60.0) -> None:
+    """Wait until so many calls in a row were good: circuit breakers that an earlier fault opened are closed again."""
+    row = 0
+    async with asyncio.timeout(seconds):
+        while row < calls:
+            with contextlib.suppress(OSError, asyncio.IncompleteReadError, ValueError, IndexError):
+                status, _, _ = await ask(base, path, token)
+                row = row + 1 if status == 200 else 0
+            if not row:
+                await asyncio.sleep(0.1)
 
 
 class Traffic:
