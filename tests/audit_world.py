@@ -33,8 +33,8 @@ from wardmesh_common.lean import LeanClient
 from wardmesh_common.questions import KeyAnswer, KeyQuestion
 from wardmesh_common.record_keys import KeyRing
 from wardmesh_common.record_nats import BusPublisher
+from wardmesh_common.record_seal import lend
 from wardmesh_common.recorder import Recorder
-from wardmesh_common.seal import lend
 from wardmesh_common.stamp import Stamp
 from wardmesh_common.vocabulary import Decision, Face, Interaction, Principal, Resource
 

@@ -17,7 +17,7 @@ from wardmesh_audit.subject_keys import KeyBook
 from wardmesh_common.errors import BadRequest
 from wardmesh_common.leaf import draft_events
 from wardmesh_common.questions import KeyQuestion
-from wardmesh_common.seal import receive, unseal
+from wardmesh_common.record_seal import receive, unseal
 from wardmesh_common.stamp import Stamp
 
 pytestmark = pytest.mark.anyio

@@ -12,7 +12,7 @@ from auth.stage import SEAL_KEY, Stage, stage, until
 from wardmesh_auth.grant_store import GrantKey
 from wardmesh_auth.platform_token import PlatformToken
 from wardmesh_common.questions import PlatformFacts
-from wardmesh_common.sealing import open_token
+from wardmesh_common.token_seal import open_token
 from wardmesh_common.tokens import principal_id
 from wardmesh_common.vocabulary import Agent, Interaction, Principal, Resource
 

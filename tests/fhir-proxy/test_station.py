@@ -29,9 +29,9 @@ from wardmesh_common.contracts import (
 )
 from wardmesh_common.health import Health
 from wardmesh_common.questions import Ask, Catalogue, Changed, KindsAnswer, KindsQuestion, KindVerdict
-from wardmesh_common.sealing import seal_token
 from wardmesh_common.settings import BadSettings
 from wardmesh_common.station import Hop
+from wardmesh_common.token_seal import seal_token
 from wardmesh_common.vocabulary import Decision, Face, Grant, Interaction, Obligations, Principal, Resource
 from wardmesh_fhir_proxy import settings
 from wardmesh_fhir_proxy.app import create_app

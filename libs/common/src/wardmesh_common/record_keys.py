@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from wardmesh_common.errors import AuditUnavailable, WardmeshError
 from wardmesh_common.questions import KeyAnswer, KeyQuestion
-from wardmesh_common.seal import OpenKey, receive
+from wardmesh_common.record_seal import OpenKey, receive
 
 TTL_SECONDS = 300.0  # a destroyed key is out of use everywhere after this time
 CAPACITY = 20_000

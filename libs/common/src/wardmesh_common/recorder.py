@@ -14,7 +14,7 @@ from wardmesh_common.leaf import Draft, draft_events, status_draft, withheld
 from wardmesh_common.questions import KeyAnswer, KeyQuestion
 from wardmesh_common.record_keys import KeyRing
 from wardmesh_common.record_nats import BusPublisher
-from wardmesh_common.seal import OpenKey
+from wardmesh_common.record_seal import OpenKey
 from wardmesh_common.stamp import Stamp
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ import msgspec
 
 from wardmesh_common.clock import clock_synced
 from wardmesh_common.leaf import LEAF_LIMIT, Draft, instant
-from wardmesh_common.seal import OpenKey, seal
+from wardmesh_common.record_seal import OpenKey, seal
 
 _encoder = msgspec.json.Encoder(order="sorted")
 _VARIANT = {f"{n:x}": f"{8 | n & 3:x}" for n in range(16)}  # the two bits that say which kind of UUID it is

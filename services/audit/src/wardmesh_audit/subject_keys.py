@@ -13,7 +13,7 @@ from msgspec import Struct
 
 from wardmesh_common.errors import BadRequest
 from wardmesh_common.questions import KeyAnswer, KeyQuestion
-from wardmesh_common.seal import lend
+from wardmesh_common.record_seal import lend
 
 MAX_PATIENTS = 512
 _KEY_BYTES = 32

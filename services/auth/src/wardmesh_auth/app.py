@@ -28,7 +28,7 @@ from wardmesh_common.errors import Unavailable, WardmeshError
 from wardmesh_common.health import Health
 from wardmesh_common.issuer_keys import IssuerKeys
 from wardmesh_common.questions import Catalogue, Changed, SessionRevoked
-from wardmesh_common.sealing import parse_key
+from wardmesh_common.token_seal import parse_key
 from wardmesh_common.tokens import KEPT_CLAIMS, TokenVerifier
 
 _REFRESH_SECONDS = 15.0

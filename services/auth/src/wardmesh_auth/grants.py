@@ -12,7 +12,7 @@ from wardmesh_auth.settings import PlatformClient
 from wardmesh_common.contracts import Call
 from wardmesh_common.errors import InsufficientScope, PlatformUnconfigured, SignInRequired, Unauthenticated
 from wardmesh_common.questions import PlatformFacts
-from wardmesh_common.sealing import seal_token
+from wardmesh_common.token_seal import seal_token
 from wardmesh_common.vocabulary import Grant, Principal, is_write
 
 

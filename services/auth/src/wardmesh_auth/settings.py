@@ -11,8 +11,8 @@ from msgspec import Struct, field
 from wardmesh_auth.bounded import Bounded
 from wardmesh_auth.database import SCHEMES
 from wardmesh_auth.vault import master_key
-from wardmesh_common.sealing import parse_key
 from wardmesh_common.settings import PREFIX, BadSettings, BusSettings, load
+from wardmesh_common.token_seal import parse_key
 
 _PREFIXES = (PREFIX, "FHIR_GATEWAY_")  # ours wins (C-9)
 _CLIENT_SECONDS = 60.0

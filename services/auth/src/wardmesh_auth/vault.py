@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from msgspec import Struct
 
 from wardmesh_common.errors import Internal
-from wardmesh_common.sealing import KEY_BYTES, parse_key
+from wardmesh_common.token_seal import KEY_BYTES, parse_key
 
 MIN_PASSPHRASE = 32
 _NONCE_BYTES = 12

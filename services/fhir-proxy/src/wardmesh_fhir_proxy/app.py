@@ -22,8 +22,8 @@ from wardmesh_common.contracts import (
 )
 from wardmesh_common.health import Health
 from wardmesh_common.questions import Changed, KindsAnswer, KindsQuestion
-from wardmesh_common.sealing import open_token
 from wardmesh_common.settings import BadSettings
+from wardmesh_common.token_seal import open_token
 from wardmesh_fhir_proxy import catalogue
 from wardmesh_fhir_proxy.cursors import Cursors
 from wardmesh_fhir_proxy.exchange import Exchanges

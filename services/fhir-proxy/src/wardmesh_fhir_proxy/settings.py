@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from wardmesh_common.sealing import parse_key
 from wardmesh_common.settings import BadSettings, BusSettings, load
+from wardmesh_common.token_seal import parse_key
 
 
 class Settings(BusSettings, kw_only=True):

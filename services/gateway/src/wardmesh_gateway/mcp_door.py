@@ -133,11 +133,13 @@ class McpSettings(Struct, frozen=True, kw_only=True):
 
 
 class Nats(Protocol):
-    """The two verbs of a nats-py client that the gateway-private subjects need."""
+    """The verbs of a nats-py client that the gateway-private subjects need."""
 
     async def publish(self, subject: str, payload: bytes = b"") -> None: ...
 
     async def subscribe(self, subject: str, *, cb: RawHandler) -> Any: ...
+
+    async def flush(self) -> None: ...
 
 
 class HearsEvents(Protocol):

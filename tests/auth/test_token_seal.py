@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wardmesh_common.errors import Internal
-from wardmesh_common.sealing import open_token, parse_key, seal_token
+from wardmesh_common.token_seal import open_token, parse_key, seal_token
 
 KEY = os.urandom(32)
 BOUND = {"call_id": "c1", "platform": "epic", "principal_id": "i:doctor|x"}
