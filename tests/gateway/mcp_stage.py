@@ -127,6 +127,9 @@ class Hub:
             if wanted == subject:
                 await callback(_Message(payload))
 
+    async def flush(self) -> None:
+        """Everything is heard at once here."""
+
     async def subscribe(self, subject: str, *, cb: Any) -> _Subscription:
         entry = (subject, cb)
         self._subscribers.append(entry)
