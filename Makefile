@@ -29,7 +29,7 @@ up: setup
 
 test: setup
 	@mkdir -p build
-	@$(BIN)/pytest --requirements-report build/requirements.json $(ARGS)
+	@$(BIN)/pytest --requirements-report=build/requirements.json $(ARGS)
 
 check: setup
 	@$(BIN)/ruff format --check --quiet . || { echo "run: $(BIN)/ruff format ."; exit 1; }
