@@ -58,7 +58,7 @@ async def test_without_a_token_everything_on_mcp_is_401(http: httpx.AsyncClient,
         assert "error=" not in challenge
 
 
-@pytest.mark.requirement("OA-4", "OA-9")
+@pytest.mark.requirement("OA-9")
 @pytest.mark.parametrize(
     "changes",
     [
