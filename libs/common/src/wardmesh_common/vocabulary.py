@@ -54,6 +54,15 @@ def is_write(interaction: Interaction, operation: str = "") -> bool:
     return interaction in WRITES
 
 
+def criteria_of(condition: str) -> str:
+    """The search behind If-None-Exist: `identifier=x`, or with the address in front, `Patient?identifier=x`.
+
+    A question mark inside a value is no separator: what stands before it would then escape every check.
+    """
+    address, mark, rest = condition.partition("?")
+    return rest if mark and not set("=&;%") & set(address) else condition
+
+
 class Resource(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What is asked for: a FHIR type, and when known its logical id and version."""
 

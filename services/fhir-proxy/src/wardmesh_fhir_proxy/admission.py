@@ -8,7 +8,7 @@ import msgspec
 
 from wardmesh_common.contracts import Call
 from wardmesh_common.errors import BadRequest, Conflict, Denied, NotFound
-from wardmesh_common.vocabulary import Interaction, Obligations, is_write
+from wardmesh_common.vocabulary import Interaction, Obligations, criteria_of, is_write
 from wardmesh_fhir_proxy import batches, headers, json_exact, widening
 from wardmesh_fhir_proxy.compartment import patients_of, peek
 from wardmesh_fhir_proxy.kinds import KindChecks
@@ -43,8 +43,7 @@ async def check_widening(call: Call, checks: KindChecks) -> None:
         criteria.append(call.body.decode("ascii", "replace"))
     if widening.conditional(call):
         await checks.require({kind}, Interaction.SEARCH, widening.CONDITIONAL_DENIED)
-        condition = call.headers.get("if-none-exist", "")
-        criteria.append(condition.partition("?")[2] or condition)
+        criteria.append(criteria_of(call.headers.get("if-none-exist", "")))
     if criteria:
         if call.interaction is Interaction.SEARCH and call.resource.id:
             kind = call.operation  # a compartment search asks for this type

@@ -10,7 +10,7 @@ from msgspec import Struct
 from wardmesh_common.contracts import Call
 from wardmesh_common.errors import BadRequest
 from wardmesh_common.questions import PlatformFacts
-from wardmesh_common.vocabulary import Grant, Interaction, Principal, is_write
+from wardmesh_common.vocabulary import Grant, Interaction, Principal, criteria_of, is_write
 from wardmesh_policy.entries import Piece, piece_of
 from wardmesh_policy.parameters import Asked, read_query
 
@@ -160,7 +160,7 @@ def _target(piece: Piece) -> tuple[str, str, str]:
 
 def _criteria(piece: Piece, entry: int) -> list[Check]:
     """A conditional write discloses whether something exists: it needs the right to search as well (PX-12)."""
-    criteria = [_condition(piece.if_none_exist)]
+    criteria = [criteria_of(piece.if_none_exist)]
     if is_write(piece.interaction) and not piece.id and piece.interaction is not Interaction.CREATE:
         criteria.append(piece.query)
     query = "&".join(part for part in criteria if part)
@@ -171,12 +171,6 @@ def _criteria(piece: Piece, entry: int) -> list[Check]:
         kind=piece.type or SYSTEM, action="search", params=asked.params, arguments=asked.arguments, entry=entry
     )
     return [searched, *_reached(asked, entry)]
-
-
-def _condition(header: str) -> str:
-    """`identifier=x`, or with the address in front: `Patient?identifier=x`."""
-    address, mark, rest = header.partition("?")
-    return rest if mark and not set("=&;%") & set(address) else header
 
 
 def _reached(asked: Asked, entry: int) -> list[Check]:
