@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import time
 
-import msgspec
 import pytest
 
 from common.mesh_in_a_process import PATIENT, SmallMesh, answer_patient, identify, records, small_mesh
@@ -13,7 +12,6 @@ from wardmesh_common.bus import Bus
 from wardmesh_common.contracts import DECIDE, IDENTIFY, Call, Outcome, perform_subject
 from wardmesh_common.errors import AuditUnavailable, Denied, OutcomeUnknown, Unavailable
 from wardmesh_common.lean import field_of
-from wardmesh_common.questions import Load
 from wardmesh_common.station import Hop
 from wardmesh_common.vocabulary import Interaction
 
@@ -296,20 +294,3 @@ async def test_nats_tools_can_discover_the_services(nats_url: str) -> None:
         assert b'"name": "policy"' in answer.data
         stats = await client.nc.request(f"$SRV.STATS.auth.{mesh.auth.instance}", b"", timeout=2)
         assert b"io.nats.micro.v1.stats_response" in stats.data
-
-
-@pytest.mark.requirement("NB-10")
-async def test_an_instance_that_fails_at_once_does_not_look_fast(nats_url: str) -> None:
-    loads: list[Load] = []
-
-    async def fail(_call: Call, _hop: Hop) -> Outcome:
-        raise Unavailable("The platform is left alone for a moment.")
-
-    async with small_mesh(nats_url, fail) as mesh:
-        watcher = await mesh.bus("watcher")
-        decoder = msgspec.msgpack.Decoder(Load)
-        watcher.nc.lean_subscribe("mesh.load.fhir-proxy.*", lambda _s, _r, data, _h: loads.append(decoder.decode(data)))
-        await watcher.nc.flush()
-        for _ in range(10):
-            await mesh.gateway.submit(mesh.call(interaction=Interaction.UPDATE))
-        await until(lambda: loads and loads[-1].latency_ms > 100)

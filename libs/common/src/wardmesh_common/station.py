@@ -30,8 +30,6 @@ from wardmesh_common.transfer import INLINE_BYTES, Transfers
 REMEMBER_SECONDS = 1.0
 # Time that a station keeps for recording and replying after its handler.
 ENDING_SECONDS = 0.3
-# A failed call counts as at least this slow in the load that a performer tells.
-FAILING_SECONDS = 0.25
 
 
 class Recorder(Protocol):
@@ -160,15 +158,10 @@ class Station:
         hop = Hop(expires, self._onward, lambda: self._fetch_body(call, expires))
         with self._telemetry.station_span(self._service, call):
             outcome = await self._handle(call, hop, expires)
-        self._learn(time.monotonic() - started, outcome)
+        took = time.monotonic() - started
+        self.latency_seconds += (took - self.latency_seconds) * 0.1
         if outcome is not None:
             await self._end(call, outcome, expires)
-
-    def _learn(self, took: float, outcome: Outcome | None) -> None:
-        """An instance that fails at once must not look fast to whoever chooses by latency (NB-10)."""
-        failing = outcome is not None and outcome.status >= 500
-        sample = max(took, FAILING_SECONDS) if failing else took
-        self.latency_seconds += (sample - self.latency_seconds) * 0.1
 
     async def _handle(self, call: Call, hop: Hop, expires: float) -> Outcome | None:  # noqa: PLR0911
         """The handler's outcome, or None when the call was handed on."""
