@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from mesh.ledger import until_recorded
-from mesh.traffic import Traffic, steady
+from mesh.traffic import CALM_SECONDS, Traffic, steady
 
 pytestmark = [pytest.mark.anyio, pytest.mark.mesh, pytest.mark.timeout(240)]
 
@@ -45,7 +45,7 @@ async def test_a_killed_process_means_answers_or_refusals_but_no_hang_and_no_los
 async def test_a_rolling_restart_under_load_fails_no_call(mesh: Any, service: str) -> None:
     mesh.settle()
     token = mesh.ready["people"]["demo_doctor"]["token"]
-    await steady(mesh.ready["gateway"], PATH, token)
+    await steady(mesh.ready["gateway"], PATH, token, calm_seconds=CALM_SECONDS)
     async with Traffic(mesh.ready["gateway"], PATH, token) as traffic:
         await traffic.good(20)
         await asyncio.to_thread(mesh.restart, service)

@@ -49,15 +49,23 @@ async def ask(base: str, path: str, token: str, *, timeout_seconds: float = 45.0
             writer.close()
 
 
-async def steady(base: str, path: str, token: str, *, calls: int = 30, seconds: float = 60.0) -> None:
-    """Wait until so many calls in a row were good: circuit breakers that an earlier fault opened are closed again."""
+# Longer than a replica's circuit breaker stays open: one that an earlier fault opened has been tried again by then.
+CALM_SECONDS = 11.0
+
+
+async def steady(
+    base: str, path: str, token: str, *, calls: int = 30, calm_seconds: float = 0.0, seconds: float = 90.0
+) -> None:
+    """Wait until so many calls in a row, and all for so long, were good: nothing of an earlier fault is left."""
     row = 0
+    since = time.monotonic()
     async with asyncio.timeout(seconds):
-        while row < calls:
+        while row < calls or time.monotonic() - since < calm_seconds:
             with contextlib.suppress(OSError, asyncio.IncompleteReadError, ValueError, IndexError):
                 status, _, _ = await ask(base, path, token)
                 row = row + 1 if status == 200 else 0
             if not row:
+                since = time.monotonic()
                 await asyncio.sleep(0.1)
 
 
