@@ -33,7 +33,7 @@ from wardmesh_common.errors import (
     WardmeshError,
 )
 from wardmesh_common.lean import LeanClient, NotConnected, PayloadTooLarge, status_of
-from wardmesh_common.station import Recorder, abandoned, outcome_of
+from wardmesh_common.station import Recorder, outcome_of
 from wardmesh_common.transfer import INLINE_BYTES, Transfers
 from wardmesh_common.vocabulary import is_write
 
@@ -192,9 +192,6 @@ class Submissions:
         """The gateway ended this journey, so it records it; without a record the answer is an error anyway."""
         with contextlib.suppress(AuditUnavailable):
             await asyncio.shield(self._recorder.outcome(call, outcome))
-
-    async def record_abandoned(self, call: Call) -> None:
-        await self._record(call, abandoned("gateway"))
 
     # --- what arrives in the inbox ---
 
