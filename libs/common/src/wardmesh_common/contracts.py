@@ -33,11 +33,16 @@ ASK_CATALOGUE = "ask.fhir.catalogue.get"
 ASK_KINDS = "ask.policy.kinds.check"
 ASK_TOOLS = "ask.policy.tools.check"
 ASK_KEY = "ask.audit.key.lend"
-ASK_AUDIT = "ask.audit"  # + .<noun>.<verb>
 
 EVENT_CATALOGUE_CHANGED = "event.fhir.catalogue.changed"
 EVENT_POLICY_CHANGED = "event.policy.bundle.changed"
 EVENT_SESSION_REVOKED = "event.auth.session.revoked"
+EVENT_GRANT_CHANGED = "event.auth.grant.changed"
+
+# Who carries a call out, by the name in `Call.performer`. What is not FHIR is a *procedure*: an operation of ours,
+# named by the tool, with a JSON object of arguments as body; policy judges it as a kind of its own.
+PERFORMERS = {"fhir": "fhir-proxy", "auth": "auth", "audit": "audit"}
+PROCEDURE_KINDS = {"auth": "SignIn", "audit": "Audit"}
 
 
 class SubjectRule(Struct, frozen=True):
@@ -49,19 +54,19 @@ class SubjectRule(Struct, frozen=True):
     queue: bool  # True: only inside the queue group named like the service
 
 
-STATIONS = ("auth", "policy", "fhir-proxy")
-SERVICES = ("gateway", *STATIONS, "audit")
+STATIONS = ("auth", "policy", "fhir-proxy", "audit")
+SERVICES = ("gateway", *STATIONS)
 
 # The table that deploy/nats/nats.conf is compared with (AR-2). Inboxes: see `inbox_of`.
 SUBJECTS: tuple[SubjectRule, ...] = (
     SubjectRule(IDENTIFY, ("gateway",), ("auth",), True),
     SubjectRule(DECIDE, ("auth",), ("policy",), True),
-    SubjectRule(f"{PERFORM}.fhir", ("policy",), ("fhir-proxy",), True),
-    SubjectRule(f"{PERFORM}.fhir.*", ("policy",), ("fhir-proxy",), False),
+    *(SubjectRule(f"{PERFORM}.{name}", ("policy",), (service,), True) for name, service in PERFORMERS.items()),
+    *(SubjectRule(f"{PERFORM}.{name}.*", ("policy",), (service,), False) for name, service in PERFORMERS.items()),
     SubjectRule(CANCEL, ("gateway",), STATIONS, False),
     SubjectRule(SEEK, ("gateway",), STATIONS, False),
-    SubjectRule(f"{LOAD}.fhir-proxy.*", ("fhir-proxy",), ("policy",), False),
-    SubjectRule(RECORD, ("gateway", *STATIONS, "audit"), (), False),
+    *(SubjectRule(f"{LOAD}.{service}.*", (service,), ("policy",), False) for service in PERFORMERS.values()),
+    SubjectRule(RECORD, SERVICES, (), False),
     SubjectRule(f"{GW_REPLY}.*", ("gateway",), ("gateway",), False),
     SubjectRule(GW_CANCEL, ("gateway",), ("gateway",), False),
     SubjectRule(GW_EVENTS, ("gateway",), ("gateway",), False),
@@ -70,12 +75,10 @@ SUBJECTS: tuple[SubjectRule, ...] = (
     SubjectRule(ASK_KINDS, ("fhir-proxy",), ("policy",), True),
     SubjectRule(ASK_TOOLS, ("gateway",), ("policy",), True),
     SubjectRule(ASK_KEY, ("gateway", *STATIONS), ("audit",), True),
-    SubjectRule(f"{ASK_AUDIT}.event.*", ("gateway",), ("audit",), True),
-    SubjectRule(f"{ASK_AUDIT}.log.*", ("gateway",), ("audit",), True),
-    SubjectRule(f"{ASK_AUDIT}.report.*", ("gateway",), ("audit",), True),
     SubjectRule(EVENT_CATALOGUE_CHANGED, ("fhir-proxy",), ("gateway", "auth", "policy"), False),
     SubjectRule(EVENT_POLICY_CHANGED, ("policy",), ("gateway", "policy"), False),
     SubjectRule(EVENT_SESSION_REVOKED, ("auth",), ("gateway", "auth"), False),
+    SubjectRule(EVENT_GRANT_CHANGED, ("auth",), ("auth",), False),
 )
 
 
@@ -162,6 +165,11 @@ class Call(Struct, kw_only=True, omit_defaults=True):
     grant: Grant | None = None
     decision: Decision | None = None
 
+    @property
+    def procedure(self) -> bool:
+        """True for an operation of our own: sign-in, audit queries. Anything else goes to a platform."""
+        return self.performer in PROCEDURE_KINDS
+
     def digest(self) -> str:
         """SHA-256 over everything a Decision must cover: who, what, where, with which arguments (AR-5)."""
         body = self.parked.sha256 if self.parked else hashlib.sha256(self.body).hexdigest() if self.body else ""
@@ -205,6 +213,7 @@ class Outcome(Struct, kw_only=True, omit_defaults=True):
     withheld: int = 0  # resources removed by policy
     truncated: bool = False
     expected: bool = True  # False: a bug of ours, log it
+    event: str = ""  # what happened, in the words of FG-19, where the interaction does not say it
 
 
 class Reply(Struct, kw_only=True, omit_defaults=True):

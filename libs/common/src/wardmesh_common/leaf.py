@@ -5,33 +5,19 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterable
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any
 
 from msgspec import Struct
 
 from wardmesh_common.contracts import Call, Outcome, Touched
-from wardmesh_common.vocabulary import STATEFUL_OPERATIONS, Decision, Interaction, Principal
+from wardmesh_common.record_class import classify
+from wardmesh_common.vocabulary import Decision, Principal
 
 LEAF_LIMIT = 60_000  # tlog-tiles entries carry a 16-bit length
 _REFERENCE_BYTES = 28_000  # sealed resource references per event; more of them go into further events
 _QUERY_CHARS = 8_000
 _OPEN_CHARS = 200
 _OBLIGATIONS = 32
-
-_CLASS: Final[dict[Interaction, tuple[str, str, str]]] = {  # class, action, method
-    Interaction.READ: ("access", "R", "GET"),
-    Interaction.VREAD: ("access", "R", "GET"),
-    Interaction.HISTORY: ("access", "R", "GET"),
-    Interaction.CAPABILITIES: ("access", "R", "GET"),
-    Interaction.SEARCH: ("search", "search", "GET"),
-    Interaction.CREATE: ("write", "C", "POST"),
-    Interaction.UPDATE: ("write", "U", "PUT"),
-    Interaction.PATCH: ("write", "U", "PATCH"),
-    Interaction.DELETE: ("write", "D", "DELETE"),
-    Interaction.BATCH: ("write", "E", "POST"),
-    Interaction.TRANSACTION: ("write", "E", "POST"),
-    Interaction.OPERATION: ("access", "E", "POST"),
-}
 
 
 class Draft(Struct, kw_only=True):
@@ -56,7 +42,7 @@ class Draft(Struct, kw_only=True):
 
 def draft_events(call: Call, outcome: Outcome | None, touched: Iterable[Touched], now: float) -> list[Draft]:
     """One draft per distinct patient, at least one; `outcome` None means the intent before a write."""
-    event_class, action, method = _classify(call)
+    event_class, action, method = classify(call)
     principal = call.principal
     actor_patient = _own_record(call.platform, principal)
     shared: dict[str, Any] = {
@@ -66,6 +52,8 @@ def draft_events(call: Call, outcome: Outcome | None, touched: Iterable[Touched]
         "phase": "intent" if outcome is None else "outcome",
         "request": _request(call, outcome, method, now),
     }
+    if outcome is not None and outcome.event:
+        shared["event"] = _clip(outcome.event)
     if actor_patient:
         shared["purpose_of_use"] = "PATRQT"
     if call.decision is not None:
@@ -112,15 +100,6 @@ def withheld(draft: Draft, corrects: str, reason: str) -> Draft:
         traceparent=draft.traceparent,
         secrets={},
     )
-
-
-def _classify(call: Call) -> tuple[str, str, str]:
-    if call.interaction is Interaction.OPERATION:
-        if call.operation in STATEFUL_OPERATIONS:
-            return "write", "E", "POST"
-        if call.operation == "$export":
-            return "export", "export", "GET"
-    return _CLASS[call.interaction]
 
 
 def _own_record(platform: str, principal: Principal | None) -> str:

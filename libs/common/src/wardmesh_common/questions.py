@@ -78,10 +78,12 @@ class KindsAnswer(Struct, frozen=True, kw_only=True):
 
 
 class ToolsQuestion(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Which of these tools may this caller use at all? `tools` maps tool name to its interaction."""
+    """Which of these tools may this caller use at all? `tools` maps tool name to its interaction, `procedures`
+    the name of an operation of ours to its performer."""
 
     principal: Principal
     tools: dict[str, Interaction]
+    procedures: dict[str, str] = {}
 
 
 class ToolsAnswer(Struct, frozen=True, kw_only=True):
@@ -120,6 +122,13 @@ class SessionRevoked(Struct, frozen=True, kw_only=True, omit_defaults=True):
     principal: str = ""
     token_digest: str = ""
     at: float = 0.0  # by the database's clock; everything issued to `principal` up to then is void
+
+
+class GrantChanged(Struct, frozen=True, kw_only=True):
+    """A sign-in at a platform ended or a grant went: who waits for it looks again. `principal` is a digest."""
+
+    principal: str
+    platform: str
 
 
 class RateReport(Struct, frozen=True, kw_only=True):

@@ -24,6 +24,9 @@ _traceparent = re.compile(r"00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}").fullmatch
 
 SCOPE_READ = "fhir.read"
 SCOPE_WRITE = "fhir.write"
+SCOPE_AUDIT = "audit.read"
+SCOPE_AUDIT_MANAGE = "audit.manage"
+SCOPES = frozenset({SCOPE_READ, SCOPE_WRITE, SCOPE_AUDIT, SCOPE_AUDIT_MANAGE})
 
 
 class Wanted(Struct, frozen=True, kw_only=True):
@@ -41,6 +44,9 @@ class Wanted(Struct, frozen=True, kw_only=True):
     headers: dict[str, str] = {}
     entries: tuple[Entry, ...] = ()
     view: View = View()
+    performer: str = "fhir"
+    scope: str = ""  # "" = by the interaction: fhir.read or fhir.write
+    anyone: bool = False  # a procedure that a browser without identity may start; policy decides all the same
 
     @property
     def writes(self) -> bool:
@@ -99,16 +105,21 @@ class Door:
     def platform(self, name: str, face: Face) -> PlatformFacts:
         """The platform that will answer for `name`. Raises PlatformUnknown, BadRequest, PlatformUnconfigured."""
         snapshot = self._platforms.snapshot
-        facts = snapshot.find(name)
-        if facts is None:
-            if not is_platform_id(name):
-                check_platform(name)
-            raise unknown_platform(name, face)
+        facts = self.named(name, face)
         if not facts.fhir_base_url:
             stand_in = snapshot.by_id(facts.served_by) if facts.served_by else None
             if stand_in is None or not stand_in.fhir_base_url:
                 raise unconfigured_platform(facts.id, face)
             facts = stand_in
+        return facts
+
+    def named(self, name: str, face: Face) -> PlatformFacts:
+        """The platform of this name or alias, whether it has an address or not. Raises PlatformUnknown, BadRequest."""
+        facts = self._platforms.snapshot.find(name)
+        if facts is None:
+            if not is_platform_id(name):
+                check_platform(name)
+            raise unknown_platform(name, face)
         return facts
 
     def admit(self, visit: Visit, facts: PlatformFacts, *, writes: bool) -> None:
@@ -121,7 +132,17 @@ class Door:
     ) -> Delivers:
         """Send it on its journey. Raises what ended it before a station could reply."""
         self.admit(visit, facts, writes=wanted.writes)
-        call = self._call(wanted, facts, visit, face, traceparent)
+        return await self._journey(self._call(wanted, facts.id, visit, face, traceparent), wanted, visit)
+
+    async def proceed(
+        self, wanted: Wanted, platform: str, visit: Visit, face: Face, *, traceparent: str = ""
+    ) -> Delivers:
+        """The same for an operation of ours: sign-in, audit. `platform` is "" where none is concerned."""
+        if visit.anonymous and not wanted.anyone:
+            raise Unauthenticated("Authentication required.", scope=wanted.scope or SCOPE_READ)
+        return await self._journey(self._call(wanted, platform, visit, face, traceparent), wanted, visit)
+
+    async def _journey(self, call: Call, wanted: Wanted, visit: Visit) -> Delivers:
         try:
             return await self._submit(call, wanted, visit)
         except WardmeshError as error:
@@ -129,7 +150,7 @@ class Door:
             raise
 
     async def _submit(self, call: Call, wanted: Wanted, visit: Visit) -> Delivers:
-        lacking = lacking_scope(visit, writes=wanted.writes)
+        lacking = lacking_scope(visit, wanted)
         if lacking is not None:
             await self._refuse(call, visit, lacking)
         if self._in_flight >= self._max_in_flight:
@@ -141,7 +162,7 @@ class Door:
         finally:
             self._in_flight -= 1
 
-    def _call(self, wanted: Wanted, facts: PlatformFacts, visit: Visit, face: Face, traceparent: str) -> Call:
+    def _call(self, wanted: Wanted, platform: str, visit: Visit, face: Face, traceparent: str) -> Call:
         now = self._clock()
         call_id = os.urandom(16).hex()
         if not traceparent or not _traceparent(traceparent):
@@ -155,7 +176,8 @@ class Door:
             face=face,
             tool=wanted.tool,
             interaction=wanted.interaction,
-            platform=facts.id,
+            performer=wanted.performer,
+            platform=platform,
             deadline=now + self._deadline_seconds,
             received_at=now,
             resource=Resource(type=wanted.type, id=wanted.id, version=wanted.version),
@@ -165,7 +187,7 @@ class Door:
             headers=wanted.headers,
             entries=wanted.entries,
             view=wanted.view,
-            base_url=self._bases[links] + facts.id,
+            base_url=self._bases[links] + platform,
             caller=visit.caller,
             traceparent=traceparent,
         )
@@ -179,14 +201,14 @@ class Door:
         raise error
 
 
-def lacking_scope(visit: Visit, *, writes: bool) -> InsufficientScope | None:
+def lacking_scope(visit: Visit, wanted: Wanted) -> InsufficientScope | None:
     """A token says itself what it is good for; sessions and anonymous callers are judged by the stations."""
-    if visit.token is None:
+    if visit.token is None or wanted.anyone:
         return None
-    needed = SCOPE_WRITE if writes else SCOPE_READ
+    needed = wanted.scope or (SCOPE_WRITE if wanted.writes else SCOPE_READ)
     if needed in visit.token.scopes:
         return None
     return InsufficientScope(
         f"Insufficient scope: {needed} is needed for this.",
-        scope=" ".join(sorted({*visit.token.scopes, needed} & {SCOPE_READ, SCOPE_WRITE})),
+        scope=" ".join(sorted({*visit.token.scopes, needed} & SCOPES)),
     )

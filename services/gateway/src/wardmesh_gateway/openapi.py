@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from wardmesh_gateway.rules import OPERATIONS
-from wardmesh_gateway.tools import TOOLS, ToolSpec
+from wardmesh_gateway.tool_spec import ToolSpec
+from wardmesh_gateway.tools import TOOLS
 
 Json = dict[str, Any]
 

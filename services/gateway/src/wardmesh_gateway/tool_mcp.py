@@ -16,7 +16,8 @@ from wardmesh_gateway.calls import SCOPE_READ, SCOPE_WRITE
 from wardmesh_gateway.mcp_door import McpTool, Progress, ToolResult
 from wardmesh_gateway.problem import tool_error
 from wardmesh_gateway.tool_door import ToolCalls
-from wardmesh_gateway.tools import TOOLS, ToolSpec
+from wardmesh_gateway.tool_spec import ToolSpec
+from wardmesh_gateway.tools import TOOLS
 
 _log = logging.getLogger("wardmesh.gateway")
 

@@ -13,6 +13,7 @@ from wardmesh_common.contracts import (
     DECIDE,
     EVENT_POLICY_CHANGED,
     LOAD,
+    PERFORMERS,
     Call,
     perform_subject,
 )
@@ -67,16 +68,18 @@ async def create_app(settings: PolicySettings, bus: Bus, health: Health) -> Asyn
 
 async def _serve(bus: Bus, decider: Decider, offers: Offers, limit: int) -> None:
     """Questions first, the station last (NB-8)."""
-    choice = PerformerChoice()
-    queue = perform_subject("fhir")
+    choices = {name: PerformerChoice() for name in PERFORMERS}
 
     async def decide(call: Call, hop: Hop) -> Call:
+        if call.performer not in choices:
+            raise BadRequest("Nobody carries out such a call.")
         call.decision = await decider.decide(call, hop.remaining())
         if not call.decision.allowed:
             raise refusal_of(call.decision)
-        instance = choice.choose()
+        hop.onward = queue = perform_subject(call.performer)
+        instance = choices[call.performer].choose()
         if instance:
-            hop.onward, hop.fallback = perform_subject("fhir", instance), queue
+            hop.onward, hop.fallback = perform_subject(call.performer, instance), queue
         return call
 
     async def kinds(question: KindsQuestion, _ask: Ask) -> KindsAnswer:
@@ -85,12 +88,18 @@ async def _serve(bus: Bus, decider: Decider, offers: Offers, limit: int) -> None
     async def tools(question: ToolsQuestion, _ask: Ask) -> ToolsAnswer:
         return await offers.answer(question)
 
-    bus.nc.lean_subscribe(
-        f"{LOAD}.fhir-proxy.*", lambda subject, _reply, data, _header: choice.on_load(subject.decode(), data)
-    )
+    for performer, service in PERFORMERS.items():
+        _hear_load(bus, service, choices[performer])
     await bus.answer(ASK_KINDS, KindsQuestion, kinds)
     await bus.answer(ASK_TOOLS, ToolsQuestion, tools)
-    await bus.station(DECIDE, decide, onward=queue, limit=limit)
+    await bus.station(DECIDE, decide, limit=limit)
+
+
+def _hear_load(bus: Bus, service: str, choice: PerformerChoice) -> None:
+    def heard(subject: bytes, _reply: bytes, data: bytes, _header: bytes | None) -> None:
+        choice.on_load(subject.decode(), data)
+
+    bus.nc.lean_subscribe(f"{LOAD}.{service}.*", heard)
 
 
 async def answer_kinds(decider: Decider, question: KindsQuestion) -> KindsAnswer:

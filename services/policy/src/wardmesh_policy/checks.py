@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from wardmesh_common.contracts import Call
+from wardmesh_common.contracts import PROCEDURE_KINDS, Call
 from wardmesh_common.errors import BadRequest
 from wardmesh_common.questions import PlatformFacts
 from wardmesh_common.vocabulary import Grant, Interaction, Principal, criteria_of, is_write
@@ -103,6 +103,8 @@ def caller_of(principal: Principal, grant: Grant | None, *, home: bool) -> Calle
 
 def checks_of(call: Call) -> list[Check]:
     """Everything that must be allowed for this call; a bundle is judged entry by entry (PX-10)."""
+    if call.procedure:
+        return [Check(kind=PROCEDURE_KINDS[call.performer], action=call.tool, id=call.resource.id)]
     if call.interaction in (Interaction.BATCH, Interaction.TRANSACTION):
         return [check for number, entry in enumerate(call.entries) for check in _of_piece(piece_of(entry), number)]
     piece = Piece(

@@ -59,7 +59,7 @@ class Decider:
     async def decide(self, call: Call, remaining: float) -> Decision:
         """The decision, allowed or not. Raises Unavailable when none could be made, PlatformUnknown, BadRequest."""
         assert call.principal is not None, "auth stamps the principal before policy is asked"
-        platform = self._platform(call.platform)
+        platform = self._platform(call)
         checks = checks_of(call)
         if not checks:
             raise BadRequest("The bundle has no entries to decide on.")
@@ -73,12 +73,18 @@ class Decider:
         self, principal: Principal, grant: Grant | None, platform_id: str, checks: list[Check], remaining: float
     ) -> list[Decision]:
         """One decision per check, for kinds that came along in an answer."""
-        platform = self._platform(platform_id)
+        platform = self._known(platform_id)
         caller = caller_of(principal, grant, home=platform.id in self._home)
         verdicts = await self._verdicts(caller, checks, platform, grant, remaining)
         return [self._stamp(Finding(verdict), covers="", seconds=GRACE_SECONDS) for verdict in verdicts]
 
-    def _platform(self, name: str) -> PlatformFacts:
+    def _platform(self, call: Call) -> PlatformFacts:
+        """An operation of ours need not concern a platform, or concerns one that is gone by now."""
+        if call.procedure:
+            return self._facts(call.platform) or PlatformFacts(id=call.platform, name="", type="")
+        return self._known(call.platform)
+
+    def _known(self, name: str) -> PlatformFacts:
         platform = self._facts(name)
         if platform is None:
             raise PlatformUnknown("The platform is not in the catalogue.")

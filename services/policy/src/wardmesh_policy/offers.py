@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable, Hashable
 
+from wardmesh_common.contracts import PROCEDURE_KINDS
 from wardmesh_common.questions import PlatformFacts, ToolsAnswer, ToolsQuestion
 from wardmesh_common.vocabulary import Interaction, Principal, is_write
 from wardmesh_policy.checks import ACTIONS, Check, caller_of
@@ -38,7 +39,23 @@ class Offers:
         """Raises Unavailable: a list that nobody decided on is not shown."""
         actions = await self._actions(question.principal)
         wanted = {name: _actions_of(interaction) for name, interaction in question.tools.items()}
-        return ToolsAnswer(allowed=tuple(name for name, needs in wanted.items() if needs & actions))
+        allowed = [name for name, needs in wanted.items() if needs & actions]
+        return ToolsAnswer(allowed=(*allowed, *await self._procedures(question)))
+
+    async def _procedures(self, question: ToolsQuestion) -> list[str]:
+        """Operations of ours: one question each, about the caller's own record where there is one."""
+        names = [name for name, performer in question.procedures.items() if performer in PROCEDURE_KINDS]
+        if not names:
+            return []
+        caller = caller_of(question.principal, None, home=True)
+        facts = PlatformFacts(id="", name="", type="")
+        checks = [
+            Check(kind=PROCEDURE_KINDS[question.procedures[name]], action=name, id=question.principal.patient)
+            for name in names
+        ]
+        asked = [(check, check.attributes(facts, None)) for check in checks]
+        verdicts = await self._cerbos.ask(caller, asked, self._timeout)
+        return [name for name, verdict in zip(names, verdicts, strict=True) if verdict.allowed]
 
     async def _actions(self, principal: Principal) -> frozenset[str]:
         platforms = self._platforms()

@@ -1,0 +1,21 @@
+"""What one tool is: plain data from which MCP, `POST /v1/tools/{name}` and OpenAPI follow."""
+
+from __future__ import annotations
+
+from msgspec import Struct, field
+
+from wardmesh_common.vocabulary import Interaction
+from wardmesh_gateway.schemas import RESULT, Schema
+
+
+class ToolSpec(Struct, frozen=True, kw_only=True):
+    """One tool. `interaction` is None for a tool that the gateway answers from its own catalogue."""
+
+    name: str
+    title: str
+    summary: str
+    interaction: Interaction | None
+    input: Schema
+    output: Schema = field(default_factory=lambda: RESULT)
+    performer: str = "fhir"
+    profiles: tuple[str, ...] = ("gateway",)  # paths /mcp/<profile> that show it; /mcp shows every tool (C-2)
