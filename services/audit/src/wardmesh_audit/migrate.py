@@ -17,13 +17,28 @@ from wardmesh_audit.schema import KEY_ROLES, LEDGER_ROLES, NO_LOGIN
 _HERE = Path(__file__).parent
 
 
-async def migrate(ledger_url: str, keys_url: str = "") -> None:
+async def migrate(ledger_url: str, keys_url: str = "", *, logs: int = 1, revision: str = "head") -> None:
     """Brings both databases to the newest schema; safe to repeat and to run from several places at once."""
     await _prepare(ledger_url, LEDGER_ROLES, owner="audit_owner", member="audit_migrate")
-    await _upgrade(ledger_url, _HERE / "migrations", "audit_owner")
+    await _upgrade(ledger_url, _HERE / "migrations", "audit_owner", revision)
+    if logs > 1:
+        await _add_logs(ledger_url, logs)
     if keys_url:
         await _prepare(keys_url, KEY_ROLES, owner="key_owner", member="")
-        await _upgrade(keys_url, _HERE / "migrations_keys", "key_owner")
+        await _upgrade(keys_url, _HERE / "migrations_keys", "key_owner", "head")
+
+
+async def _add_logs(url: str, logs: int) -> None:
+    """Logs are only ever added: what a removed one held would be out of reach."""
+    conn = await asyncpg.connect(url)
+    try:
+        async with conn.transaction():
+            await conn.execute("select pg_advisory_xact_lock(hashtext('wardmesh_migrate'))")
+            await conn.execute("set local role audit_owner")
+            for log in range(1, logs):
+                await conn.execute("select audit_add_log($1)", log)
+    finally:
+        await conn.close()
 
 
 async def _prepare(url: str, roles: tuple[str, ...], *, owner: str, member: str) -> None:
@@ -59,22 +74,22 @@ async def _make_database(url: str) -> None:
     await conn.close()
 
 
-async def _upgrade(url: str, scripts: Path, owner: str) -> None:
+async def _upgrade(url: str, scripts: Path, owner: str, revision: str) -> None:
     parts = urlsplit(url)
     engine = create_async_engine(urlunsplit(parts._replace(scheme="postgresql+asyncpg")))
     try:
         async with engine.begin() as connection:
             await connection.exec_driver_sql("select pg_advisory_xact_lock(hashtext('wardmesh_migrate'))")
             await connection.exec_driver_sql(f"set local role {owner}")
-            await connection.run_sync(_run_alembic, scripts)
+            await connection.run_sync(_run_alembic, scripts, revision)
     finally:
         await engine.dispose()
 
 
-def _run_alembic(connection: Connection, scripts: Path) -> None:
+def _run_alembic(connection: Connection, scripts: Path, revision: str) -> None:
     config = Config()
     config.set_main_option("script_location", str(scripts).replace("%", "%%"))
     config.set_main_option("path_separator", "os")
     config.attributes["connection"] = connection
     config.attributes["version_table"] = "alembic_version"
-    command.upgrade(config, "head")
+    command.upgrade(config, revision)

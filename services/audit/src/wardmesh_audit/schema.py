@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
-LEDGER_ROLES = ("audit_owner", "audit_migrate", "audit_writer", "audit_signer", "audit_reader", "audit_report")
+LEDGER_ROLES = (
+    "audit_owner",
+    "audit_migrate",
+    "audit_writer",
+    "audit_signer",
+    "audit_reader",
+    "audit_report",
+    "audit_retention",
+    "audit_detect",  # detection: alerts, reviews to do, its own state
+    "audit_officer",  # the work of compliance: holds, suspensions, reviews
+)
 KEY_ROLES = ("key_owner", "key_user", "key_shredder")
 NO_LOGIN = frozenset({"audit_owner", "key_owner"})
 
