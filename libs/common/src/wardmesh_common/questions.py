@@ -6,6 +6,7 @@ import msgspec
 from msgspec import Struct
 
 from wardmesh_common.errors import Problem
+from wardmesh_common.sign_in_facts import SignInFacts
 from wardmesh_common.vocabulary import Decision, Interaction, Principal
 
 
@@ -52,6 +53,7 @@ class PlatformFacts(Struct, frozen=True, kw_only=True, omit_defaults=True):
     open: bool = False  # anonymous reads are allowed (FG-39)
     writes: bool = False  # mutating interactions are allowed at all (B-17)
     served_by: str = ""  # another platform id that answers while this one has no base (FG-27)
+    sign_in: SignInFacts = SignInFacts()
 
 
 class Catalogue(Struct, frozen=True, kw_only=True):

@@ -28,7 +28,16 @@ _MAX_TOKEN = 64 * 1024
 log = logging.getLogger("wardmesh.auth")
 
 
-class PlatformToken(Struct, frozen=True, kw_only=True):
+class FhirContext(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One item of `fhirContext`: what else was open in the record when the person launched us."""
+
+    reference: str = ""
+    role: str = ""
+    type: str = ""
+    canonical: str = ""
+
+
+class PlatformToken(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What one token endpoint gave. Its text form shows nothing: it must not end up in a log by accident."""
 
     access_token: str
@@ -37,6 +46,14 @@ class PlatformToken(Struct, frozen=True, kw_only=True):
     issued_at: float = 0.0
     expires_at: float = 0.0
     refresh_token: str = ""
+    grant_until: float = 0.0  # when the person's consent ends and no refresh helps; 0 = not said
+    encounter: str = ""
+    fhir_context: tuple[FhirContext, ...] = ()
+    need_patient_banner: bool | None = None
+    intent: str = ""
+    fhir_user: str = ""  # from the verified identity token only, as are subject and issuer
+    subject: str = ""
+    issuer: str = ""
 
     def __repr__(self) -> str:
         return "PlatformToken(...)"
