@@ -7,7 +7,6 @@ import logging
 import signal
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from urllib.parse import urlsplit
 
 import uvicorn
 
@@ -15,13 +14,14 @@ from wardmesh_common.health import Health
 from wardmesh_common.listening import Farewell, reserve
 from wardmesh_common.settings import BadSettings
 from wardmesh_fhir_store.database import Database, engine_for
+from wardmesh_fhir_store.datastores import Addresses, Datastores
 from wardmesh_fhir_store.definitions import load_definitions
+from wardmesh_fhir_store.front import Front
 from wardmesh_fhir_store.migrate import DEFAULT_DATASTORE, is_migrated
-from wardmesh_fhir_store.router import Router
 from wardmesh_fhir_store.settings import StoreSettings
-from wardmesh_fhir_store.store import Store, open_store
+from wardmesh_fhir_store.store import Store
 from wardmesh_fhir_store.validation import Validator
-from wardmesh_fhir_store.wire import AsgiApp, Request, Response
+from wardmesh_fhir_store.wire import AsgiApp
 
 _LOG = logging.getLogger("wardmesh.fhir-store")
 EXIT_FAILURE = 1
@@ -32,33 +32,29 @@ class NotMigrated(Exception):
 
 
 @asynccontextmanager
-async def opened(settings: StoreSettings) -> AsyncGenerator[Store]:
-    """The default datastore over its own connection pool."""
+async def registry(settings: StoreSettings) -> AsyncGenerator[Datastores]:
+    """Every datastore over one connection pool."""
     engine = engine_for(settings.database_url, settings.pool_size, settings.statement_timeout_ms)
     try:
         if not await is_migrated(engine):
             raise NotMigrated
         definitions = load_definitions()
-        database = Database(engine)
-        yield await open_store(database, definitions, Validator(definitions), settings.base, DEFAULT_DATASTORE)
+        addresses = Addresses(settings.base, DEFAULT_DATASTORE)
+        yield Datastores(Database(engine), definitions, Validator(definitions), addresses)
     finally:
         await engine.dispose()
 
 
-def create_app(settings: StoreSettings, store: Store) -> AsgiApp:
-    """The default datastore answers at the base itself and under its id."""
-    router = Router(store)
-    prefix = DEFAULT_DATASTORE
+@asynccontextmanager
+async def opened(settings: StoreSettings) -> AsyncGenerator[Store]:
+    """The default datastore."""
+    async with registry(settings) as datastores:
+        yield await datastores.active(DEFAULT_DATASTORE, settings.base)
 
-    async def handle(request: Request) -> Response:
-        head, _, rest = request.path.partition("/")
-        if head == prefix:
-            request = Request(
-                method=request.method, path=rest, query=request.query, headers=request.headers, body=request.body
-            )
-        return await router.handle(request)
 
-    return AsgiApp(urlsplit(settings.base).path, handle, settings.max_body_bytes)
+def create_app(settings: StoreSettings, datastores: Datastores) -> AsgiApp:
+    """The default datastore answers at the base itself, every one under its id."""
+    return AsgiApp(Front(datastores.addresses, datastores).handle, settings.max_body_bytes)
 
 
 async def serve(settings: StoreSettings) -> int:
@@ -69,8 +65,9 @@ async def serve(settings: StoreSettings) -> int:
     health = Health()
     try:
         await health.listen(settings.admin_host, settings.admin_port)
-        async with opened(settings) as store:
-            farewell = Farewell(create_app(settings, store))
+        async with registry(settings) as datastores:
+            await datastores.active(DEFAULT_DATASTORE)
+            farewell = Farewell(create_app(settings, datastores))
             server = _server(settings, farewell)
             sock = reserve(settings.host, settings.port, settings.listen_fds)
             running = asyncio.create_task(server.serve(sockets=[sock]))

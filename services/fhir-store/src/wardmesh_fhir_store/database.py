@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Generator
 from contextlib import contextmanager
 from typing import TypeVar
 
+from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
@@ -22,6 +23,8 @@ PAUSE_SECONDS = 0.01
 LONGEST_PAUSE_SECONDS = 0.25
 AWAY = frozenset({"", "08", "53", "57"})  # classes of SQLSTATE: connection, resources, operator intervention
 STATEMENT_TIMEOUT = "57014"
+BOUND = "datastore"
+_BIND = text("SELECT set_config('wardmesh.datastore', :datastore, false)")
 
 
 class Away(Fault):
@@ -68,10 +71,15 @@ def engine_for(url: str, pool_size: int, statement_timeout_ms: int) -> AsyncEngi
 class Database:
     """Hands out connections in the isolation that the work needs."""
 
-    def __init__(self, engine: AsyncEngine) -> None:
+    def __init__(self, engine: AsyncEngine, datastore: int = 0) -> None:
         self.engine = engine
+        self._datastore = datastore  # 0: the registry only, no row of any datastore is visible
         self._reader = engine.execution_options(isolation_level="AUTOCOMMIT")
         self._serializable = engine.execution_options(isolation_level="SERIALIZABLE")
+
+    def bound(self, datastore: int) -> Database:
+        """The same pool; its connections see one datastore only (row-level security, ST-67)."""
+        return Database(self.engine, datastore)
 
     async def read(self, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
         """Each statement on its own: no BEGIN, no COMMIT. A stale connection is met at most once."""
@@ -83,6 +91,7 @@ class Database:
     async def _read(self, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
         with reachable():
             async with self._reader.connect() as connection:
+                await self._bind(connection)
                 return await work(connection)
 
     async def write(self, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
@@ -93,13 +102,30 @@ class Database:
         """SERIALIZABLE: two conditional creates with different criteria cannot both win (ST-18)."""
         return await self._repeat(self._serializable, work)
 
+    async def _bind(self, connection: AsyncConnection) -> None:
+        """Once per connection and change of datastore: most requests find theirs bound already."""
+        if connection.info.get(BOUND) != self._datastore:
+            await connection.execute(_BIND, {"datastore": str(self._datastore)})
+            connection.info[BOUND] = self._datastore
+
+    async def _transact(self, connection: AsyncConnection, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
+        """What a transaction bound is unbound when it rolls back."""
+        try:
+            async with connection.begin():
+                await self._bind(connection)
+                return await work(connection)
+        except BaseException:
+            if not connection.invalidated:
+                connection.info.pop(BOUND, None)
+            raise
+
     async def _repeat(self, engine: AsyncEngine, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
         pause = PAUSE_SECONDS
         for _ in range(MOST_ATTEMPTS):
             try:
                 with reachable():
-                    async with engine.begin() as connection:
-                        return await work(connection)
+                    async with engine.connect() as connection:
+                        return await self._transact(connection, work)
             except Raced:
                 pass
             except DBAPIError as error:

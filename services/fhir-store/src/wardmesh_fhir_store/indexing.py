@@ -42,11 +42,11 @@ def token_key(code: str, *, exact: bool) -> str:
 
 
 class Indexer:
-    """`base` is our own FHIR base: absolute references to it count as relative ones."""
+    """`bases` are our own FHIR bases: absolute references to them count as relative ones."""
 
-    def __init__(self, definitions: Definitions, base: str) -> None:
+    def __init__(self, definitions: Definitions, bases: tuple[str, ...]) -> None:
         self._definitions = definitions
-        self._base = base
+        self._bases = bases
         self._extract: dict[str, Callable[[str, Parameter, Branch, Any, Rows], None]] = {
             "token": self._token,
             "string": self._string,
@@ -141,7 +141,7 @@ class Indexer:
         if isinstance(identifier, dict):
             key = parameter_key(kind, f"{parameter.code}:identifier")
             self._add_token(key, identifier.get("system"), identifier.get("value"), rows)
-        target = target_of(literal, self._base) if isinstance(literal, str) else None
+        target = target_of(literal, self._bases) if isinstance(literal, str) else None
         if target is None:  # contained, logical or only a display: present all the same (:missing)
             if not branch.detail:
                 rows.setdefault("ref", []).append((parameter.key, "", "", "", ""))

@@ -90,11 +90,11 @@ def number_condition(prefix: str, low: ColumnElement[object], high: ColumnElemen
 
 
 class Matcher:
-    """`base` is our own FHIR base, for absolute references."""
+    """`bases` are our own FHIR bases, for absolute references."""
 
-    def __init__(self, definitions: Definitions, base: str) -> None:
+    def __init__(self, definitions: Definitions, bases: tuple[str, ...]) -> None:
         self._definitions = definitions
-        self._base = base
+        self._bases = bases
         self._by_type: dict[str, Callable[[FromClause, Parameter, str, str], Condition]] = {
             "token": self._token,
             "string": self._string,
@@ -160,7 +160,7 @@ class Matcher:
         if "/" not in text and ":" not in text and ID.fullmatch(text):
             kinds = [modifier] if modifier else sorted(self._definitions.resource_types & set(parameter.targets))
             return and_(table.c.target_id == text, table.c.target_type.in_(kinds or self._all()))
-        target = target_of(text, self._base)
+        target = target_of(text, self._bases)
         if target is None:
             raise invalid("A reference in the query is empty.")
         if target.url:

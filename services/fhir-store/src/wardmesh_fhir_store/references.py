@@ -19,11 +19,13 @@ class Target(Struct, frozen=True):
     url: str = ""
 
 
-def target_of(reference: str, base: str) -> Target | None:
+def target_of(reference: str, bases: tuple[str, ...]) -> Target | None:
     """None for a reference to a contained resource or to nothing."""
     if not reference or reference.startswith("#"):
         return None
-    local = reference.removeprefix(base + "/") if base else reference
+    local = reference
+    if "://" in reference:
+        local = next((reference[len(base) + 1 :] for base in bases if reference.startswith(base + "/")), reference)
     match = _RELATIVE.fullmatch(local)
     if match:
         return Target(match[1], match[2], match[3] or "")

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
-
-from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from wardmesh_fhir_store import tables
 from wardmesh_fhir_store.conditions import ConditionBuilder
 from wardmesh_fhir_store.database import Database
 from wardmesh_fhir_store.definitions import Definitions
@@ -15,6 +11,7 @@ from wardmesh_fhir_store.faults import invalid, not_found, several_matches
 from wardmesh_fhir_store.indexing import Indexer, Rows
 from wardmesh_fhir_store.jsontext import Tree
 from wardmesh_fhir_store.matching import Matcher
+from wardmesh_fhir_store.options import Options
 from wardmesh_fhir_store.paging import CursorSealer
 from wardmesh_fhir_store.query import pairs_of
 from wardmesh_fhir_store.searching import SearchReader
@@ -22,24 +19,31 @@ from wardmesh_fhir_store.selecting import Found, Selector
 from wardmesh_fhir_store.slicing import Slicer
 from wardmesh_fhir_store.validation import Validator
 
-T = TypeVar("T")
-
 
 class Store:
-    """One datastore; `base` is its FHIR base URL without a slash at the end."""
+    """One datastore; `bases` are its FHIR base URLs without a slash at the end, the first is what links show."""
 
     def __init__(
-        self, database: Database, definitions: Definitions, validator: Validator, base: str, datastore: int, key: bytes
+        self,
+        database: Database,
+        definitions: Definitions,
+        validator: Validator,
+        bases: tuple[str, ...],
+        datastore: int,
+        key: bytes,
+        options: Options,
     ) -> None:
         self.database = database
         self.definitions = definitions
         self.validator = validator
-        self.base = base
+        self.base = bases[0]
+        self.bases = bases
+        self.options = options
         self.datastore = datastore
         self.sealer = CursorSealer(key)
         self.slicer = Slicer(definitions)
-        self.indexer = Indexer(definitions, base)
-        builder = ConditionBuilder(definitions, Matcher(definitions, base), datastore)
+        self.indexer = Indexer(definitions, bases)
+        builder = ConditionBuilder(definitions, Matcher(definitions, bases), datastore)
         self.conditions = builder
         self.searches = SearchReader(definitions, builder, datastore)
         self.selector = Selector(definitions, datastore)
@@ -71,18 +75,3 @@ class Store:
 
     def url(self, *parts: str) -> str:
         return "/".join((self.base, *parts))
-
-
-async def open_store(
-    database: Database, definitions: Definitions, validator: Validator, base: str, public_id: str
-) -> Store:
-    """The datastore must exist: `migrate` makes the default one."""
-
-    async def load(connection: AsyncConnection) -> tuple[int, bytes]:
-        columns = tables.datastore.c
-        query = select(columns.datastore_id, columns.link_key).where(columns.public_id == public_id)
-        row = (await connection.execute(query)).one()
-        return row[0], row[1]
-
-    datastore, key = await database.read(load)
-    return Store(database, definitions, validator, base, datastore, key)

@@ -19,6 +19,7 @@ from sqlalchemy import (
     Numeric,
     Table,
     Text,
+    UniqueConstraint,
     text,
 )
 from sqlalchemy.dialects.postgresql import JSONB
@@ -50,9 +51,13 @@ datastore = Table(
     Column("status", Text, nullable=False),
     Column("fhir_version", Text, nullable=False, server_default="R4"),
     Column("tags", JSONB, nullable=False, server_default="{}"),
-    Column("client_token", Text, unique=True),
+    Column("client_token", Text),
     Column("link_key", LargeBinary, nullable=False),
     Column("created", DateTime(timezone=True), nullable=False, server_default=text("now()")),
+    Column("options", JSONB, nullable=False, server_default="{}"),
+    Column("namespace", _ordered(), nullable=False, server_default=""),
+    Column("status_since", DateTime(timezone=True), nullable=False, server_default=text("now()")),
+    UniqueConstraint("namespace", "client_token", name="datastore_token"),
 )
 
 current = Table(
@@ -83,6 +88,7 @@ version = Table(
     Column("method", Text, nullable=False),
     Column("status", Integer, nullable=False),
     Column("body", LargeBinary),
+    Column("meta_revision", Integer, nullable=False, server_default="0"),  # counts $meta-add and $meta-delete
     Index("fhir_version_type", "datastore_id", "resource_type", "last_updated", "sequence"),
     Index("fhir_version_all", "datastore_id", "last_updated", "sequence"),
 )
@@ -139,6 +145,25 @@ reference = _index_table(
     lead=("target_type", "target_id", "parameter"),
 )
 uri = _index_table("idx_uri", Column("value", _ordered(), nullable=False), lead=("parameter", "value"))
+# One row per repetition: the first component is always a token; the second is a token, string, reference or uri in
+# `text_1` to `text_4`, a quantity or number there and in `low`, `high`, or a date; a third is a number.
+composite = _index_table(
+    "idx_composite",
+    Column("system", _ordered(), nullable=False),
+    Column("code", _ordered(), nullable=False),
+    Column("key", _ordered(), nullable=False),
+    Column("text_1", _ordered(), nullable=False),
+    Column("text_2", _ordered(), nullable=False),
+    Column("text_3", _ordered(), nullable=False),
+    Column("text_4", _ordered(), nullable=False),
+    Column("low", Numeric),
+    Column("high", Numeric),
+    Column("starts", DateTime(timezone=True)),
+    Column("ends", DateTime(timezone=True)),
+    Column("low_3", Numeric),
+    Column("high_3", Numeric),
+    lead=("parameter", "key", "low"),
+)
 
 # Search parameter type → its table; the key of `indexing.Rows` is the short name of the table.
 INDEX_TABLES: dict[str, Table] = {
@@ -149,6 +174,7 @@ INDEX_TABLES: dict[str, Table] = {
     "quantity": quantity,
     "ref": reference,
     "uri": uri,
+    "composite": composite,
 }
 COLUMN_TYPES: dict[str, tuple[tuple[str, str], ...]] = {
     "token": (("parameter", "int"), ("system", "text"), ("code", "text"), ("key", "text")),
@@ -171,4 +197,14 @@ COLUMN_TYPES: dict[str, tuple[tuple[str, str], ...]] = {
         ("url", "text"),
     ),
     "uri": (("parameter", "int"), ("value", "text")),
+    "composite": (
+        ("parameter", "int"),
+        *((name, "text") for name in ("system", "code", "key", "text_1", "text_2", "text_3", "text_4")),
+        ("low", "numeric"),
+        ("high", "numeric"),
+        ("starts", "timestamptz"),
+        ("ends", "timestamptz"),
+        ("low_3", "numeric"),
+        ("high_3", "numeric"),
+    ),
 }

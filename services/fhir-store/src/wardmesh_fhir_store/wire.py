@@ -17,7 +17,7 @@ Send = Callable[[Message], Awaitable[None]]
 _LOG = logging.getLogger("wardmesh.fhir-store")
 
 
-class Request(Struct, frozen=True, kw_only=True):
+class Request(Struct, frozen=True):
     """`path` is below the FHIR base, `query` the raw query string, header names are lower case."""
 
     method: str
@@ -44,8 +44,7 @@ def fault_response(fault: Fault) -> Response:
 class AsgiApp:
     """The edge: nothing that happens inside leaves it as anything but a FHIR answer."""
 
-    def __init__(self, root: str, handle: Handler, max_body_bytes: int) -> None:
-        self._root = root  # path of the FHIR base, "/fhir"
+    def __init__(self, handle: Handler, max_body_bytes: int) -> None:
         self._handle = handle
         self._limit = max_body_bytes
 
@@ -67,12 +66,9 @@ class AsgiApp:
 
     async def _respond(self, scope: Message, receive: Receive) -> Response:
         try:
-            path = scope["path"]
-            if path != self._root and not path.startswith(self._root + "/"):
-                raise Fault(404, "not-found", "The FHIR base is elsewhere.")
             request = Request(
                 method=scope["method"],
-                path=path.removeprefix(self._root).strip("/"),
+                path=scope["path"].strip("/"),
                 query=scope["query_string"].decode("latin-1"),
                 headers={k.decode("latin-1"): v.decode("latin-1").strip() for k, v in scope["headers"]},
                 body=await self._body(receive),
