@@ -43,6 +43,8 @@ def parser() -> argparse.ArgumentParser:
     verify.add_argument("--since", type=_instant, help="check leaves recorded since then; older ones by their hash")
     verify.add_argument("--from-checkpoint", type=path, metavar="FILE", help="a checkpoint kept outside")
     verify.add_argument("--against", default="db", metavar="db|stream|DIR", help="what to compare with")
+    witness = commands.add_parser("witness", help="run a witness: a process of its own that cosigns checkpoints")
+    witness.add_argument("action", choices=("run", "public-key"), nargs="?", default="run")
     prove = commands.add_parser("prove", help="write a tlog-proof of one event")
     prove.add_argument("id", type=event_id)
     prove.add_argument("-o", "--output", type=path)
@@ -66,9 +68,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser().parse_args(argv)
     if args.command in (None, "run"):
         return _run()
-    if args.command == "verify" and args.against == "witness":
-        sys.stderr.write("wardmesh-audit: there is no witness yet\n")
-        return USAGE
+    if args.command == "witness":
+        from wardmesh_audit import witness_server  # noqa: PLC0415 - an HTTP server is nothing the other commands need
+
+        return witness_server.main(args.action, os.environ)
     try:
         return perform(args, os.environ)
     except BadSettings as error:

@@ -10,19 +10,22 @@ import signal
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from typing import Any
 
+import aiohttp
 import asyncpg
 from nats.errors import Error as NatsError
 
 from wardmesh_audit.assertions import Unsafe, check_role, check_server
 from wardmesh_audit.guard import GuardTripped, Outside, read_outside
 from wardmesh_audit.ledger import Connection
-from wardmesh_audit.note import Verifier
+from wardmesh_audit.note import Checkpoint, Verifier
 from wardmesh_audit.outbox import Outbox
 from wardmesh_audit.publisher import Publisher
 from wardmesh_audit.puller import Puller
 from wardmesh_audit.settings import ROLES, AuditSettings, need, secret
 from wardmesh_audit.streams import AUDIT_IN, CONSUMER, WrongStream, assert_streams
 from wardmesh_audit.subject_keys import KeyBook
+from wardmesh_audit.witness_watch import watch
+from wardmesh_audit.witnesses import Witnesses
 from wardmesh_audit.writer import Status, Writer
 from wardmesh_common.bus import Bus
 from wardmesh_common.contracts import ASK_KEY
@@ -48,8 +51,9 @@ async def create_app(settings: AuditSettings, bus: Bus, health: Health) -> Async
     unknown = set(settings.audit_roles) - set(ROLES)
     if unknown:
         raise BadSettings("WARDMESH_AUDIT_ROLES holds a role that does not exist")
-    roles = _Roles(settings, bus)
     async with contextlib.AsyncExitStack() as stack:
+        session = await stack.enter_async_context(aiohttp.ClientSession())
+        roles = _Roles(settings, bus, Witnesses(settings.witnesses(), settings.verifiers(), session))
         if "keys" in settings.audit_roles:
             await roles.keys(stack)
         if {"writer", "publisher"} & set(settings.audit_roles):
@@ -71,9 +75,10 @@ async def create_app(settings: AuditSettings, bus: Bus, health: Health) -> Async
 class _Roles:
     """The running roles of this process. They share the bus and nothing else."""
 
-    def __init__(self, settings: AuditSettings, bus: Bus) -> None:
+    def __init__(self, settings: AuditSettings, bus: Bus, witnesses: Witnesses) -> None:
         self._settings = settings
         self._bus = bus
+        self._witnesses = witnesses
         self._tasks: set[asyncio.Task[None]] = set()
         self.failure: BaseException | None = None
 
@@ -109,7 +114,11 @@ class _Roles:
             raise BadSettings("WARDMESH_AUDIT_SIGNING_KEY does not belong to WARDMESH_AUDIT_PUBLIC_KEY")
         outbox = Outbox(self._bus.nc)
         stack.callback(outbox.stop)
-        publisher = Publisher(outbox, connector(url), self._outside(verifiers), signer, status_of(self._bus))
+        status, outside = status_of(self._bus), self._outside(verifiers)
+        publisher = Publisher(outbox, connector(url), outside, signer, status, witnesses=self._witnesses)
+        if len(self._witnesses):
+            self.start(watch(self._witnesses, status))
+            health.checks["witness"] = lambda: (not self._witnesses.overdue, self._witnesses.summary())
         state = publisher.state
         health.checks["publisher"] = lambda: (not state.tripped, state.tripped or f"signed {state.signed}")
         return publisher.run()
@@ -132,7 +141,10 @@ class _Roles:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def _outside(self, verifiers: list[Verifier]) -> Callable[[], Awaitable[Outside]]:
-        return lambda: read_outside(self._bus.nc, verifiers)
+        async def witnessed() -> Checkpoint | None:
+            return await self._witnesses.newest(self._settings.origin)
+
+        return lambda: read_outside(self._bus.nc, verifiers, witnessed=witnessed)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         """A role never ends by itself unless it refuses to go on: then the whole process has to stop and say so."""

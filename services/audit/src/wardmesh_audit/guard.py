@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+
 from msgspec import Struct
 
 from wardmesh_audit.jetstream import Requester, last_message, last_sequence
 from wardmesh_audit.note import BadNote, Checkpoint, Verifier, open_note, parse_checkpoint
-from wardmesh_audit.streams import AUDIT, AUDIT_CHECKPOINT
+from wardmesh_audit.streams import AUDIT_CHECKPOINT, audit_stream
 
 
 class GuardTripped(Exception):
@@ -23,20 +25,31 @@ class Outside(Struct, frozen=True):
 
     published: int  # events in the AUDIT stream
     checkpoint: Checkpoint | None  # newest in AUDIT_CHECKPOINT
+    witnessed: Checkpoint | None = None  # newest that a witness has cosigned
 
 
-async def read_outside(nc: Requester, verifiers: list[Verifier], log_id: int = 0) -> Outside:
+Witnessed = Callable[[], Awaitable[Checkpoint | None]]
+
+
+async def _nothing_witnessed() -> None:
+    return None
+
+
+async def read_outside(
+    nc: Requester, verifiers: list[Verifier], log_id: int = 0, *, witnessed: Witnessed = _nothing_witnessed
+) -> Outside:
     """Raises the note errors when the newest published checkpoint is not signed by a key we know."""
-    published = await last_sequence(nc, AUDIT)
+    seen = await witnessed()
+    published = await last_sequence(nc, audit_stream(log_id))
     message = await last_message(nc, AUDIT_CHECKPOINT, f"audit.checkpoint.{log_id}")
     if message is None:
-        return Outside(published, None)
+        return Outside(published, None, seen)
     try:
         note = message.data.decode()
     except UnicodeDecodeError:
         raise BadNote("the published checkpoint is not text") from None
     text = open_note(note, verifiers) if verifiers else note.partition("\n\n")[0] + "\n"
-    return Outside(published, parse_checkpoint(text))
+    return Outside(published, parse_checkpoint(text), seen)
 
 
 def check(outside: Outside, size: int, root: bytes) -> None:
@@ -44,6 +57,7 @@ def check(outside: Outside, size: int, root: bytes) -> None:
     if outside.published > size:
         raise GuardTripped("AUDIT holds events that the database does not", database=size, outside=outside.published)
     check_checkpoint(outside.checkpoint, size, root)
+    check_checkpoint(outside.witnessed, size, root)
 
 
 def check_checkpoint(checkpoint: Checkpoint | None, size: int, root: bytes) -> None:

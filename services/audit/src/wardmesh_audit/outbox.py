@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
+from wardmesh_audit.cosignature import cosignatures
 from wardmesh_common.lean import LeanClient, NotConnected, header_block, status_of
 
 # From this many messages on, a batch costs the server less than one sync for each of them (docs/adr/0006).
@@ -79,7 +80,9 @@ class Outbox:
         """Idempotent: a repeated size is a duplicate for the stream."""
         self._round += 1
         self._expected = deque((0,))
-        header = header_block(Nats_Msg_Id=f"checkpoint.{self._log_id}.{size}")
+        header = header_block(
+            Nats_Msg_Id=f"checkpoint.{self._log_id}.{size}", Audit_Cosignatures=str(cosignatures(note))
+        )
         self._raw(f"audit.checkpoint.{self._log_id}", note.encode(), header, answered=True)
         await self._acknowledged()
 

@@ -22,7 +22,8 @@ async def prove(conn: Connection, event_id: uuid.UUID, *, log_id: int = 0) -> Pr
         if row is None:
             raise NotThere("there is no event with this id")
         note: str | None = await conn.fetchval(
-            "select note from checkpoint where log_id = $1 and size > $2 order by size desc limit 1",
+            "select note || coalesce(cosigs, '') from checkpoint where log_id = $1 and size > $2"
+            " order by size desc limit 1",
             log_id,
             row["seq"],
         )

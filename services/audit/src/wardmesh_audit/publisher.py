@@ -57,6 +57,7 @@ class Publisher:
         status: Status,
         *,
         log_id: int = 0,
+        witnesses: signing.Cosigners | None = None,
         checkpoint_seconds: float = CHECKPOINT_SECONDS,
         gather_seconds: float = GATHER_SECONDS,
     ) -> None:
@@ -66,6 +67,7 @@ class Publisher:
         self._signer = signer
         self._status = status
         self._log_id = log_id
+        self._witnesses = witnesses
         self._every = checkpoint_seconds
         self._gather = min(gather_seconds, checkpoint_seconds)
         self._changed = asyncio.Event()
@@ -170,7 +172,7 @@ class Publisher:
         check(outside, size, root)
         check_checkpoint(stored[0] if stored else None, size, root)
         await self._publish_below(conn, size)
-        note = await signing.sign(conn, self._signer, size, root, self._log_id)
+        note = await signing.sign(conn, self._signer, size, root, self._log_id, witnesses=self._witnesses)
         await self._outbox.publish_checkpoint(size, note)
         self.state.signed = size
         self.state.checkpoints += 1

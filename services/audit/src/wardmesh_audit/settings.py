@@ -5,11 +5,20 @@ from __future__ import annotations
 from base64 import urlsafe_b64decode
 from binascii import Error as Base64Error
 
+from msgspec import Struct, field
+
 from wardmesh_audit.note import BadNote, Signer, Verifier, parse_vkey
-from wardmesh_audit.streams import StreamSettings
+from wardmesh_audit.streams import MAX_LOGS, StreamSettings
 from wardmesh_common.settings import BadSettings, BusSettings
 
-ROLES = ("writer", "publisher", "keys")
+ROLES = ("writer", "publisher", "keys", "detect", "retention")
+
+
+class WitnessSetting(Struct, frozen=True):
+    """Where a witness listens, and its key (type 4)."""
+
+    url: str
+    vkey: str
 
 
 class AuditSettings(BusSettings, kw_only=True):
@@ -20,13 +29,24 @@ class AuditSettings(BusSettings, kw_only=True):
     audit_signer_url: str = ""
     audit_reader_url: str = ""
     audit_keys_owner_url: str = ""
+    audit_report_url: str = ""
+    audit_detect_url: str = ""
+    audit_officer_url: str = ""  # holds, suspensions, reviews
+    audit_retention_url: str = ""
     audit_keys_url: str = ""
+    audit_shredder_url: str = ""  # the key database as key_shredder
     audit_signing_key: str = ""  # Ed25519 seed, base64url
-    audit_public_key: str = ""  # verifier key: name+id+base64
+    audit_overlap_key: str = ""  # a second seed that signs as well while keys change
+    audit_public_key: str = ""  # verifier keys, also old ones: name+id+base64, one per line; # begins a comment
     audit_pin_file: str = ""  # newest checkpoint this machine has verified
+    audit_witnesses: dict[str, WitnessSetting] = field(default_factory=dict[str, WitnessSetting])  # by name
     audit_kek: str = ""  # 32 bytes, base64url
     audit_handle_key: str = ""
-    audit_roles: tuple[str, ...] = ROLES
+    audit_roles: tuple[str, ...] = ("writer", "publisher", "keys")
+    audit_logs: int = 1
+    audit_unterminated_seconds: float = 300.0  # an intent without an outcome ends as unterminated
+    audit_silent_seconds: float = 120.0  # a producer that neither records nor answers is lost
+    audit_export_dir: str = ""  # where retention keeps what it drops
     audit_replicas: int = 1  # of the streams
     audit_in_max_bytes: int = StreamSettings().in_max_bytes
     audit_out_max_bytes: int = StreamSettings().out_max_bytes
@@ -35,33 +55,52 @@ class AuditSettings(BusSettings, kw_only=True):
 
     @property
     def origin(self) -> str:
-        """The name of log 0: first line of its checkpoints and name of its key."""
-        return f"{self.deployment}/audit/0"
+        return self.origin_of(0)
+
+    def origin_of(self, log_id: int) -> str:
+        """The name of a log: first line of its checkpoints and name of its key."""
+        return f"{self.deployment}/audit/{log_id}"
+
+    @property
+    def logs(self) -> range:
+        if not 1 <= self.audit_logs <= MAX_LOGS:
+            raise BadSettings(f"WARDMESH_AUDIT_LOGS must be 1 to {MAX_LOGS}")
+        return range(self.audit_logs)
 
     @property
     def streams(self) -> StreamSettings:
         return StreamSettings(
+            logs=len(self.logs),
             replicas=self.audit_replicas,
             in_max_bytes=self.audit_in_max_bytes,
             out_max_bytes=self.audit_out_max_bytes,
             out_max_age_days=self.audit_out_max_age_days,
         )
 
-    def signer(self) -> Signer:
-        seed = secret("WARDMESH_AUDIT_SIGNING_KEY", self.audit_signing_key)
+    def signer(self, log_id: int = 0) -> Signer:
+        seeds = [secret("WARDMESH_AUDIT_SIGNING_KEY", self.audit_signing_key)]
+        if self.audit_overlap_key:
+            seeds.append(secret("WARDMESH_AUDIT_OVERLAP_KEY", self.audit_overlap_key))
         try:
-            return Signer(self.origin, seed)
+            return Signer(self.origin_of(log_id), *seeds)
         except BadNote:
             raise BadSettings("WARDMESH_DEPLOYMENT must not be empty or hold spaces or plus signs") from None
 
-    def verifiers(self) -> list[Verifier]:
-        """The public keys we trust: configured, else that of our own signing key, else none."""
+    def verifiers(self, log_id: int = 0) -> list[Verifier]:
+        """The public keys we trust for a log: configured, else those of our own signing keys, else none.
+
+        The same key signs every log under the log's own name, so the key of one name is trusted for all of ours.
+        """
         try:
-            if self.audit_public_key:
-                return [parse_vkey(part) for part in self.audit_public_key.split()]
+            lines = [line.partition("#")[0] for line in self.audit_public_key.splitlines()]
+            known = [parse_vkey(part) for line in lines for part in line.split()]
         except BadNote:
             raise BadSettings("WARDMESH_AUDIT_PUBLIC_KEY is not a verifier key (name+id+base64)") from None
-        return [self.signer().verifier] if self.audit_signing_key else []
+        if not known:
+            return self.signer(log_id).verifiers if self.audit_signing_key else []
+        ours = {self.origin_of(log) for log in self.logs}
+        own = [Verifier(self.origin_of(log_id), key.public) for key in known if key.name in ours]
+        return list(dict.fromkeys([*own, *(key for key in known if key.name not in ours)]))
 
 
 def secret(name: str, text: str) -> bytes:

@@ -79,6 +79,9 @@ def _read(file: Path, verifiers: list[Verifier]) -> Checkpoint:
 async def _copies(
     args: argparse.Namespace, settings: AuditSettings, verifiers: list[Verifier], pins: list[Pin]
 ) -> AsyncGenerator[_Copies]:
+    if args.against == "witness":
+        yield _Copies([*pins, await _witness_pin(settings, verifiers)])
+        return
     if args.against != "stream":
         yield _Copies(pins)
         return
@@ -94,6 +97,19 @@ async def _copies(
                 return None
 
         yield _Copies(pins, published)
+
+
+async def _witness_pin(settings: AuditSettings, verifiers: list[Verifier]) -> Pin:
+    """What a witness has cosigned. Raises OSError when none answers: then nothing can be compared."""
+    from aiohttp import ClientSession  # noqa: PLC0415 - nothing the other ways to verify need
+
+    from wardmesh_audit.witnesses import Witnesses  # noqa: PLC0415
+
+    async with ClientSession() as session:
+        newest = await Witnesses(settings.witnesses(), verifiers, session).newest(settings.origin)
+    if newest is None:
+        raise ConnectionError("no witness answered")
+    return Pin(newest, "witness")
 
 
 def _obstacle(args: argparse.Namespace, log: str, text: str) -> int:
