@@ -6,7 +6,7 @@ from msgspec import Struct
 
 
 class SignInFacts(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Part of PlatformFacts. The defaults are what SMART App Launch 2.2 says; a field is set where a platform differs."""
+    """Part of PlatformFacts. The defaults are what SMART App Launch says; a field tells where a platform differs."""
 
     discovery: str = ""  # "" and smart: documents of the FHIR base; oidc: of `issuer`; static: only the catalogue
     issuer: str = ""  # who signs identity tokens, where no document says it

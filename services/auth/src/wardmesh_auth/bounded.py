@@ -38,6 +38,9 @@ class Bounded(Generic[K, V]):
         while len(self._entries) > self._size:
             self._entries.popitem(last=False)
 
+    def values(self) -> list[V]:
+        return [value for value, _ in self._entries.values()]
+
     def drop(self, key: K) -> None:
         self._entries.pop(key, None)
 

@@ -11,12 +11,14 @@ from msgspec import Struct, field
 from wardmesh_auth.bounded import Bounded
 from wardmesh_auth.database import SCHEMES
 from wardmesh_auth.vault import master_key
+from wardmesh_common.questions import PlatformFacts
 from wardmesh_common.settings import PREFIX, BadSettings, BusSettings, load
 from wardmesh_common.token_seal import parse_key
 
 _PREFIXES = (PREFIX, "FHIR_GATEWAY_")  # ours wins (C-9)
 _CLIENT_SECONDS = 60.0
 _MAX_CLIENTS = 10_000
+CLIENT_METHODS = ("", "none", "client_secret_basic", "client_secret_post", "private_key_jwt")
 _ALIASES = {
     "master_key": "FHIR_GATEWAY_MASTER_KEY",
     "master_keys": "FHIR_GATEWAY_MASTER_KEYS",
@@ -64,6 +66,8 @@ class PlatformClient(Struct, frozen=True):
 
     client_id: str
     secret: str = ""
+    private_key: str = ""  # PEM or JWK of this registration alone; "" = our common ring signs
+    method: str = ""  # how the client authenticates; "" = what the platform and these credentials lead to
 
     def __repr__(self) -> str:
         return "PlatformClient(...)"
@@ -90,7 +94,8 @@ def master_ring(settings: AuthSettings) -> tuple[bytes, ...]:
 
 
 class PlatformClients:
-    """`PLATFORM_{ID}_CLIENT_ID` and `_CLIENT_SECRET` with either prefix, each also as `_FILE` (FG-17)."""
+    """`PLATFORM_{ID}_CLIENT_ID`, `_CLIENT_SECRET`, `_PRIVATE_KEY` and `_AUTH_METHOD`, with either prefix, each also
+    as `_FILE` (FG-17)."""
 
     def __init__(self, environ: Mapping[str, str]) -> None:
         self._environ = environ
@@ -105,15 +110,25 @@ class PlatformClients:
             self._known.put(platform, known, _CLIENT_SECONDS)
         return known[0]
 
+    def at(self, facts: PlatformFacts) -> PlatformClient | None:
+        """As `of`; else the registration that the platform offers to everyone."""
+        everyone = facts.sign_in.client_id
+        return self.of(facts.id) or (PlatformClient(everyone) if everyone else None)
+
     def _read(self, platform: str) -> PlatformClient | None:
         name = platform.upper().replace("-", "_")
         try:
             client_id = self._value(f"PLATFORM_{name}_CLIENT_ID")
             secret = self._value(f"PLATFORM_{name}_CLIENT_SECRET")
-        except OSError:
+            key = self._value(f"PLATFORM_{name}_PRIVATE_KEY")
+            method = self._value(f"PLATFORM_{name}_AUTH_METHOD")
+        except (OSError, ValueError):
             log.warning("the client of platform %s: its file cannot be read", platform)
             return None
-        return PlatformClient(client_id, secret) if client_id else None
+        if method not in CLIENT_METHODS:
+            log.warning("the client of platform %s: its authentication method is not known", platform)
+            return None
+        return PlatformClient(client_id, secret, key, method) if client_id else None
 
     def _value(self, name: str) -> str:
         for prefix in _PREFIXES:

@@ -1,4 +1,4 @@
-"""Which addresses a sign-in may reach: TLS and public ones; loopback and private networks only by a platform's own file."""
+"""Which addresses a sign-in may reach: public ones over TLS; this machine and private networks by the platform's file."""
 
 from __future__ import annotations
 

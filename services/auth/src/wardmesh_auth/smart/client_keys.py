@@ -10,7 +10,7 @@ from typing import Any
 
 from joserfc import jwt
 from joserfc.errors import JoseError
-from joserfc.jwk import ECKey, RSAKey
+from joserfc.jwk import ECKey, KeyParameters, RSAKey
 from msgspec import Struct
 
 from wardmesh_common.errors import PlatformUnconfigured
@@ -105,7 +105,7 @@ class ClientKeys:
 
 
 def _new(alg: str, since: float) -> ClientKey:
-    options = {"kid": uuid.uuid4().hex, "use": "sig", "alg": alg}
+    options: KeyParameters = {"kid": uuid.uuid4().hex, "use": "sig", "alg": alg}
     key = RSAKey.generate_key(_BITS, options) if alg == "RS384" else ECKey.generate_key(_CURVE, options)
     return ClientKey(key, alg, since)
 

@@ -116,4 +116,6 @@ def _tell_differences(facts: PlatformFacts, chosen: Endpoints, written: Endpoint
     for name in ("authorize", "token"):
         ours = getattr(written, name)
         if ours and ours.rstrip("/") != getattr(chosen, name).rstrip("/"):
-            log.warning("platform %s: its %s names another %s address than the catalogue", facts.id, chosen.source, name)
+            log.warning(
+                "platform %s: its %s names another %s address than the catalogue", facts.id, chosen.source, name
+            )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
+import msgspec
 from msgspec import Struct
 
 from wardmesh_common.questions import PlatformFacts
@@ -83,7 +84,7 @@ def from_capability_statement(document: dict[str, Any]) -> Endpoints:
                 name = _EXTENSIONS.get(_text(part.get("url")))
                 if name:
                     found.setdefault(name, _text(part.get("valueUri")))
-    return Endpoints(**found, source="metadata")
+    return msgspec.structs.replace(Endpoints(source="metadata"), **found)
 
 
 def from_catalogue(facts: PlatformFacts) -> Endpoints:
