@@ -6,11 +6,11 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Protocol
 
+from wardmesh_common.assertion import assert_pair
 from wardmesh_common.contracts import Call, Outcome, Touched
 from wardmesh_common.errors import BadUpstream, OutcomeUnknown, TimedOut, TooLarge
 from wardmesh_fhir_proxy import admission, batches, cursors, touching
 from wardmesh_fhir_proxy.answers import Journey, shape
-from wardmesh_fhir_proxy.assertion import assert_pair
 from wardmesh_fhir_proxy.catalogue import Platforms
 from wardmesh_fhir_proxy.cursors import Cursors
 from wardmesh_fhir_proxy.descriptor import Descriptor

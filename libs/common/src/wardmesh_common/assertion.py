@@ -21,10 +21,7 @@ def assert_pair(call: Call, now: float | None = None) -> tuple[Principal, Decisi
     # `sent_at` is policy's own clock, like `expires`: a skewed clock here must not decide (bus.md §3).
     if decision.expires <= (now or call.sent_at or time.time()):
         raise Denied("The decision has expired.")
-    if call.grant is not None and call.grant.platform != call.platform:
+    # An operation of ours asks nothing of a platform, so auth stamps an empty grant.
+    if call.grant is not None and call.grant.platform != ("" if call.procedure else call.platform):
         raise Denied("The grant is for another platform.")
     return principal, decision
-
-
-def obligations_of(call: Call) -> Obligations:
-    return call.decision.obligations if call.decision else Obligations()
