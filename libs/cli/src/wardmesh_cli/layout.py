@@ -17,6 +17,8 @@ from wardmesh_cli.state import PortBook, State
 
 STORE_PLATFORM = "store"
 DEPLOYMENT = "local"
+WITNESS = "local/witness"
+_LOG_KEY, _WITNESS_KEY = b"\x01", b"\x04"
 PREFERRED_PUBLIC_PORT = 8000
 DATABASES = {"auth": "wardmesh_auth", "fhir-store": "wardmesh_fhir_store"}
 
@@ -44,6 +46,7 @@ class Layout:
     store_port: int
     store_admin_port: int
     store_spare_admin_port: int
+    witness_port: int
     public_port: int
     balancer_admin_port: int  # 0: one gateway replica listens on the public port itself
     conformance_port: int  # 0: off
@@ -86,12 +89,19 @@ class Layout:
 
     def audit_public_key(self) -> str:
         """Verifier key of the ledger's checkpoints: name+id+key, as `wardmesh-audit --key` takes it."""
-        text = self.state.secret("audit-signing.key").read_text().strip()
-        seed = urlsafe_b64decode(text + "=" * (-len(text) % 4))
-        name = f"{DEPLOYMENT}/audit/0"
-        public = b"\x01" + Ed25519PrivateKey.from_private_bytes(seed).public_key().public_bytes_raw()
-        key_id = hashlib.sha256(name.encode() + b"\n" + public).digest()[:4].hex()
-        return f"{name}+{key_id}+{b64encode(public).decode()}"
+        return _verifier_key(f"{DEPLOYMENT}/audit/0", self.state.secret("audit-signing.key"), _LOG_KEY)
+
+    def witness_public_key(self) -> str:
+        return _verifier_key(WITNESS, self.state.secret("witness.key"), _WITNESS_KEY)
+
+
+def _verifier_key(name: str, secret: Path, kind: bytes) -> str:
+    """`name+id+base64` of C2SP's signed notes."""
+    text = secret.read_text().strip()
+    seed = urlsafe_b64decode(text + "=" * (-len(text) % 4))
+    public = kind + Ed25519PrivateKey.from_private_bytes(seed).public_key().public_bytes_raw()
+    key_id = hashlib.sha256(name.encode() + b"\n" + public).digest()[:4].hex()
+    return f"{name}+{key_id}+{b64encode(public).decode()}"
 
 
 def lay_out(state: State, options: UpOptions) -> Layout:
@@ -128,6 +138,7 @@ def lay_out(state: State, options: UpOptions) -> Layout:
         store_port=book.take("fhir-store"),
         store_admin_port=book.take("fhir-store admin"),
         store_spare_admin_port=book.take("fhir-store spare admin"),
+        witness_port=book.take("witness"),
         public_port=public,
         balancer_admin_port=book.take("balancer admin") if balanced else 0,
         conformance_port=conformance,

@@ -66,6 +66,7 @@ class Mesh:
         await step("identity provider", layout.issuer, start(idp))
         await step("schemas, streams", "auth, audit, fhir-store", self._prepare())
         await step("fhir-store", layout.store_url, self._start_store())
+        await step("witness", f"cosigns checkpoints on port {layout.witness_port}", start(self._services.witness()))
         for service in START_ORDER:
             replicas = layout.of(service)
             count = f"{len(replicas)} replica{'s' if len(replicas) > 1 else ''}"

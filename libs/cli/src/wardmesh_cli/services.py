@@ -10,7 +10,7 @@ from pathlib import Path
 
 from wardmesh_cli.child import Ready, Unit
 from wardmesh_cli.faults import ProcessFault
-from wardmesh_cli.layout import DATABASES, DEPLOYMENT, Layout, Replica
+from wardmesh_cli.layout import DATABASES, DEPLOYMENT, WITNESS, Layout, Replica
 from wardmesh_cli.listeners import Listeners
 from wardmesh_cli.probes import http_ok
 from wardmesh_cli.supervisor import Task
@@ -129,6 +129,27 @@ class Services:
         )
         return _with_admin(unit, layout.store_admin_port, layout.store_spare_admin_port)
 
+    def witness(self) -> Unit:
+        """Knows the ledger's public key and nothing else of the mesh: no bus, no database, none of its secrets."""
+        layout = self._layout
+        environ = {name: value for name, value in os.environ.items() if name in _PASSED}
+        environ |= {
+            "PYTHONUNBUFFERED": "1",
+            "WARDMESH_WITNESS_NAME": WITNESS,
+            "WARDMESH_WITNESS_KEY_FILE": str(layout.state.secret("witness.key")),
+            "WARDMESH_WITNESS_STORE": str(layout.state.private("witness") / "store.sqlite3"),
+            "WARDMESH_WITNESS_LOGS": layout.audit_public_key(),
+            "WARDMESH_WITNESS_PORT": str(layout.witness_port),
+        }
+        return Unit(
+            name="witness",
+            group="witness",
+            command=[program("audit"), "witness", "run"],
+            environ=environ,
+            ready=readiness(layout.witness_port),
+            ports=(layout.witness_port,),
+        )
+
     def balancer(self) -> Unit:
         """Spreads requests over the gateway's replicas; both public listeners in one process."""
         layout = self._layout
@@ -169,6 +190,7 @@ def _with_admin(unit: Unit, port: int, spare: int) -> Unit:
 def audit_settings(layout: Layout) -> dict[str, str]:
     """Also what `wardmesh audit ...` needs, the owner's rights included."""
     state, name = layout.state, "wardmesh_audit"
+    witness = {"url": f"http://127.0.0.1:{layout.witness_port}", "vkey": layout.witness_public_key()}
     return {
         "WARDMESH_AUDIT_OWNER_URL": layout.database(name),
         "WARDMESH_AUDIT_KEYS_OWNER_URL": layout.database("wardmesh_audit_keys"),
@@ -179,6 +201,7 @@ def audit_settings(layout: Layout) -> dict[str, str]:
         "WARDMESH_AUDIT_SIGNING_KEY_FILE": str(state.secret("audit-signing.key")),
         "WARDMESH_AUDIT_PUBLIC_KEY": layout.audit_public_key(),
         "WARDMESH_AUDIT_PIN_FILE": str(state.root / "audit.pin"),
+        "WARDMESH_AUDIT_WITNESSES": json.dumps({WITNESS: witness}),
         "WARDMESH_AUDIT_KEK_FILE": str(state.secret("audit.kek")),
         "WARDMESH_AUDIT_HANDLE_KEY_FILE": str(state.secret("audit-handle.key")),
     }
