@@ -74,7 +74,7 @@ class Cosigner:
 def parse_witness_key(text: str) -> WitnessKey:
     """Reads `name+keyid+base64`; raises BadNote when the parts do not belong together."""
     name, _, rest = text.strip().partition("+")
-    identifier, _, encoded = rest.partition("+")
+    encoded = rest.partition("+")[2]
     try:
         raw = b64decode(encoded, validate=True)
     except (Base64Error, ValueError):
@@ -82,7 +82,7 @@ def parse_witness_key(text: str) -> WitnessKey:
     if not name or raw[:1] != _TYPE or len(raw) != 33:
         raise BadNote("not a witness key (type 4)")
     key = WitnessKey(name, raw[1:])
-    if key.key_id.hex() != identifier:
+    if key.vkey() != text.strip():
         raise BadNote("the key id does not belong to this key")
     return key
 
