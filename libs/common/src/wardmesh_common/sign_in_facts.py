@@ -18,7 +18,7 @@ class SignInFacts(Struct, frozen=True, kw_only=True, omit_defaults=True):
     alg: str = ""  # of client assertions: RS384 or ES384; "" = what both sides can
     assertion_audience: str = ""  # "" = the token endpoint; issuer
     plain_basic: bool = False  # client id and secret go into the Basic header without form encoding
-    pkce: str = ""  # none: challenges are refused there; anything else: S256 always
+    pkce: str = ""  # refused: a challenge is an error there; anything else: S256 always
     aud: str = ""  # "" and base: the FHIR base; none: not sent; else this very value
     scopes_meaning: str = ""  # request: ask for exactly these; supported: the most that can be asked for
     scopes_public: str = ""  # what a public client asks for, where it differs

@@ -11,6 +11,7 @@ from msgspec import Struct
 
 from wardmesh_common.errors import PlatformUnconfigured, PlatformUnknown, Unprocessable
 from wardmesh_common.questions import Ask, Catalogue, PlatformFacts
+from wardmesh_common.sign_in_facts import SignInFacts
 from wardmesh_fhir_proxy import platforms_dir
 from wardmesh_fhir_proxy.descriptor import Descriptor
 
@@ -95,6 +96,39 @@ def facts_of(descriptor: Descriptor) -> PlatformFacts:
         open=d.open,
         writes=d.writes,
         served_by="" if d.bases.patient else d.served_by,
+        sign_in=sign_in_of(d),
+    )
+
+
+def sign_in_of(descriptor: Descriptor) -> SignInFacts:
+    d = descriptor
+    return SignInFacts(
+        discovery=d.discovery,
+        issuer=d.oauth.issuer,
+        jwks_url=d.oauth.jwks_url,
+        revocation_url=d.oauth.revocation_url,
+        introspection_url=d.oauth.introspection_url,
+        client_id=d.auth.client_id,
+        confidential=d.auth.confidential,
+        alg=d.auth.alg,
+        assertion_audience=d.auth.assertion_audience,
+        plain_basic=d.auth.plain_basic,
+        pkce=d.pkce,
+        aud=d.aud,
+        scopes_meaning=d.oauth.scopes_meaning,
+        scopes_public=d.oauth.scopes_public,
+        scopes_confidential=d.oauth.scopes_confidential,
+        required_scopes=d.required_scopes,
+        scope_dialect=d.scope_dialect,
+        scope_separator=d.oauth.scope_separator,
+        authorize_params=tuple(d.oauth.authorize_params.items()),
+        token_params=tuple(d.oauth.token_params.items()),
+        token_headers=tuple(d.oauth.token_headers.items()),
+        refresh=d.refresh,
+        token_seconds=d.oauth.token_seconds,
+        grant_expiry_field=d.grant_expiry_field,
+        id_token=d.oauth.id_token,
+        private_network=d.private_network,
     )
 
 

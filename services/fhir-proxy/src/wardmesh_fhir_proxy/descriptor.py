@@ -27,13 +27,28 @@ class OAuth(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_
     token_url: str = ""
     scopes: str = ""
     scopes_meaning: Literal["", "request", "supported"] = ""
+    scopes_public: str = ""  # where a public and a confidential client ask for different ones
+    scopes_confidential: str = ""
+    scope_separator: Literal[" ", ",", "+"] = " "
+    issuer: str = ""
+    jwks_url: str = ""
+    revocation_url: str = ""
+    introspection_url: str = ""
+    authorize_params: dict[str, str] = {}
+    token_params: dict[str, str] = {}
+    token_headers: dict[str, str] = {}
+    token_seconds: int = 0  # life of an access token whose answer does not say it
+    id_token: Literal["", "no-nonce", "unused"] = ""
 
 
 class Auth(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     method: Literal["none", "client_credentials", "authorization_code"] = "authorization_code"
     token_auth: Literal["client_secret_basic", "client_secret_post", "private_key_jwt", "none"] = "client_secret_basic"  # noqa: S105 - a method, not a secret
-    alg: str = ""
+    alg: Literal["", "RS384", "ES384"] = ""
     confidential: bool = False
+    client_id: str = ""  # a public registration that everyone may use
+    assertion_audience: Literal["", "issuer"] = ""
+    plain_basic: bool = False  # id and secret enter the Basic header without form encoding
 
 
 class Verification(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -100,13 +115,15 @@ class Descriptor(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, 
     payer_ids: tuple[str, ...] = ()
     states: tuple[str, ...] = ()
     discovery: Literal["", "smart", "oidc", "static"] = ""
-    pkce: Literal["", "none", "supported", "required"] = ""
-    aud: Literal["", "base", "none"] = ""
+    pkce: Literal["", "none", "supported", "required", "refused"] = ""  # none: not announced; sent all the same
+    aud: str = ""  # "" and base: the FHIR base; none: not sent; else this URL
     scope_dialect: Literal["", "v1", "v2", "both"] = ""
     required_scopes: tuple[str, ...] = ()
     refresh: Literal["", "none", "rotating", "stable"] = ""
     grant_expiry_field: str = ""
     tenant_fields: tuple[str, ...] = ()
+    tenant: dict[str, str] = {}  # values for `{name}` in the URLs of this file; a deployment sets them
+    private_network: bool = False  # sign-in may reach addresses that are not public
     accept: str = "application/fhir+json"
     content_type_aliases: tuple[str, ...] = ()
     headers: dict[str, str] = {}
@@ -130,6 +147,8 @@ class Descriptor(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, 
         for name, url in (("bases.patient", self.bases.patient), ("bases.directory", self.bases.directory)):
             if url and not callable_url(url):
                 raise ValueError(f"`{name}` must be an https URL (http only on the loopback interface)")
+        if self.aud not in ("", "base", "none") and not callable_url(self.aud):
+            raise ValueError("`aud` must be base, none or an https URL")
         for pattern in self.name_patterns:
             check_pattern("name_patterns", pattern)
         if self.timeout_seconds <= 0 or self.max_concurrent < 1:

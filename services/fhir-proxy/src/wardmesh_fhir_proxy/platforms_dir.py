@@ -62,9 +62,28 @@ def merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
 
 def convert(name: str, document: dict[str, Any]) -> Descriptor:
     try:
-        return msgspec.convert(document, Descriptor)
+        return msgspec.convert(with_tenant(document), Descriptor)
     except msgspec.ValidationError as error:
         raise PlatformFileInvalid(f"{name}: {error}") from error
+
+
+def with_tenant(document: dict[str, Any]) -> dict[str, Any]:
+    """The same document with `{name}` in its URLs replaced by what `tenant` says; unknown names stay as they are."""
+    tenant = document.get("tenant")
+    if not isinstance(tenant, dict):
+        return document
+
+    def filled(value: object) -> object:
+        for name, known in tenant.items() if isinstance(value, str) else ():
+            value = str(value).replace("{" + str(name) + "}", str(known))
+        return value
+
+    sections = {
+        name: {key: filled(value) for key, value in section.items()}
+        for name in ("bases", "oauth")
+        if isinstance(section := document.get(name), dict)
+    }
+    return document | sections | ({"aud": filled(document["aud"])} if "aud" in document else {})
 
 
 def fingerprint(folder: Path | None) -> tuple[tuple[str, int, int], ...]:

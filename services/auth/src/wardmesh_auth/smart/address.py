@@ -1,4 +1,4 @@
-"""Which addresses a sign-in may reach: public ones over TLS; this machine and private networks by the platform's file."""
+"""Which addresses a sign-in may reach: public ones over TLS; this machine and private networks by their file."""
 
 from __future__ import annotations
 

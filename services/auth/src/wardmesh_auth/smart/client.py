@@ -106,7 +106,7 @@ class SmartClient:
         if endpoints.issuer and (iss or endpoints.issuer_in_response) and iss != endpoints.issuer:
             raise SignInRequired("the answer comes from another server than the one that was asked: sign in again")
         form = {"grant_type": "authorization_code", "code": code, "redirect_uri": redirect_uri}
-        if facts.sign_in.pkce != "none":
+        if facts.sign_in.pkce != "refused":
             form["code_verifier"] = verifier
         method = method_of(facts, client, endpoints)
         asked = scopes_for(facts, endpoints, scopes, confidential=confidential(method))
@@ -208,7 +208,7 @@ class SmartClient:
 
 def _challenge(facts: PlatformFacts, verifier: str, method: str) -> dict[str, str]:
     """S256 always; only the platform's own file can say that it refuses challenges, never its documents."""
-    if facts.sign_in.pkce != "none":
+    if facts.sign_in.pkce != "refused":
         return {"code_challenge": create_s256_code_challenge(verifier), "code_challenge_method": "S256"}
     if not confidential(method):
         raise PlatformUnconfigured("a public client cannot be used safely at this platform")
