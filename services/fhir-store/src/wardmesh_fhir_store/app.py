@@ -19,6 +19,7 @@ from wardmesh_fhir_store.definitions import load_definitions
 from wardmesh_fhir_store.front import Front
 from wardmesh_fhir_store.migrate import DEFAULT_DATASTORE, is_migrated
 from wardmesh_fhir_store.settings import StoreSettings
+from wardmesh_fhir_store.smart_face import SmartFace
 from wardmesh_fhir_store.store import Store
 from wardmesh_fhir_store.validation import Validator
 from wardmesh_fhir_store.wire import AsgiApp
@@ -53,8 +54,11 @@ async def opened(settings: StoreSettings) -> AsyncGenerator[Store]:
 
 
 def create_app(settings: StoreSettings, datastores: Datastores) -> AsgiApp:
-    """The default datastore answers at the base itself, every one under its id."""
-    return AsgiApp(Front(datastores.addresses, datastores).handle, settings.max_body_bytes)
+    """The default datastore answers at the base itself, every one under its id, and the default one to SMART tokens."""
+    handle = Front(datastores.addresses, datastores).handle
+    if settings.smart_issuer:
+        handle = SmartFace(settings.smart, settings.smart_issuer, datastores, handle).handle
+    return AsgiApp(handle, settings.max_body_bytes)
 
 
 async def serve(settings: StoreSettings) -> int:

@@ -13,6 +13,8 @@ class StoreSettings(Struct, kw_only=True):
     port: int = 8080
     listen_fds: dict[int, int] = field(default_factory=dict)  # port -> inherited listening socket
     fhir_base: str = ""
+    smart_base: str = ""  # the base that SMART tokens open, by default `/smart/fhir` of the address we listen on
+    smart_issuer: str = ""  # who issues those tokens; without one there is no such base
     admin_host: str = "127.0.0.1"
     admin_port: int = 9090
     log_level: str = "INFO"
@@ -25,3 +27,7 @@ class StoreSettings(Struct, kw_only=True):
     @property
     def base(self) -> str:
         return (self.fhir_base or f"http://{self.host}:{self.port}/fhir").rstrip("/")
+
+    @property
+    def smart(self) -> str:
+        return (self.smart_base or f"http://{self.host}:{self.port}/smart/fhir").rstrip("/")
