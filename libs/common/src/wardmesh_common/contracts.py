@@ -33,6 +33,7 @@ ASK_CATALOGUE = "ask.fhir.catalogue.get"
 ASK_KINDS = "ask.policy.kinds.check"
 ASK_TOOLS = "ask.policy.tools.check"
 ASK_KEY = "ask.audit.key.lend"
+ASK_TOKEN = "ask.auth.token.check"  # noqa: S105 - a subject
 
 EVENT_CATALOGUE_CHANGED = "event.fhir.catalogue.changed"
 EVENT_POLICY_CHANGED = "event.policy.bundle.changed"
@@ -75,6 +76,7 @@ SUBJECTS: tuple[SubjectRule, ...] = (
     SubjectRule(ASK_KINDS, ("fhir-proxy",), ("policy",), True),
     SubjectRule(ASK_TOOLS, ("gateway",), ("policy",), True),
     SubjectRule(ASK_KEY, ("gateway", *STATIONS), ("audit",), True),
+    SubjectRule(ASK_TOKEN, ("gateway",), ("auth",), True),
     SubjectRule(EVENT_CATALOGUE_CHANGED, ("fhir-proxy",), ("gateway", "auth", "policy"), False),
     SubjectRule(EVENT_POLICY_CHANGED, ("policy",), ("gateway", "policy"), False),
     SubjectRule(EVENT_SESSION_REVOKED, ("auth",), ("gateway", "auth"), False),
@@ -100,6 +102,7 @@ class Caller(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     bearer: str = ""
     cookie: str = ""
+    handle: str = ""  # auth_handle: stands for the principal that called start_auth (FG-26)
     agent: Agent = Agent()
     ip: str = ""  # from proxy headers only when the peer is a trusted proxy
     user_agent: str = ""

@@ -92,6 +92,27 @@ class ToolsAnswer(Struct, frozen=True, kw_only=True):
     allowed: tuple[str, ...]
 
 
+class TokenQuestion(Struct, frozen=True, kw_only=True):
+    """An access token that is no JWT: auth has the issuer introspect it (OA-4)."""
+
+    token: str
+
+    def __repr__(self) -> str:
+        return "TokenQuestion()"
+
+
+class TokenAnswer(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What the issuer says of an active token; for any other one the answer is Unauthenticated."""
+
+    issuer: str
+    subject: str
+    principal_id: str
+    client_id: str = ""
+    scopes: tuple[str, ...] = ()
+    roles: tuple[str, ...] = ()
+    expires_at: float = 0.0
+
+
 class KeyQuestion(Struct, frozen=True, kw_only=True):
     """A station asks for the data keys of patients it is about to record; answers are sealed to its X25519 key."""
 
