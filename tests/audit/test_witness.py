@@ -14,11 +14,11 @@ from pathlib import Path
 
 import pytest
 
-from witness_world import ORIGIN, SEED, WITNESS_NAME, Log, WitnessProcess, witness_on, witness_process
-from wardmesh_audit.cosignature import Cosigner, WitnessKey, cosigned, cosignatures, parse_witness_key
+from wardmesh_audit.cosignature import Cosigner, WitnessKey, cosignatures, cosigned, parse_witness_key
 from wardmesh_audit.note import BadNote, BadSignature, Signer, open_note, split_note
 from wardmesh_audit.witness import log_path, submission_text
 from wardmesh_audit.witness_store import UNSIGNED_KEPT, Evidence, WitnessStore
+from witness_world import ORIGIN, SEED, WITNESS_NAME, Log, WitnessProcess, witness_on, witness_process
 
 
 @pytest.fixture
