@@ -42,6 +42,7 @@ class WardmeshError(Exception):
     code: ClassVar[str] = "internal_error"
     status: ClassVar[int] = 500
     issue: ClassVar[str] = "exception"
+    event: ClassVar[str] = ""  # how the record calls it, in the words of FG-19, where one fits
 
     def __init__(self, detail: str, *, retry_after: int = 0, scope: str = "") -> None:
         super().__init__(detail)
@@ -75,7 +76,7 @@ class Denied(WardmeshError):
 
 
 class InsufficientScope(Denied):
-    code = "insufficient_scope"
+    code, event = "insufficient_scope", "security.scope_violation"
 
 
 class NotFound(WardmeshError):

@@ -253,7 +253,7 @@ def next_station(onward: str) -> str:
 
 def outcome_of(error: WardmeshError, *, expected: bool = True) -> Outcome:
     problem = error.problem
-    return Outcome(status=problem.status, problem=problem, expected=expected)
+    return Outcome(status=problem.status, problem=problem, expected=expected, event=error.event)
 
 
 def abandoned(station: str) -> Outcome:

@@ -1,0 +1,49 @@
+"""Refusals of sign-in, in the codes of FG-24, each with the word of FG-19 under which it is recorded."""
+
+from __future__ import annotations
+
+from wardmesh_common.errors import BadRequest, NotFound, RateLimited, TimedOut, Unauthenticated
+
+
+class InvalidRequest(BadRequest):
+    code = "invalid_request"
+
+
+class InvalidState(InvalidRequest):
+    """Unknown, used, over, or of another platform: nobody is told which."""
+
+    event = "security.invalid_state"
+
+
+class SessionMismatch(BadRequest):
+    code, event = "session_error", "security.session_mismatch"
+
+
+class NoSignIn(NotFound):
+    code = "session_error"
+
+
+class SignInFailed(BadRequest):
+    code, event = "session_error", "auth.failure"
+
+
+class WaitOver(TimedOut):
+    """Nothing failed: the person has not finished yet."""
+
+
+class InvalidAuthHandle(Unauthenticated):
+    code, event = "invalid_auth_handle", "security.invalid_token"
+
+
+class OAuthNotConfigured(BadRequest):
+    code = "oauth_not_configured"
+
+
+class WrongPassword(Unauthenticated):
+    """One text for an unknown name, a wrong password and a closed account."""
+
+    code, event = "invalid_credentials", "auth.failure"
+
+
+class TooManyLogIns(RateLimited):
+    event = "security.rate_limit"
