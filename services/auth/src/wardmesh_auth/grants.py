@@ -7,7 +7,8 @@ from collections.abc import Callable
 from wardmesh_auth.catalogue import Platforms
 from wardmesh_auth.platform_token import PlatformToken
 from wardmesh_auth.platform_tokens import PlatformTokens
-from wardmesh_auth.scopes import call_allowed, needed, smart
+from wardmesh_auth.scope_needs import needs_of
+from wardmesh_auth.scopes import granted, narrowed, smart
 from wardmesh_auth.settings import PlatformClient
 from wardmesh_common.contracts import Call
 from wardmesh_common.errors import InsufficientScope, PlatformUnconfigured, SignInRequired, Unauthenticated
@@ -44,7 +45,7 @@ class Grants:
         token = None if principal.anonymous else await self._token(facts, principal, open_read=open_read)
         if token is None:
             return Grant(platform=call.platform)
-        if not call_allowed(token.scopes, call):
+        if not granted(token.scopes, call):
             # No scopes at all is not "everything" (X-6).
             raise InsufficientScope("the grant on this platform does not cover this interaction")
         return self._sealed(call, principal, token)
@@ -76,7 +77,6 @@ class Grants:
 
 def _narrowed_by_caller(call: Call, principal: Principal) -> None:
     """SMART scopes in the caller's own token narrow what that token may be used for; they never widen anything."""
-    if smart(principal.scopes) and not call_allowed(principal.scopes, call, constraints_matter=True):
-        letters = needed(call.interaction, instance=bool(call.resource.id), operation=call.operation)
-        wanted = f"user/{call.resource.type or '*'}.{''.join(c for c in 'cruds' if c in letters)}"
-        raise InsufficientScope("the scopes of this token do not cover this interaction", scope=wanted)
+    if smart(principal.scopes) and not narrowed(principal.scopes, call, principal.patient):
+        wanted = dict.fromkeys(f"user/{need.type or '*'}.{need.letters}" for need in needs_of(call))
+        raise InsufficientScope("the scopes of this token do not cover this interaction", scope=" ".join(wanted))
