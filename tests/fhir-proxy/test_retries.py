@@ -133,12 +133,36 @@ async def test_px9_the_circuit_opens_half_opens_and_closes(bench: Any) -> None:
     with pytest.raises(PlatformDown) as refused:
         circuit.enter()
     assert refused.value.problem.retry_after > 0
-    now[0] = 11.0
+    now[0] = 0.6
     circuit.enter()
     with pytest.raises(PlatformDown):
         circuit.enter()  # one probe at a time
+    circuit.leave(failed=True)
+    now[0] = 1.2
+    with pytest.raises(PlatformDown):
+        circuit.enter()  # left alone for longer after a probe that failed
+    now[0] = 1.7
+    circuit.enter()
     circuit.leave(failed=False)
     circuit.enter()
+
+
+def test_px9_a_platform_that_stays_away_is_asked_every_ten_seconds() -> None:
+    now = [0.0]
+    circuit = Circuit(lambda: now[0])
+    for _ in range(FAILURES_TO_OPEN - 1):
+        circuit.leave(failed=True)
+    probes = 0
+    while now[0] < 120.0:
+        try:
+            circuit.enter()
+        except PlatformDown:
+            pass
+        else:
+            probes += 1
+            circuit.leave(failed=True)
+        now[0] += 0.25
+    assert 14 <= probes <= 17
 
 
 async def test_px9_client_errors_never_open_the_circuit_and_failures_do(bench: Any) -> None:

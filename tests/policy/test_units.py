@@ -251,6 +251,22 @@ def test_the_less_busy_of_two_is_chosen_and_old_reports_are_forgotten() -> None:
     assert choice.choose() == ""
 
 
+def test_one_replica_makes_all_calls_to_a_platform_whose_rate_is_counted() -> None:
+    """B-16: every chooser picks the same replica, and when one goes only its platforms move."""
+    first, second = (PerformerChoice(lambda: 0.0, random.Random(seed)) for seed in (1, 2))
+    for choice in (first, second):
+        for name in ("a", "b", "c"):
+            heard(choice, name, 0, 2.0)
+    names = [f"platform-{number}" for number in range(60)]
+    before = {name: first.choose(name) for name in names}
+    assert before == {name: second.choose(name) for name in names}
+    assert set(before.values()) == {"a", "b", "c"}
+    third = PerformerChoice(lambda: 0.0)
+    for name in ("a", "b"):
+        heard(third, name, 0, 2.0)
+    assert all(third.choose(name) == held for name, held in before.items() if held != "c")
+
+
 def test_nobody_speaks_for_another_replica_and_noise_is_ignored() -> None:
     choice = PerformerChoice(lambda: 0.0, random.Random(7))
     heard(choice, "a", 0, 1.0)

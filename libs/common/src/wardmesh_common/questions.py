@@ -52,6 +52,7 @@ class PlatformFacts(Struct, frozen=True, kw_only=True, omit_defaults=True):
     live: bool = False  # upstream_status head-live: wins among shared aliases
     open: bool = False  # anonymous reads are allowed (FG-39)
     writes: bool = False  # mutating interactions are allowed at all (B-17)
+    rate_limited: bool = False  # it publishes a rate: one replica of the performer makes all calls and counts (B-16)
     served_by: str = ""  # another platform id that answers while this one has no base (FG-27)
     sign_in: SignInFacts = SignInFacts()
 

@@ -95,6 +95,7 @@ def facts_of(descriptor: Descriptor) -> PlatformFacts:
         live=d.live,
         open=d.open,
         writes=d.writes,
+        rate_limited=d.rate.limited,
         served_by="" if d.bases.patient else d.served_by,
         sign_in=sign_in_of(d),
     )

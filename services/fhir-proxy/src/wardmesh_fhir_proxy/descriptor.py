@@ -70,6 +70,10 @@ class Rate(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_d
     poll_seconds: int = 0
     headers: tuple[str, ...] = ()
 
+    @property
+    def limited(self) -> bool:
+        return bool(self.rps or self.hourly or self.hourly_per_principal or self.daily)
+
 
 class PageLink(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """Hosts (`host` or `host:port`) that page links may name besides the base's own."""

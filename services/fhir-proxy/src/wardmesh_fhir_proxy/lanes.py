@@ -13,6 +13,7 @@ from wardmesh_fhir_proxy.descriptor import Descriptor, Rate
 Clock = Callable[[], float]
 
 FAILURES_TO_OPEN = 5
+FIRST_OPEN_SECONDS = 0.5  # doubled with every probe that fails, so that a short outage is over soon
 OPEN_SECONDS = 10.0
 PATIENCE_SECONDS = 1.0  # how long a call may wait for its turn under a rate
 RETRY_SHARE = 0.1
@@ -82,6 +83,7 @@ class Circuit:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._failures = 0
+        self._open_seconds = FIRST_OPEN_SECONDS
         self._open_until = 0.0
         self._probing = False
 
@@ -101,8 +103,11 @@ class Circuit:
         if failed is None:
             return
         self._failures = self._failures + 1 if failed else 0
-        if self._failures >= FAILURES_TO_OPEN:
-            self._open_until = self._clock() + OPEN_SECONDS
+        if not failed:
+            self._open_seconds = FIRST_OPEN_SECONDS
+        elif self._failures >= FAILURES_TO_OPEN:
+            self._open_until = self._clock() + self._open_seconds
+            self._open_seconds = min(OPEN_SECONDS, self._open_seconds * 2)
 
     @property
     def open(self) -> bool:

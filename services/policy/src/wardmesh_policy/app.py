@@ -57,7 +57,7 @@ async def create_app(settings: PolicySettings, bus: Bus, health: Health) -> Asyn
     await bus.hear(EVENT_POLICY_CHANGED, Changed, flush)
     watching = asyncio.create_task(bundle.watch(changed))
     try:
-        await _serve(bus, decider, offers, settings.station_limit)
+        await _serve(bus, decider, offers, platforms, settings.station_limit)
         yield
     finally:
         watching.cancel()
@@ -66,7 +66,7 @@ async def create_app(settings: PolicySettings, bus: Bus, health: Health) -> Asyn
         await cerbos.close()
 
 
-async def _serve(bus: Bus, decider: Decider, offers: Offers, limit: int) -> None:
+async def _serve(bus: Bus, decider: Decider, offers: Offers, platforms: Platforms, limit: int) -> None:
     """Questions first, the station last (NB-8)."""
     choices = {name: PerformerChoice() for name in PERFORMERS}
 
@@ -77,7 +77,8 @@ async def _serve(bus: Bus, decider: Decider, offers: Offers, limit: int) -> None
         if not call.decision.allowed:
             raise refusal_of(call.decision)
         hop.onward = queue = perform_subject(call.performer)
-        instance = choices[call.performer].choose()
+        facts = platforms.get(call.platform) if call.platform else None
+        instance = choices[call.performer].choose(call.platform if facts and facts.rate_limited else "")
         if instance:
             hop.onward, hop.fallback = perform_subject(call.performer, instance), queue
         return call

@@ -1,7 +1,8 @@
-"""Which replica of a performer gets the next call: the less busy of two that were heard of lately (NB-10)."""
+"""Which replica of a performer gets the next call: the less busy of two (NB-10), or the one that counts (B-16)."""
 
 from __future__ import annotations
 
+import hashlib
 import random
 import time
 from collections.abc import Callable
@@ -46,12 +47,21 @@ class PerformerChoice:
             return
         self._seen[load.instance] = _Seen(load, self._clock())
 
-    def choose(self) -> str:
-        """An instance, or "" for the queue group: with fewer than two fresh reports there is nothing to choose."""
+    def choose(self, counted: str = "") -> str:
+        """An instance, or "" for the queue group: with fewer than two fresh reports there is nothing to choose.
+
+        `counted` is a platform with a published rate: all its calls go to one replica, the same for every chooser,
+        so that what is counted there is what the platform sees. When the replicas change, at most a few of these
+        platforms move (rendezvous hashing).
+        """
         since = self._clock() - FRESH_SECONDS
         for name in [name for name, seen in self._seen.items() if seen.at < since]:
             del self._seen[name]
-        if len(self._seen) < 2 or self._chance.random() < EXPLORE_SHARE:
+        if len(self._seen) < 2:
+            return ""
+        if counted:
+            return max(self._seen, key=lambda name: hashlib.sha256(f"{counted}/{name}".encode()).digest())
+        if self._chance.random() < EXPLORE_SHARE:
             return ""
         first, second = self._chance.sample(list(self._seen.values()), 2)
         chosen = first if first.cost <= second.cost else second
