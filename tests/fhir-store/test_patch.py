@@ -89,6 +89,6 @@ def test_decimals_survive_a_patch_and_missing_resources_are_told_apart(fhir: Fhi
     assert patch(fhir, "Patient/never-there", operations).status_code == 404
     fhir.call("DELETE", path)
     assert patch(fhir, path, operations).status_code == 410
-    unsupported = fhir.call("PATCH", path, {"resourceType": "Parameters"})
+    unsupported = fhir.call("PATCH", path, "[]", Content_Type="application/merge-patch+json")
     assert unsupported.status_code == 415
-    assert unsupported.headers["accept-patch"] == KIND
+    assert unsupported.headers["accept-patch"] == f"{KIND}, application/fhir+json"

@@ -15,7 +15,7 @@ from store_stage import Fhir, issue_of
         "gender=",
         "_id=a_b",
         "name:fuzzy=x",
-        "gender:text=x",
+        "gender:code-text=x",
         "birthdate:not=2020",
         "identifier=a|b|c",
         "name:missing=perhaps",

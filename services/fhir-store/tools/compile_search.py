@@ -18,6 +18,8 @@ META = {
     "_tag": ["meta.tag", "Coding"],
 }
 
+# R4 names the definitions of these two components in the wrong order; the expressions are right.
+ERRATA = {"DocumentReference.relationship": ("relation", "relatesto")}
 Branch = list[str]
 
 
@@ -33,6 +35,11 @@ def split_union(expression: str) -> list[str]:
     return [part.strip() for part in parts]
 
 
+def same_type(cast: str | None, kind: str) -> bool:
+    """Some expressions write `DateTime` for the primitive `dateTime`; without a cast every type will do."""
+    return cast is None or cast == kind or cast[0].lower() + cast[1:] == kind
+
+
 class SearchCompiler:
     """Knows the element tables, so every path ends in a known type."""
 
@@ -46,6 +53,7 @@ class SearchCompiler:
     def compile(self, definitions: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
         """Type → code → definition; the common `meta` parameters stand under `Resource`."""
         found: dict[str, dict[str, Any]] = {name: {} for name in sorted(self.resources)}
+        self.codes = {item["url"]: item["code"] for item in definitions}
         for item in definitions:
             for base in item["base"]:
                 if base in self.resources and item.get("expression"):
@@ -67,9 +75,11 @@ class SearchCompiler:
         if item["type"] == "reference":
             entry["targets"] = sorted(t for t in item.get("target", []) if t in self.resources)
         if item["type"] == "composite":
+            codes = [self.codes[c["definition"]] for c in item["component"]]
+            codes = ERRATA.get(f"{base}.{item['code']}", codes)
             entry["components"] = [
-                [c["definition"].rsplit("/", 1)[1], *self._component(base, branches, c["expression"])]
-                for c in item["component"]
+                [code, *self._component(base, branches, c["expression"])]
+                for code, c in zip(codes, item["component"], strict=True)
             ]
         table[item["code"]] = entry
 
@@ -78,7 +88,8 @@ class SearchCompiler:
             rooted = self.paths(base, expression.removeprefix("%resource."))
             return [["^" + path, *rest] for path, *rest in rooted]
         kinds = {kind for _, kind, *_ in branches}
-        return [b for kind in sorted(kinds) for part in split_union(expression) for b in self.paths(kind, part)]
+        found = [b for kind in sorted(kinds) for part in split_union(expression) for b in self.paths(kind, part)]
+        return [branch for index, branch in enumerate(found) if branch not in found[:index]]
 
     def paths(self, owner: str, text: str) -> list[Branch]:
         """Typed JSON paths of one expression below `owner` (a type or backbone path)."""
@@ -96,7 +107,7 @@ class SearchCompiler:
             elif condition:
                 found = [self._filter(branch, condition) for branch in found]
             else:
-                found = [branch for branch in found if branch[1] == cast]
+                found = [branch for branch in found if same_type(cast, branch[1])]
         return [[path, kind, detail] if detail else [path, kind] for path, kind, detail in found]
 
     def _step(self, path: str, kind: str, name: str, cast: str | None) -> list[tuple[str, str, str]]:
@@ -111,7 +122,7 @@ class SearchCompiler:
             return [(prefix + name, {"id": "id", "meta": "Meta", "language": "code"}[name], "")]
         words = elements[f"{name}[x]"].split(" ", 1)[1].split("|")
         choices = [self._kind(word) for word in words]
-        return [(prefix + name + k[0].upper() + k[1:], k, detail) for k, detail in choices if cast in (None, k)]
+        return [(prefix + name + k[0].upper() + k[1:], k, detail) for k, detail in choices if same_type(cast, k)]
 
     def _kind(self, word: str) -> tuple[str, str]:
         if word.startswith("@"):

@@ -7,6 +7,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, FromClause, Select, Table, and_, any_, exists, false, func, not_, or_, select
 
 from wardmesh_fhir_store import tables
+from wardmesh_fhir_store.composites import slot_columns
 from wardmesh_fhir_store.definitions import Definitions, Parameter, parameter_key
 from wardmesh_fhir_store.faults import Fault, invalid, not_supported
 from wardmesh_fhir_store.matching import Matcher, check_modifier, date_span, prefixed, range_condition
@@ -16,6 +17,8 @@ from wardmesh_fhir_store.references import ID
 Condition = ColumnElement[bool]
 TABLE_OF: dict[str, str] = {"reference": "ref"}
 LONGEST_CHAIN = 5
+# Modifiers that look into rows of their own, and the table these stand in.
+BESIDE: dict[str, Table] = {"identifier": tables.token, "of-type": tables.token, "text": tables.string}
 
 
 class UnknownParameter(Fault):
@@ -56,6 +59,8 @@ class ConditionBuilder:
             return self._identity(row, modifier, value)
         if code == "_lastUpdated":
             return self._last_updated(row, modifier, value)
+        if code == "_list":
+            return self._list(row, modifier, value)
         return self._simple(row, self.parameter(kind, code), kind, modifier, value)
 
     def parameter(self, kind: str, code: str) -> Parameter:
@@ -97,12 +102,9 @@ class ConditionBuilder:
 
     def _simple(self, row: FromClause, parameter: Parameter, kind: str, modifier: str, value: str) -> Condition:
         check_modifier(parameter, modifier, self._definitions.resource_types)
-        key = parameter.key
-        if modifier == "identifier":
-            table = tables.token.alias()
-            key = parameter_key(kind, f"{parameter.code}:identifier")
-        else:
-            table = index_table(parameter).alias()
+        owner = kind if parameter.code not in self._definitions.common else "Resource"
+        key = parameter_key(owner, f"{parameter.code}:{modifier}") if modifier in BESIDE else parameter.key
+        table = BESIDE.get(modifier, index_table(parameter)).alias()
         here = and_(
             table.c.datastore_id == self._datastore,
             table.c.parameter == key,
@@ -113,9 +115,40 @@ class ConditionBuilder:
                 raise invalid(":missing takes true or false.")
             present = exists(select(table.c.resource_key).where(here))
             return not_(present) if value == "true" else present
-        choices = [self._matcher.condition(table, parameter, modifier, part) for part in split(value, ",")]
+        if parameter.type == "composite":
+            choices = [self._composite(table.c, parameter, kind, part) for part in split(value, ",")]
+        else:
+            choices = [self._matcher.condition(table.c, parameter, modifier, part) for part in split(value, ",")]
         found = exists(select(table.c.resource_key).where(here, or_(*choices)))
-        return not_(found) if modifier == "not" else found
+        return not_(found) if modifier in ("not", "not-in") else found
+
+    def _composite(self, columns: Any, parameter: Parameter, kind: str, value: str) -> Condition:
+        parts = split(value, "$")
+        if len(parts) != len(parameter.components):
+            raise invalid("A composite in the query has another number of parts than the parameter.")
+        found: list[Condition] = []
+        for number, (component, part) in enumerate(zip(parameter.components, parts, strict=True)):
+            single = self.parameter(kind, component.code)
+            here = slot_columns(columns, number, single.type)
+            found.append(self._matcher.condition(here, single, "", part))
+        return and_(*found)
+
+    def _list(self, row: FromClause, modifier: str, value: str) -> Condition:
+        """Members of stored Lists (ST-44)."""
+        ids = [unescape(part).removeprefix("List/") for part in split(value, ",")]
+        if modifier or not all(ID.fullmatch(part) for part in ids):
+            raise not_supported("_list takes ids of stored Lists.")
+        link, holder = tables.reference.alias(), tables.current.alias()
+        keys = select(holder.c.resource_key).where(self._living(holder, "List"), holder.c.resource_id.in_(ids))
+        return exists(
+            select(link.c.resource_key).where(
+                link.c.datastore_id == self._datastore,
+                link.c.target_type == row.c.resource_type,
+                link.c.target_id == row.c.resource_id,
+                link.c.parameter == self._definitions.parameters["List"]["item"].key,
+                link.c.resource_key == any_(array_of(keys)),
+            )
+        )
 
     def _chain(
         self, row: FromClause, kind: str, code: str, modifier: str, rest: str, value: str, depth: int

@@ -10,7 +10,7 @@ from wardmesh_fhir_store.conditions import Condition
 from wardmesh_fhir_store.faults import invalid, not_found, not_supported
 from wardmesh_fhir_store.matching import date_span
 from wardmesh_fhir_store.query import Pair, pairs_of, query_of
-from wardmesh_fhir_store.reading import INCLUDE, MATCH, Reading
+from wardmesh_fhir_store.reading import INCLUDE, MATCH, Reading, place_of
 from wardmesh_fhir_store.searching import Include, Search
 from wardmesh_fhir_store.searchset import Link, bundle
 from wardmesh_fhir_store.store import Store
@@ -40,13 +40,11 @@ class Everything:
         search = self._everything(compartment, identity, pairs_of(cursor.query) if cursor else pairs)
         if cursor is None:
             await self._reading.read(connection, Request(method="GET", path=""), compartment, identity)
-        page = await self._store.selector.page(connection, search, cursor.after if cursor else None)
+        page = await self._store.selector.page(connection, search, place_of(cursor))
         total = cursor.total if cursor else await self._store.selector.total(connection, search)
         query = query_of(search.applied)
         links = [Link("self", self._store.url(path) + (f"?{query}" if query else ""))]
-        if page.more:
-            token = self._store.sealer.issue(path, query, list(page.matches[-1].after), total)
-            links.append(Link("next", f"{self._store.url(path)}?_cursor={token}"))
+        links += self._reading.neighbours(path, query, page, total, cursor)
         members = self._store.definitions.compartments[compartment]
         supporting = [found for found in page.included if found.type not in members]
         entries = [self._reading.entry(found, search, MATCH) for found in page.matches]

@@ -9,6 +9,7 @@ from decimal import Decimal
 from typing import Any
 
 from wardmesh_fhir_store import moments
+from wardmesh_fhir_store.composites import Composites, Rows
 from wardmesh_fhir_store.definitions import Branch, Definitions, Parameter, parameter_key
 from wardmesh_fhir_store.jsontext import Tree
 from wardmesh_fhir_store.paths import steps_of, walk
@@ -19,8 +20,6 @@ NAME_PARTS = ("family", "given", "prefix", "suffix", "text")
 ADDRESS_PARTS = ("line", "city", "district", "state", "postalCode", "country", "text")
 TRUE_FALSE = "http://hl7.org/fhir/special-values"
 QUANTITIES = frozenset({"Quantity", "Age", "Count", "Distance", "Duration", "SimpleQuantity"})
-Row = tuple[Any, ...]
-Rows = dict[str, list[Row]]  # index table → rows without datastore and resource key
 
 
 def fold(text: str) -> str:
@@ -41,6 +40,11 @@ def token_key(code: str, *, exact: bool) -> str:
     return fit("=" + code) if exact else fit("~" + code.lower())
 
 
+def typed_key(kind: str, value: str) -> str:
+    """Of an identifier together with its type, for `:of-type`."""
+    return fit(f"={kind}|{value}")
+
+
 class Indexer:
     """`bases` are our own FHIR bases: absolute references to them count as relative ones."""
 
@@ -56,11 +60,15 @@ class Indexer:
             "reference": self._reference,
             "uri": self._uri,
         }
+        self._composites = Composites(definitions, self._values)
 
     def rows(self, kind: str, tree: Tree) -> Rows:
         """Index rows by table; each row once."""
         rows: Rows = {}
         for parameter in self._definitions.parameters[kind].values():
+            if parameter.type == "composite":
+                self._composites.add(kind, parameter, tree, rows)
+                continue
             extract = self._extract[parameter.type]
             for branch in parameter.branches:
                 if branch.kind == "presence":
@@ -69,6 +77,12 @@ class Indexer:
                 for value in walk(tree, steps_of(branch.path)):
                     extract(kind, parameter, branch, value, rows)
         return {table: list(dict.fromkeys(found)) for table, found in rows.items()}
+
+    def _values(self, kind: str, parameter: Parameter, branch: Branch, value: Any) -> Rows:
+        """What one value of a component would be indexed as."""
+        rows: Rows = {}
+        self._extract[parameter.type](kind, parameter, branch, value, rows)
+        return rows
 
     def _add_token(self, key: int, system: Any, code: Any, rows: Rows) -> bool:
         system = system if isinstance(system, str) else ""
@@ -91,8 +105,22 @@ class Indexer:
             self._add_token(key, branch.detail, value, rows)
         elif isinstance(value, dict):
             coded = [self._add_token(key, system, code, rows) for system, code in _coded(branch.kind, value)]
+            self._beside(kind, parameter, branch, value, rows)
             if not any(coded):  # an element without a code is present all the same (:missing)
                 rows.setdefault("token", []).append((key, "", "", ""))
+
+    def _beside(self, kind: str, parameter: Parameter, branch: Branch, value: dict[str, Any], rows: Rows) -> None:
+        """Rows of the modifiers `:text` and `:of-type`, under keys of their own."""
+        owner = "Resource" if parameter.code in self._definitions.common else kind
+        key = parameter_key(owner, f"{parameter.code}:text")
+        for text in _wording(branch.kind, value):
+            rows.setdefault("string", []).append((key, text, fold(text)[:LONGEST_KEY]))
+        if branch.kind == "Identifier" and isinstance(value.get("value"), str) and isinstance(value.get("type"), dict):
+            key = parameter_key(owner, f"{parameter.code}:of-type")
+            for coding in _dicts(value["type"].get("coding")):
+                system, code = _text(coding.get("system")), _text(coding.get("code"))
+                if code:
+                    rows.setdefault("token", []).append((key, system, code, typed_key(code, value["value"])))
 
     def _string(self, kind: str, parameter: Parameter, branch: Branch, value: Any, rows: Rows) -> None:
         if isinstance(value, str):
@@ -169,6 +197,19 @@ def _coded(kind: str, value: dict[str, Any]) -> Iterator[tuple[Any, Any]]:
         yield value.get("system"), value.get("value", "")
     elif kind == "ContactPoint":
         yield value.get("use"), value.get("value")
+
+
+def _wording(kind: str, value: dict[str, Any]) -> list[str]:
+    """What a person reads of a coded value."""
+    if kind == "Identifier":
+        named = value.get("type")
+        return [named["text"]] if isinstance(named, dict) and isinstance(named.get("text"), str) else []
+    if kind == "Coding":
+        return [value["display"]] if isinstance(value.get("display"), str) else []
+    if kind != "CodeableConcept":
+        return []
+    found = [value.get("text"), *(coding.get("display") for coding in _dicts(value.get("coding")))]
+    return [text for text in found if isinstance(text, str)]
 
 
 def _list(value: Any) -> list[Any]:

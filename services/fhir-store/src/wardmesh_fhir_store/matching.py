@@ -5,28 +5,32 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from decimal import Decimal, InvalidOperation
+from typing import Any
 
-from sqlalchemy import ColumnElement, FromClause, and_, false, or_
+from sqlalchemy import ColumnElement, and_, false, or_
 
 from wardmesh_fhir_store.definitions import Definitions, Parameter
 from wardmesh_fhir_store.faults import invalid, not_supported
-from wardmesh_fhir_store.indexing import LONGEST_KEY, fit, fold, token_key
+from wardmesh_fhir_store.indexing import LONGEST_KEY, fit, fold, token_key, typed_key
 from wardmesh_fhir_store.moments import LARGEST_EXPONENT, Span, implied_range, span_of
 from wardmesh_fhir_store.query import split, unescape
 from wardmesh_fhir_store.references import ID, target_of
 
 Condition = ColumnElement[bool]
 PREFIXES = frozenset({"eq", "ne", "gt", "ge", "lt", "le", "sa", "eb", "ap"})
+OTHER_KIND = {"identifier": "token", "text": "string"}  # modifiers that search another index
 LAST_LETTER = "\U0010ffff"
+VALUE_SETS = "http://hl7.org/fhir/ValueSet/"
 _NUMBER = re.compile(r"[+\-]?\d+(?:\.\d+)?(?:[eE][+\-]?\d{1,4})?", re.ASCII)
 MODIFIERS: dict[str, frozenset[str]] = {
     "string": frozenset({"missing", "exact", "contains"}),
-    "token": frozenset({"missing", "not"}),
+    "token": frozenset({"missing", "not", "text", "in", "not-in", "of-type"}),
     "reference": frozenset({"missing", "identifier"}),
     "date": frozenset({"missing"}),
     "number": frozenset({"missing"}),
     "quantity": frozenset({"missing"}),
     "uri": frozenset({"missing", "above", "below"}),
+    "composite": frozenset({"missing"}),
 }
 
 
@@ -95,7 +99,7 @@ class Matcher:
     def __init__(self, definitions: Definitions, bases: tuple[str, ...]) -> None:
         self._definitions = definitions
         self._bases = bases
-        self._by_type: dict[str, Callable[[FromClause, Parameter, str, str], Condition]] = {
+        self._by_type: dict[str, Callable[[Any, Parameter, str, str], Condition]] = {
             "token": self._token,
             "string": self._string,
             "date": self._date,
@@ -105,82 +109,100 @@ class Matcher:
             "uri": self._uri,
         }
 
-    def condition(self, table: FromClause, parameter: Parameter, modifier: str, value: str) -> Condition:
-        """True for index rows that fit one value (no comma left in it)."""
-        kind = "token" if modifier == "identifier" else parameter.type
-        return self._by_type[kind](table, parameter, modifier, value)
+    def condition(self, columns: Any, parameter: Parameter, modifier: str, value: str) -> Condition:
+        """True for index rows that fit one value (no comma left in it); `columns` has those of the index table."""
+        kind = OTHER_KIND.get(modifier, parameter.type)
+        return self._by_type[kind](columns, parameter, modifier, value)
 
-    def _token(self, table: FromClause, parameter: Parameter, modifier: str, value: str) -> Condition:
+    def _token(self, c: Any, parameter: Parameter, modifier: str, value: str) -> Condition:
+        if modifier == "of-type":
+            return self._of_type(c, value)
+        if modifier in ("in", "not-in"):
+            return self._in(c, unescape(value))
         parts = [unescape(part) for part in split(value, "|")]
         if len(parts) > 2:
             raise invalid("A token in the query has more than one bar.")
         code = parts[-1]
         if len(parts) == 2 and parts[0] and not code:
-            return table.c.system == parts[0]
+            return c.system == parts[0]
         if not code:
             raise invalid("A token in the query is empty.")
         if len(parts) == 1:
             keys = [token_key(code, exact=True), token_key(code, exact=False)]
-            return table.c.key.in_(keys)
+            return c.key.in_(keys)
         exact = parts[0] in self._definitions.case_sensitive
-        return and_(table.c.key == token_key(code, exact=exact), table.c.system == parts[0])
+        return and_(c.key == token_key(code, exact=exact), c.system == parts[0])
 
-    def _string(self, table: FromClause, parameter: Parameter, modifier: str, value: str) -> Condition:
+    def _of_type(self, c: Any, value: str) -> Condition:
+        parts = [unescape(part) for part in split(value, "|")]
+        if len(parts) != 3 or not all(parts):
+            raise invalid(":of-type takes system|code|value.")
+        return and_(c.system == parts[0], c.key == typed_key(parts[1], parts[2]))
+
+    def _in(self, c: Any, url: str) -> Condition:
+        name = url.removeprefix(VALUE_SETS)
+        held = self._definitions.value_sets.get(name)
+        if held is None or not held.system or name == url:
+            raise not_supported(":in and :not-in take one of the value sets of FHIR that the store holds.")
+        exact = held.system in self._definitions.case_sensitive
+        return and_(c.system == held.system, c.key.in_([token_key(code, exact=exact) for code in held.codes]))
+
+    def _string(self, c: Any, parameter: Parameter, modifier: str, value: str) -> Condition:
         text = unescape(value)
         wanted = fold(text)[:LONGEST_KEY]
         if modifier == "exact":
-            return and_(table.c.folded == wanted, table.c.value == text)
+            return and_(c.folded == wanted, c.value == text)
         if modifier == "contains":
-            return table.c.folded.contains(wanted, autoescape=True)
-        return and_(table.c.folded >= wanted, table.c.folded < wanted + LAST_LETTER)
+            return c.folded.contains(wanted, autoescape=True)
+        return and_(c.folded >= wanted, c.folded < wanted + LAST_LETTER)
 
-    def _date(self, table: FromClause, parameter: Parameter, modifier: str, value: str) -> Condition:
+    def _date(self, c: Any, parameter: Parameter, modifier: str, value: str) -> Condition:
         prefix, text = prefixed(value)
-        return range_condition(prefix, table.c.low, table.c.high, date_span(text))
+        return range_condition(prefix, c.low, c.high, date_span(text))
 
-    def _number(self, table: FromClause, parameter: Parameter, modifier: str, value: str) -> Condition:
+    def _number(self, c: Any, parameter: Parameter, modifier: str, value: str) -> Condition:
         prefix, text = prefixed(value)
-        return number_condition(prefix, table.c.low, table.c.high, text)
+        return number_condition(prefix, c.low, c.high, text)
 
-    def _quantity(self, table: FromClause, parameter: Parameter, modifier: str, value: str) -> Condition:
+    def _quantity(self, c: Any, parameter: Parameter, modifier: str, value: str) -> Condition:
         parts = [unescape(part) for part in split(value, "|")]
         prefix, text = prefixed(parts[0])
-        condition = number_condition(prefix, table.c.low, table.c.high, text)
+        condition = number_condition(prefix, c.low, c.high, text)
         if len(parts) == 1:
             return condition
         if len(parts) != 3:
             raise invalid("A quantity in the query is number, number|system|code or number||unit.")
         system, code = fit(parts[1]), fit(parts[2])
         if not system:
-            return and_(condition, or_(table.c.code == code, table.c.unit == code))
-        return and_(condition, table.c.system == system, table.c.code == code)
+            return and_(condition, or_(c.code == code, c.unit == code))
+        return and_(condition, c.system == system, c.code == code)
 
-    def _reference(self, table: FromClause, parameter: Parameter, modifier: str, value: str) -> Condition:
+    def _reference(self, c: Any, parameter: Parameter, modifier: str, value: str) -> Condition:
         text = unescape(value)
         if "/" not in text and ":" not in text and ID.fullmatch(text):
             kinds = [modifier] if modifier else sorted(self._definitions.resource_types & set(parameter.targets))
-            return and_(table.c.target_id == text, table.c.target_type.in_(kinds or self._all()))
+            return and_(c.target_id == text, c.target_type.in_(kinds or self._all()))
         target = target_of(text, self._bases)
         if target is None:
             raise invalid("A reference in the query is empty.")
         if target.url:
-            return table.c.url == fit(target.url)
+            return c.url == fit(target.url)
         if modifier and modifier != target.type:
             return false()
-        here = and_(table.c.target_type == target.type, table.c.target_id == target.id)
-        return and_(here, table.c.target_version == target.version) if target.version else here
+        here = and_(c.target_type == target.type, c.target_id == target.id)
+        return and_(here, c.target_version == target.version) if target.version else here
 
     def _all(self) -> list[str]:
         return sorted(self._definitions.resource_types)
 
-    def _uri(self, table: FromClause, parameter: Parameter, modifier: str, value: str) -> Condition:
+    def _uri(self, c: Any, parameter: Parameter, modifier: str, value: str) -> Condition:
         text = unescape(value)
         if modifier == "below":
-            return or_(table.c.value == fit(text), table.c.value.startswith(text.rstrip("/") + "/", autoescape=True))
+            return or_(c.value == fit(text), c.value.startswith(text.rstrip("/") + "/", autoescape=True))
         if modifier == "above":
             stems = [text[: at.start()] for at in re.finditer("/", text)] + [text]
-            return table.c.value.in_([fit(stem) for stem in stems])
-        return table.c.value == fit(text)
+            return c.value.in_([fit(stem) for stem in stems])
+        return c.value == fit(text)
 
 
 def check_modifier(parameter: Parameter, modifier: str, types: frozenset[str]) -> None:

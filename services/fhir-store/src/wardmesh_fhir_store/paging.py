@@ -27,6 +27,7 @@ class Cursor(Struct, frozen=True, array_like=True):
     after: list[str | None]
     total: int | None = None
     until: str = ""  # history: nothing newer than page one saw
+    back: bool = False  # the page that ends before `after`
 
 
 class CursorSealer:
@@ -36,8 +37,17 @@ class CursorSealer:
         self._key = key
         self._clock = clock
 
-    def issue(self, path: str, query: str, after: list[str | None], total: int | None = None, until: str = "") -> str:
-        cursor = Cursor(int(self._clock()) + LINK_SECONDS, path, query, after, total, until)
+    def issue(
+        self,
+        path: str,
+        query: str,
+        after: list[str | None],
+        total: int | None = None,
+        until: str = "",
+        *,
+        back: bool = False,
+    ) -> str:
+        cursor = Cursor(int(self._clock()) + LINK_SECONDS, path, query, after, total, until, back)
         payload = msgspec.msgpack.encode(cursor)
         return base64.urlsafe_b64encode(self._sign(payload) + payload).decode().rstrip("=")
 

@@ -15,7 +15,7 @@ from wardmesh_fhir_store.paging import Cursor
 from wardmesh_fhir_store.query import Pair, pairs_of, query_of
 from wardmesh_fhir_store.searching import Search
 from wardmesh_fhir_store.searchset import Entry, EntrySearch, Link, bundle
-from wardmesh_fhir_store.selecting import Found, Page
+from wardmesh_fhir_store.selecting import Found, Page, Place
 from wardmesh_fhir_store.slicing import view_of
 from wardmesh_fhir_store.store import Store
 from wardmesh_fhir_store.wire import Request, Response
@@ -59,6 +59,10 @@ def unchanged(headers: dict[str, str], version: int, updated: datetime) -> bool:
         return False  # RFC 9110: an unreadable date is ignored
     moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
     return updated.replace(microsecond=0) <= moment
+
+
+def place_of(cursor: Cursor | None) -> Place | None:
+    return Place(cursor.after, cursor.back) if cursor else None
 
 
 class Reading:
@@ -105,12 +109,12 @@ class Reading:
         self, connection: AsyncConnection, path: str, search: Search, cursor: Cursor | None, token: str
     ) -> Response:
         """One page of a search that was read; a cursor brings its place and the total along."""
-        page = await self._store.selector.page(connection, search, cursor.after if cursor else None)
+        page = await self._store.selector.page(connection, search, place_of(cursor))
         total = cursor.total if cursor else None
         if search.total and cursor is None:
             counted = search.count == 0 or page.more
             total = await self._store.selector.total(connection, search) if counted else len(page.matches)
-        return self._bundle(path, search, page, total, token)
+        return self._bundle(path, search, page, total, (token, cursor))
 
     def _pairs(self, request: Request) -> list[Pair]:
         pairs = pairs_of(request.query)
@@ -133,14 +137,15 @@ class Reading:
             kinds = tuple(dict.fromkeys(named))
         return self._store.searches.read(kinds, pairs, strict=strict)
 
-    def _bundle(self, path: str, search: Search, page: Page, total: int | None, token: str) -> Response:
+    def _bundle(
+        self, path: str, search: Search, page: Page, total: int | None, asked: tuple[str, Cursor | None]
+    ) -> Response:
         url = self._store.url(path) if path else self._store.base
         query = query_of(search.applied)
-        own = f"{url}?_cursor={token}" if token else f"{url}?{query}" if query else url
-        links = [Link("self", own)]
-        if page.more:
-            after = list(page.matches[-1].after)
-            links.append(Link("next", f"{url}?_cursor={self._store.sealer.issue(path, query, after, total)}"))
+        first = f"{url}?{query}" if query else url
+        links = [Link("self", f"{url}?_cursor={asked[0]}" if asked[0] else first)]
+        following = self.neighbours(path, query, page, total, asked[1])
+        links += [Link("first", first), *following] if following else []
         entries = [self.entry(found, search, MATCH) for found in page.matches]
         entries += [self.entry(found, search, INCLUDE) for found in page.included]
         if search.unknown:
@@ -148,6 +153,20 @@ class Reading:
             issue = Issue(severity="warning", code="not-supported", diagnostics=note)
             entries.append(Entry(resource=Raw(outcome_body([issue])), search=OUTCOME))
         return Response(body=bundle("searchset", entries, links=links, total=total))
+
+    def neighbours(self, path: str, query: str, page: Page, total: int | None, cursor: Cursor | None) -> list[Link]:
+        """`next` and `previous` where there is something (ST-51)."""
+        back = cursor is not None and cursor.back
+        links: list[Link] = []
+        for relation, there in (
+            ("next", page.more or back),
+            ("previous", page.more if back else cursor is not None),
+        ):
+            if there and page.matches:
+                edge = page.matches[0 if relation == "previous" else -1].after
+                token = self._store.sealer.issue(path, query, list(edge), total, back=relation == "previous")
+                links.append(Link(relation, f"{self._store.url(path) if path else self._store.base}?_cursor={token}"))
+        return links
 
     def entry(self, found: Found, search: Search, mode: EntrySearch) -> Entry:
         body = self._store.slicer.slice(found.type, found.body, search.view)

@@ -10,7 +10,7 @@ from msgspec import Struct
 from sqlalchemy import TextClause, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from wardmesh_fhir_store.indexing import Rows
+from wardmesh_fhir_store.composites import Rows
 from wardmesh_fhir_store.jsontext import Members, stamp
 from wardmesh_fhir_store.moments import instant
 from wardmesh_fhir_store.tables import COLUMN_TYPES, INDEX_TABLES

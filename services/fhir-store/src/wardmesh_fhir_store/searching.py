@@ -15,7 +15,7 @@ from wardmesh_fhir_store.slicing import View, view_of
 DEFAULT_COUNT = 20
 LARGEST_COUNT = 1000
 MOST_SORT_KEYS = 5
-REFUSED = frozenset({"_filter", "_query", "_contained", "_containedType", "_score", "_text", "_content", "_list"})
+REFUSED = frozenset({"_filter", "_query", "_contained", "_containedType", "_score", "_text", "_content"})
 PASSIVE = frozenset({"_format", "_pretty"})  # obeyed elsewhere
 INCLUDES = ("_include", "_revinclude")
 # Sorting takes the lowest value upwards and the highest downwards (ST-50).
@@ -165,6 +165,8 @@ class SearchReader:
             parameter = self._builder.parameter(kind, code)
         except UnknownParameter:
             raise not_supported("_sort names a parameter that is not known for this type.") from None
+        if parameter.type == "composite":
+            raise not_supported("_sort does not take composite parameters.")
         table = index_table(parameter).alias()
         lowest, highest = SORT_COLUMNS[parameter.type]
         cast = CASTS.get(parameter.type, "text")

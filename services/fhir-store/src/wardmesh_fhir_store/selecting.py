@@ -32,7 +32,16 @@ class Found(Struct, frozen=True):
     after: tuple[str | None, ...] = ()
 
 
+class Place(Struct, frozen=True):
+    """Where a page begins, or with `back` where it ends: the sort values of the neighbouring row."""
+
+    after: list[str | None]
+    back: bool = False
+
+
 class Page(Struct, frozen=True):
+    """`more` matches follow in the direction of reading."""
+
     matches: list[Found]
     more: bool
     included: list[Found] = []
@@ -49,29 +58,33 @@ class Selector:
         counted = select(func.count()).select_from(search.row).where(*search.conditions)
         return (await connection.execute(counted)).scalar_one()
 
-    async def page(self, connection: AsyncConnection, search: Search, after: list[str | None] | None = None) -> Page:
-        """At most `search.count` matches after the given sort values, and what they include."""
+    async def page(self, connection: AsyncConnection, search: Search, place: Place | None = None) -> Page:
+        """At most `search.count` matches beyond the place, and what they include."""
         if search.count == 0:
             return Page([], more=False)
-        found = await connection.execute(self._page_query(search, after))
+        found = await connection.execute(self._page_query(search, place))
         rows = [_found(row, len(search.sort)) for row in found]
         more = len(rows) > search.count
         matches = rows[: search.count]
+        if place is not None and place.back:
+            matches.reverse()
         included = await self._included(connection, matches, search.includes) if search.includes else []
         return Page(matches, more, included)
 
-    def _page_query(self, search: Search, after: list[str | None] | None) -> Select[*tuple[Any, ...]]:
+    def _page_query(self, search: Search, place: Place | None) -> Select[*tuple[Any, ...]]:
         row, keys = search.row, search.sort
+        back = place is not None and place.back
         labelled = [key.column.label(f"s{i}") for i, key in enumerate(keys)]
         inner = select(
             row.c.resource_key, row.c.resource_type, row.c.resource_id, row.c.version, row.c.last_updated, *labelled
         ).where(*search.conditions)
-        if after is not None:
-            inner = inner.where(_beyond(search, after))
-        ordered = [_ordering(key.column, key) for key in keys]
-        page = inner.order_by(*ordered, row.c.resource_key).limit(search.count + 1).subquery("page")
-        outer = [_ordering(page.c[f"s{i}"], key) for i, key in enumerate(keys)]
-        return self._with_body(page, *(page.c[f"s{i}"] for i in range(len(keys)))).order_by(*outer, page.c.resource_key)
+        if place is not None:
+            inner = inner.where(_beyond(search, place))
+        ordered = [_ordering(key.column, key, back=back) for key in keys]
+        page = inner.order_by(*ordered, _tie(row.c.resource_key, back=back)).limit(search.count + 1).subquery("page")
+        outer = [_ordering(page.c[f"s{i}"], key, back=back) for i, key in enumerate(keys)]
+        whole = self._with_body(page, *(page.c[f"s{i}"] for i in range(len(keys))))
+        return whole.order_by(*outer, _tie(page.c.resource_key, back=back))
 
     def _with_body(self, rows: Any, *extra: ColumnElement[Any]) -> Select[*tuple[Any, ...]]:
         version = tables.version
@@ -184,25 +197,35 @@ def _spell(value: object) -> str:
     return value.isoformat() if isinstance(value, datetime) else str(value)
 
 
-def _ordering(column: ColumnElement[object], key: SortKey) -> ColumnElement[object]:
-    return column.desc().nulls_last() if key.descending else column.asc().nulls_last()
+def _ordering(column: ColumnElement[object], key: SortKey, *, back: bool) -> ColumnElement[object]:
+    """Missing values come last, so read backwards they come first."""
+    ordered = column.desc() if key.descending != back else column.asc()
+    return ordered.nulls_first() if back else ordered.nulls_last()
 
 
-def _beyond(search: Search, after: list[str | None]) -> Condition:
-    """Rows that come after the given sort values; the resource key breaks ties."""
+def _tie(column: ColumnElement[int], *, back: bool) -> ColumnElement[int]:
+    return column.desc() if back else column.asc()
+
+
+def _beyond(search: Search, place: Place) -> Condition:
+    """Rows that come after (or before) the given sort values; the resource key breaks ties."""
+    after, back = place.after, place.back
     if len(after) != len(search.sort) + 1 or after[-1] is None:
         raise invalid("The page link belongs to another search.")
     choices: list[Condition] = []
     equal: list[Condition] = []
     for key, text in zip(search.sort, after, strict=False):
-        if text is None:  # nothing comes after the missing values of this key
+        if text is None:  # missing values of this key come last
+            if back:
+                choices.append(and_(*equal, key.column.is_not(None)))
             equal.append(key.column.is_(None))
             continue
         value = _value(key.cast, text)
-        further = key.column < value if key.descending else key.column > value
-        choices.append(and_(*equal, or_(further, key.column.is_(None))))
+        further = key.column < value if key.descending != back else key.column > value
+        choices.append(and_(*equal, further if back else or_(further, key.column.is_(None))))
         equal.append(key.column == value)
-    choices.append(and_(*equal, search.row.c.resource_key > int(after[-1])))
+    key_here, key_there = search.row.c.resource_key, int(after[-1])
+    choices.append(and_(*equal, key_here < key_there if back else key_here > key_there))
     return or_(*choices)
 
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from wardmesh_fhir_store.composites import Rows
 from wardmesh_fhir_store.conditions import ConditionBuilder
 from wardmesh_fhir_store.database import Database
 from wardmesh_fhir_store.definitions import Definitions
+from wardmesh_fhir_store.elements import Elements
 from wardmesh_fhir_store.faults import invalid, not_found, several_matches
-from wardmesh_fhir_store.indexing import Indexer, Rows
+from wardmesh_fhir_store.fhirpathpatch import FhirPathPatch
+from wardmesh_fhir_store.indexing import Indexer
 from wardmesh_fhir_store.jsontext import Tree
 from wardmesh_fhir_store.matching import Matcher
 from wardmesh_fhir_store.options import Options
@@ -42,6 +45,7 @@ class Store:
         self.datastore = datastore
         self.sealer = CursorSealer(key)
         self.slicer = Slicer(definitions)
+        self.fhirpath_patch = FhirPathPatch(Elements(definitions))
         self.indexer = Indexer(definitions, bases)
         builder = ConditionBuilder(definitions, Matcher(definitions, bases), datastore)
         self.conditions = builder

@@ -8,6 +8,7 @@ import binascii
 import uuid
 from collections.abc import Awaitable, Callable, Generator, Sequence
 from contextlib import contextmanager
+from typing import cast
 
 import msgspec
 from msgspec import Raw, Struct
@@ -214,10 +215,12 @@ def _peek(body: bytes) -> Peek:
 
 
 def _operations(body: bytes) -> object:
-    """A JSON Patch travels in a Bundle as a Binary."""
+    """A JSON Patch travels in a Bundle as a Binary, a FHIRPath Patch as itself."""
     tree = decode(body)
+    if isinstance(tree, dict) and tree.get("resourceType") == "Parameters":
+        return cast("dict[str, object]", tree)
     if not isinstance(tree, dict) or tree.get("resourceType") != "Binary":
-        raise not_supported("The store takes JSON Patch, in a Bundle as a Binary.")
+        raise not_supported("A Bundle carries a JSON Patch as a Binary or a FHIRPath Patch as Parameters.")
     if tree.get("contentType") != JSON_PATCH or not isinstance(tree.get("data"), str):
         raise invalid("The Binary does not hold a JSON Patch.")
     try:

@@ -11,8 +11,8 @@ from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from wardmesh_fhir_store import preconditions, tables
+from wardmesh_fhir_store.composites import Rows
 from wardmesh_fhir_store.faults import Fault, Issue, invalid, not_found, not_supported, outcome_body
-from wardmesh_fhir_store.indexing import Rows
 from wardmesh_fhir_store.jsonpatch import patched
 from wardmesh_fhir_store.jsontext import Members, decode, decode_object, encode, members_of
 from wardmesh_fhir_store.reading import headers_of
@@ -23,6 +23,7 @@ from wardmesh_fhir_store.store import Store
 from wardmesh_fhir_store.wire import Request, Response
 
 JSON_TYPES = frozenset({"application/fhir+json", "application/json", "application/json+fhir", "text/json", "json"})
+FHIR_JSON = "application/fhir+json"
 JSON_PATCH = "application/json-patch+json"
 LARGE_BODY = 256 * 1024  # beyond it the work leaves the event loop, so that others are served meanwhile
 
@@ -51,7 +52,10 @@ def prepare(store: Store, kind: str, body: bytes) -> Prepared:
 def apply_patch(store: Store, kind: str, identity: str, body: bytes, operations: object) -> Prepared:
     """The patched resource, judged again; type and id cannot change (ST-21)."""
     tree = decode_object(body)
-    result = patched(tree, operations)
+    if isinstance(operations, dict):
+        result: object = store.fhirpath_patch.patched(tree, operations)
+    else:
+        result = patched(tree, operations)
     if not isinstance(result, dict) or result.get("resourceType") != kind or result.get("id") != identity:
         raise Fault(422, "processing", "A patch cannot change resourceType or id.")
     rows = store.judge(kind, result)
@@ -210,10 +214,15 @@ async def body_of(connection: AsyncConnection, datastore: int, identity: Identit
 
 def patch_operations(request: Request) -> object:
     media = media_type(request.headers)
-    if media != JSON_PATCH:
-        accepted = (("Accept-Patch", JSON_PATCH),)
-        raise Fault(415, "not-supported", "The store takes JSON Patch.", headers=accepted)
-    return decode(request.body)
+    operations = decode(request.body)
+    if media == JSON_PATCH and isinstance(operations, list):
+        return operations
+    if media in JSON_TYPES and isinstance(operations, dict):
+        return operations
+    if media in (JSON_PATCH, *JSON_TYPES):
+        raise invalid("A JSON Patch is an array of operations, a FHIRPath Patch a Parameters resource.")
+    accepted = (("Accept-Patch", f"{JSON_PATCH}, {FHIR_JSON}"),)
+    raise Fault(415, "not-supported", "The store takes JSON Patch and FHIRPath Patch.", headers=accepted)
 
 
 def preferred(request: Request, body: bytes) -> bytes:

@@ -43,6 +43,13 @@ class Branch(Struct, frozen=True):
     detail: str = ""
 
 
+class Component(Struct, frozen=True):
+    """One part of a composite parameter; a path that starts with `^` begins at the resource."""
+
+    code: str
+    branches: tuple[Branch, ...]
+
+
 class Parameter(Struct, frozen=True):
     """A search parameter of one resource type; `key` names it in the index tables."""
 
@@ -51,9 +58,10 @@ class Parameter(Struct, frozen=True):
     key: int
     branches: tuple[Branch, ...]
     targets: tuple[str, ...] = ()
+    components: tuple[Component, ...] = ()
 
 
-INDEXED_TYPES = frozenset({"token", "string", "date", "number", "quantity", "reference", "uri"})
+INDEXED_TYPES = frozenset({"token", "string", "date", "number", "quantity", "reference", "uri", "composite"})
 
 
 def parameter_key(owner: str, code: str) -> int:
@@ -103,7 +111,8 @@ class Definitions:
 
 def _parameter(owner: str, code: str, raw: RawParameter) -> Parameter:
     branches = tuple(Branch(*path) for path in raw.paths)
-    return Parameter(code, raw.type, parameter_key(owner, code), branches, tuple(raw.targets))
+    components = tuple(Component(str(part[0]), tuple(Branch(*path) for path in part[1:])) for part in raw.components)
+    return Parameter(code, raw.type, parameter_key(owner, code), branches, tuple(raw.targets), components)
 
 
 def load_definitions() -> Definitions:
