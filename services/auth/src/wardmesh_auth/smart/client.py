@@ -28,6 +28,8 @@ from wardmesh_common.questions import PlatformFacts
 
 _OURS = frozenset({"response_type", "client_id", "redirect_uri", "state", "scope", "aud", "code_challenge"})
 
+_NOT_REVOCABLE = "unsupported_token_type"
+
 log = logging.getLogger("wardmesh.auth")
 
 
@@ -147,7 +149,7 @@ class SmartClient:
         return read_answer(answer, started, asked, facts)
 
     async def revoke(self, facts: PlatformFacts, client: PlatformClient, token: PlatformToken) -> bool:
-        """RFC 7009, the refresh token first. True when the platform confirmed all; never an error of its own."""
+        """RFC 7009, the refresh token first. True when the platform confirmed it; never an error of its own."""
         try:
             endpoints = await self._discovery.endpoints(facts)
             held = {"refresh_token": token.refresh_token, "access_token": token.access_token}
@@ -159,7 +161,9 @@ class SmartClient:
         except Unavailable as error:
             log.warning("a token of platform %s was not revoked there: %s", facts.id, error.problem.code)
             return False
-        return bool(confirmed) and all(answer.status == 200 for answer in confirmed)
+        # A server whose access tokens cannot be revoked says so: they end by themselves, with the grant gone.
+        first = bool(confirmed) and confirmed[0].status == 200
+        return first and all(a.status == 200 or a.members().get("error") == _NOT_REVOCABLE for a in confirmed)
 
     async def introspect(self, facts: PlatformFacts, client: PlatformClient, access_token: str) -> dict[str, Any]:
         """RFC 7662. Raises PlatformUnconfigured when the platform has no introspection or refuses our client."""

@@ -16,7 +16,8 @@ _UNSAID_SECONDS = 300.0  # RFC 6749 lets a server keep silent about the life of 
 _LONGEST = 86_400.0
 _MAX_TOKEN = 64 * 1024
 _MAX_CONTEXT = 50
-_FHIR_ID = re.compile(r"[A-Za-z0-9\-.]{1,64}")
+# A logical id, also as `Patient/123` or as the end of an absolute address.
+_CONTEXT_ID = re.compile(r"(?:(?:https?://[^\s?#]{1,500}/)?(?:Patient|Encounter)/)?([A-Za-z0-9\-.]{1,64})")
 _TRANSIENT = frozenset({"server_error", "temporarily_unavailable", "slow_down"})
 
 
@@ -116,9 +117,8 @@ def _context(value: object) -> tuple[FhirContext, ...]:
 
 
 def _id(value: object) -> str:
-    """A logical id, also out of `Patient/123`."""
-    text = value.rpartition("/")[2] if isinstance(value, str) else ""
-    return text if _FHIR_ID.fullmatch(text) else ""
+    found = _CONTEXT_ID.fullmatch(value) if isinstance(value, str) else None
+    return found[1] if found else ""
 
 
 def _short(value: object) -> str:
