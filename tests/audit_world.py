@@ -23,7 +23,7 @@ from wardmesh_audit.note import Signer
 from wardmesh_audit.outbox import Outbox
 from wardmesh_audit.publisher import Publisher
 from wardmesh_audit.puller import Puller
-from wardmesh_audit.streams import AUDIT_IN, CONSUMER, StreamSettings, provision
+from wardmesh_audit.streams import AUDIT_IN, StreamSettings, consumer_of, provision
 from wardmesh_audit.verify import Verification
 from wardmesh_audit.writer import Writer
 from wardmesh_common.bus import Bus
@@ -111,7 +111,7 @@ class World:
         self.statuses.append((reason, facts))
 
     def writer(self, wrap: Callable[[Puller], Any] = lambda p: p, **options: Any) -> tuple[Writer, Puller]:
-        puller = Puller(self.nc, AUDIT_IN, CONSUMER)
+        puller = Puller(self.nc, AUDIT_IN, consumer_of(0))
         outside = lambda: read_outside(self.nc, [])  # noqa: E731
         return Writer(wrap(puller), connector(self.url("audit_writer")), outside, self.status, **options), puller
 

@@ -11,7 +11,7 @@ from typing import Any
 from wardmesh_audit.app import connector
 from wardmesh_audit.guard import read_outside
 from wardmesh_audit.puller import Puller
-from wardmesh_audit.streams import AUDIT_IN, CONSUMER
+from wardmesh_audit.streams import AUDIT_IN, consumer_of
 from wardmesh_audit.writer import Writer
 from wardmesh_common.bus import Bus
 
@@ -84,7 +84,7 @@ async def main(nats_url: str, database_url: str, point: str) -> None:
     async def deadly() -> Any:
         return Deadly(await connect(), point)
 
-    source = DeadlySource(Puller(bus.nc, AUDIT_IN, CONSUMER), point)
+    source = DeadlySource(Puller(bus.nc, AUDIT_IN, consumer_of(0)), point)
     writer = Writer(source, deadly, lambda: read_outside(bus.nc, []), nothing, batch_events=100)
     sys.stdout.write("ready\n")
     sys.stdout.flush()

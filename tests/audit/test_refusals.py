@@ -18,10 +18,10 @@ from wardmesh_audit.streams import (
     AUDIT,
     AUDIT_CHECKPOINT,
     AUDIT_IN,
-    CONSUMER,
     WrongStream,
     assert_streams,
     consumer_config,
+    consumer_of,
     provision,
     stream_configs,
 )
@@ -125,7 +125,7 @@ CHANGES = [
 @pytest.mark.requirement("AU-201")
 async def test_streams_are_provisioned_once_and_every_difference_is_named(broker: Nats) -> None:
     async with nats_as("operations", broker.url, "") as nc:
-        assert await provision(nc, SMALL) == [AUDIT_IN, AUDIT, AUDIT_CHECKPOINT, CONSUMER]
+        assert await provision(nc, SMALL) == [AUDIT_IN, AUDIT, AUDIT_CHECKPOINT, consumer_of(0)]
         assert await provision(nc, SMALL) == []
         await remove_streams(nc)
         for stream, change in CHANGES:
@@ -134,7 +134,7 @@ async def test_streams_are_provisioned_once_and_every_difference_is_named(broker
             for name, config in configs.items():
                 await api(nc, f"STREAM.CREATE.{name}", config)
             body = {"stream_name": AUDIT_IN, "config": consumer_config()}
-            await api(nc, f"CONSUMER.DURABLE.CREATE.{AUDIT_IN}.{CONSUMER}", body)
+            await api(nc, f"CONSUMER.DURABLE.CREATE.{AUDIT_IN}.{consumer_of(0)}", body)
             (setting,) = change
             with pytest.raises(WrongStream, match=f"{stream}: {setting}"):
                 await assert_streams(nc, SMALL)
@@ -150,7 +150,7 @@ async def test_a_consumer_with_another_setting_is_named(broker: Nats) -> None:
     async with nats_as("operations", broker.url, "") as nc:
         await provision(nc, SMALL)
         body = {"stream_name": AUDIT_IN, "config": consumer_config() | {"max_deliver": 5}}
-        await api(nc, f"CONSUMER.DURABLE.CREATE.{AUDIT_IN}.{CONSUMER}", body)
+        await api(nc, f"CONSUMER.DURABLE.CREATE.{AUDIT_IN}.{consumer_of(0)}", body)
         with pytest.raises(WrongStream, match="max_deliver"):
             await assert_streams(nc, SMALL)
         await remove_streams(nc)

@@ -35,11 +35,11 @@ def kill(process: subprocess.Popen[bytes]) -> None:
 async def shorter_ack_wait(w: World) -> None:
     """Messages of a killed writer come back after `ack_wait`; the tests do not wait 30 s for that."""
     from wardmesh_audit.jetstream import api
-    from wardmesh_audit.streams import AUDIT_IN, CONSUMER, consumer_config
+    from wardmesh_audit.streams import AUDIT_IN, consumer_config, consumer_of
 
     config = consumer_config() | {"ack_wait": 1_000_000_000}
     body = {"stream_name": AUDIT_IN, "config": config, "action": "update"}
-    await api(w.nc, f"CONSUMER.DURABLE.CREATE.{AUDIT_IN}.{CONSUMER}", body)
+    await api(w.nc, f"CONSUMER.DURABLE.CREATE.{AUDIT_IN}.{consumer_of(0)}", body)
 
 
 async def assert_clean(w: World, expected: set[bytes]) -> None:

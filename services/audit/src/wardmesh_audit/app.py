@@ -22,7 +22,7 @@ from wardmesh_audit.outbox import Outbox
 from wardmesh_audit.publisher import Publisher
 from wardmesh_audit.puller import Puller
 from wardmesh_audit.settings import ROLES, AuditSettings, need, secret
-from wardmesh_audit.streams import AUDIT_IN, CONSUMER, WrongStream, assert_streams
+from wardmesh_audit.streams import AUDIT_IN, WrongStream, assert_streams, consumer_of
 from wardmesh_audit.subject_keys import KeyBook
 from wardmesh_audit.witness_watch import watch
 from wardmesh_audit.witnesses import Witnesses
@@ -62,10 +62,11 @@ async def create_app(settings: AuditSettings, bus: Bus, health: Health) -> Async
             except WrongStream as error:
                 raise BadSettings(str(error)) from None
             roles.start(roles.reassert())
-        if "writer" in settings.audit_roles:
-            roles.start(roles.writer(stack, health))
-        if "publisher" in settings.audit_roles:
-            roles.start(roles.publisher(stack, health))
+        for log_id in settings.logs:
+            if "writer" in settings.audit_roles:
+                roles.start(roles.writer(stack, health, log_id))
+            if "publisher" in settings.audit_roles:
+                roles.start(roles.publisher(stack, health, log_id))
         stack.push_async_callback(roles.stop)
         yield
     if roles.failure is not None:
@@ -98,29 +99,33 @@ class _Roles:
 
         await self._bus.answer(ASK_KEY, KeyQuestion, answer)
 
-    def writer(self, stack: contextlib.AsyncExitStack, health: Health) -> Coroutine[Any, Any, None]:
+    def writer(self, stack: contextlib.AsyncExitStack, health: Health, log_id: int) -> Coroutine[Any, Any, None]:
         url = need("WARDMESH_AUDIT_WRITER_URL", self._settings.audit_writer_url)
-        puller = Puller(self._bus.nc, AUDIT_IN, CONSUMER)
+        puller = Puller(self._bus.nc, AUDIT_IN, consumer_of(log_id))
         stack.push_async_callback(puller.end)
-        writer = Writer(puller, connector(url), self._outside([]), status_of(self._bus))
-        health.checks["writer"] = lambda: (not writer.state.tripped, writer.state.tripped or f"{writer.state.size}")
+        writer = Writer(puller, connector(url), self._outside([], log_id), status_of(self._bus), log_id=log_id)
+        state = writer.state
+        health.checks[_of_log("writer", log_id)] = lambda: (not state.tripped, state.tripped or f"{state.size}")
         return writer.run()
 
-    def publisher(self, stack: contextlib.AsyncExitStack, health: Health) -> Coroutine[Any, Any, None]:
+    def publisher(self, stack: contextlib.AsyncExitStack, health: Health, log_id: int) -> Coroutine[Any, Any, None]:
         url = need("WARDMESH_AUDIT_SIGNER_URL", self._settings.audit_signer_url)
-        signer = self._settings.signer()
-        verifiers = self._settings.verifiers()
-        if signer.verifier not in verifiers:
+        signer = self._settings.signer(log_id)
+        verifiers = self._settings.verifiers(log_id)
+        if not set(signer.verifiers) <= set(verifiers):
             raise BadSettings("WARDMESH_AUDIT_SIGNING_KEY does not belong to WARDMESH_AUDIT_PUBLIC_KEY")
-        outbox = Outbox(self._bus.nc)
+        outbox = Outbox(self._bus.nc, log_id=log_id)
         stack.callback(outbox.stop)
-        status, outside = status_of(self._bus), self._outside(verifiers)
-        publisher = Publisher(outbox, connector(url), outside, signer, status, witnesses=self._witnesses)
-        if len(self._witnesses):
+        status, outside = status_of(self._bus), self._outside(verifiers, log_id)
+        publisher = Publisher(outbox, connector(url), outside, signer, status, log_id=log_id, witnesses=self._witnesses)
+        if len(self._witnesses) and log_id == 0:
             self.start(watch(self._witnesses, status))
             health.checks["witness"] = lambda: (not self._witnesses.overdue, self._witnesses.summary())
         state = publisher.state
-        health.checks["publisher"] = lambda: (not state.tripped, state.tripped or f"signed {state.signed}")
+        health.checks[_of_log("publisher", log_id)] = lambda: (
+            not state.tripped,
+            state.tripped or f"signed {state.signed}",
+        )
         return publisher.run()
 
     async def reassert(self) -> None:
@@ -140,11 +145,11 @@ class _Roles:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    def _outside(self, verifiers: list[Verifier]) -> Callable[[], Awaitable[Outside]]:
+    def _outside(self, verifiers: list[Verifier], log_id: int) -> Callable[[], Awaitable[Outside]]:
         async def witnessed() -> Checkpoint | None:
-            return await self._witnesses.newest(self._settings.origin)
+            return await self._witnesses.newest(self._settings.origin_of(log_id))
 
-        return lambda: read_outside(self._bus.nc, verifiers, witnessed=witnessed)
+        return lambda: read_outside(self._bus.nc, verifiers, log_id, witnessed=witnessed)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         """A role never ends by itself unless it refuses to go on: then the whole process has to stop and say so."""
@@ -184,6 +189,10 @@ def status_of(bus: Bus) -> Status:
                 _log.error("audit status %s is queued, not acknowledged", reason)
 
     return status
+
+
+def _of_log(role: str, log_id: int) -> str:
+    return f"{role}-{log_id}" if log_id else role
 
 
 async def _safe(check: Awaitable[None]) -> None:

@@ -55,13 +55,17 @@ async def check_guards(conn: Connection) -> None:
     found = {(row["relname"], row["tgname"]) for row in await conn.fetch(_GUARDS)}
     tables = await conn.fetch("select relid::regclass::text as name from pg_partition_tree('event')")
     partitions = {row["name"] for row in tables}
-    for table in (*partitions, *GUARDED):
+    for table in (*partitions, *GUARDED, "retention_run"):
         for trigger in ("no_change", "no_truncate"):
             if (table, trigger) not in found:
                 raise Unsafe(f"trigger {trigger} on {table} is missing or not enabled always")
     for trigger in ("no_shrink", "no_truncate"):
         if ("tree_state", trigger) not in found:
             raise Unsafe(f"trigger {trigger} on tree_state is missing or not enabled always")
-    wanted = {f"event_0_{row[0]}" for row in await conn.fetch(_MONTHS)} | {"event_0_default"}
+    if ("tile", "no_loss") not in found:
+        raise Unsafe("trigger no_loss on tile is missing or not enabled always")
+    months = [row[0] for row in await conn.fetch(_MONTHS)]
+    logs = [row[0] for row in await conn.fetch("select log_id from tree_state")]
+    wanted = {f"event_{log}_{part}" for log in logs for part in (*months, "default")}
     if missing := wanted - partitions:
         raise Unsafe(f"partition {min(missing)} is missing")

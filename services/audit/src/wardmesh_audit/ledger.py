@@ -12,6 +12,7 @@ import asyncpg
 from asyncpg.pool import PoolConnectionProxy
 from msgspec import Struct
 
+from wardmesh_audit.counters import ADVANCE, counted
 from wardmesh_audit.envelope import Row, malformed_row
 from wardmesh_audit.merkle import CompactRange
 from wardmesh_audit.projection import COLUMNS
@@ -26,13 +27,6 @@ Stored = Callable[[list[uuid.UUID]], Awaitable[dict[uuid.UUID, bytes]]]
 _STAND_INS = 4
 NOTIFY_CHANNEL = "wardmesh_audit"
 NOTIFY_SECONDS = 0.2  # shorter than the publisher gathers: it sees what came without a word as well
-
-_ADVANCE = "update tree_state set size = $2, root = $3, frontier = $4 where log_id = $1"
-_ADVANCE_AND_NOTIFY = """
-with moved as (
-  update tree_state set size = $2, root = $3, frontier = $4 where log_id = $1 returning 1
-) select pg_notify($5, '') from moved
-"""
 
 
 class Appended(Struct, frozen=True):
@@ -134,13 +128,13 @@ class Ledger:
         await batch.drop_stored(self._stored)
 
     async def _advance(self, tree: CompactRange, rows: Sequence[Row]) -> None:
+        first = tree.size
         tree.extend(row.leaf_hash for row in rows)
-        values = (self._log_id, tree.size, tree.root(), tree.frontier())
         now = asyncio.get_running_loop().time()
-        if now - self._notified_at < NOTIFY_SECONDS:
-            await self._conn.execute(_ADVANCE, *values)
-        else:
-            await self._conn.execute(_ADVANCE_AND_NOTIFY, *values, NOTIFY_CHANNEL)
+        notify = now - self._notified_at >= NOTIFY_SECONDS
+        values = (self._log_id, tree.size, tree.root(), tree.frontier(), first, *counted(rows))
+        await self._conn.execute(ADVANCE, *values, notify, NOTIFY_CHANNEL)
+        if notify:
             self._notified_at = now
 
 

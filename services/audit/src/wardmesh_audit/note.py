@@ -62,18 +62,22 @@ class Verifier(Struct, frozen=True):
 
 
 class Signer:
-    """Signs notes with one Ed25519 key under one name."""
+    """Signs notes under one name with one Ed25519 key, or with two while keys change: the newer one first."""
 
-    def __init__(self, name: str, seed: bytes) -> None:
-        if not name or any(c.isspace() or c == "+" for c in name):
+    def __init__(self, name: str, *seeds: bytes) -> None:
+        if not name or not seeds or any(c.isspace() or c == "+" for c in name):
             raise BadNote("a key name must not be empty or hold spaces or plus signs")
-        self._key = Ed25519PrivateKey.from_private_bytes(seed)
-        self.verifier = Verifier(name, self._key.public_key().public_bytes_raw())
+        self._keys = [Ed25519PrivateKey.from_private_bytes(seed) for seed in seeds]
+        self.verifiers = [Verifier(name, key.public_key().public_bytes_raw()) for key in self._keys]
+        self.verifier = self.verifiers[0]
 
     def sign(self, text: str) -> str:
-        """The note: text, empty line, one signature line."""
-        signature = self.verifier.key_id + self._key.sign(text.encode())
-        return f"{text}\n{_SIGNATURE}{self.verifier.name} {b64encode(signature).decode()}\n"
+        """The note: text, empty line, one signature line per key."""
+        note = f"{text}\n"
+        for key, verifier in zip(self._keys, self.verifiers, strict=True):
+            signature = verifier.key_id + key.sign(text.encode())
+            note += f"{_SIGNATURE}{verifier.name} {b64encode(signature).decode()}\n"
+        return note
 
 
 def key_id(name: str, public: bytes) -> bytes:

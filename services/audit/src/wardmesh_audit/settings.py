@@ -7,6 +7,7 @@ from binascii import Error as Base64Error
 
 from msgspec import Struct, field
 
+from wardmesh_audit.cosignature import WitnessAddress, parse_witness_key
 from wardmesh_audit.note import BadNote, Signer, Verifier, parse_vkey
 from wardmesh_audit.streams import MAX_LOGS, StreamSettings
 from wardmesh_common.settings import BadSettings, BusSettings
@@ -101,6 +102,16 @@ class AuditSettings(BusSettings, kw_only=True):
         ours = {self.origin_of(log) for log in self.logs}
         own = [Verifier(self.origin_of(log_id), key.public) for key in known if key.name in ours]
         return list(dict.fromkeys([*own, *(key for key in known if key.name not in ours)]))
+
+    def witnesses(self) -> list[WitnessAddress]:
+        """Raises BadSettings when a key is no witness key."""
+        try:
+            return [
+                WitnessAddress(name, setting.url, parse_witness_key(setting.vkey))
+                for name, setting in self.audit_witnesses.items()
+            ]
+        except BadNote:
+            raise BadSettings("WARDMESH_AUDIT_WITNESSES holds a key that is no witness key") from None
 
 
 def secret(name: str, text: str) -> bytes:

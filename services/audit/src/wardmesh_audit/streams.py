@@ -1,4 +1,4 @@
-"""The three streams and the writer's consumer: settings, provisioning, and the assertion that they are so."""
+"""The streams and the writers' consumers: settings, provisioning, and the assertion that they are so."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from wardmesh_audit.jetstream import Requester, StreamMissing, api
 AUDIT_IN = "AUDIT_IN"
 AUDIT = "AUDIT"
 AUDIT_CHECKPOINT = "AUDIT_CHECKPOINT"
-CONSUMER = "audit-writer-0"
+MAX_LOGS = 4  # as many as deploy/nats/nats.conf names
 _SECOND = 1_000_000_000
 _DAY = 86_400 * _SECOND
 
@@ -22,6 +22,7 @@ class StreamSettings(Struct, frozen=True):
     """What an operator may choose; everything else is fixed by the design."""
 
     replicas: int = 1
+    logs: int = 1
     in_max_bytes: int = 4 * GiB
     out_max_bytes: int = -1
     out_max_age_days: int = 90
@@ -29,6 +30,15 @@ class StreamSettings(Struct, frozen=True):
 
 class WrongStream(Exception):
     """A stream or consumer is missing or differs; names the setting."""
+
+
+def audit_stream(log_id: int) -> str:
+    """The stream of one log for consumers: AUDIT, then AUDIT_1 and so on."""
+    return f"{AUDIT}_{log_id}" if log_id else AUDIT
+
+
+def consumer_of(log_id: int) -> str:
+    return f"audit-writer-{log_id}"
 
 
 def stream_configs(settings: StreamSettings) -> dict[str, dict[str, Any]]:
@@ -54,14 +64,17 @@ def stream_configs(settings: StreamSettings) -> dict[str, dict[str, Any]]:
             "max_msg_size": 1024 * 1024,
             **shared,
         },
-        AUDIT: {
-            "name": AUDIT,
-            "subjects": ["audit.v1.0.>"],
-            "max_age": settings.out_max_age_days * _DAY,
-            "max_bytes": settings.out_max_bytes,
-            "max_msg_size": 64 * 1024,
-            "allow_atomic": True,
-            **shared,
+        **{
+            audit_stream(log_id): {
+                "name": audit_stream(log_id),
+                "subjects": [f"audit.v1.{log_id}.>"],
+                "max_age": settings.out_max_age_days * _DAY,
+                "max_bytes": settings.out_max_bytes,
+                "max_msg_size": 64 * 1024,
+                "allow_atomic": True,
+                **shared,
+            }
+            for log_id in range(settings.logs)
         },
         AUDIT_CHECKPOINT: {
             "name": AUDIT_CHECKPOINT,
@@ -74,15 +87,17 @@ def stream_configs(settings: StreamSettings) -> dict[str, dict[str, Any]]:
     }
 
 
-def consumer_config() -> dict[str, Any]:
+def consumer_config(log_id: int = 0, logs: int = 1) -> dict[str, Any]:
+    """The only log takes everything that arrives; of several, each takes its own subject."""
     return {
-        "durable_name": CONSUMER,
+        "durable_name": consumer_of(log_id),
         "ack_policy": "explicit",
         "ack_wait": 30 * _SECOND,
         "deliver_policy": "all",
         "replay_policy": "instant",
         "max_deliver": -1,
         "max_ack_pending": 1000,
+        "filter_subject": f"audit.in.{log_id}" if logs > 1 else "",
     }
 
 
@@ -95,14 +110,24 @@ async def provision(nc: Requester, settings: StreamSettings) -> list[str]:
         except StreamMissing:
             await api(nc, f"STREAM.CREATE.{name}", config)
             made.append(name)
-    try:
-        await api(nc, f"CONSUMER.INFO.{AUDIT_IN}.{CONSUMER}")
-    except StreamMissing:
-        body = {"stream_name": AUDIT_IN, "config": consumer_config()}
-        await api(nc, f"CONSUMER.DURABLE.CREATE.{AUDIT_IN}.{CONSUMER}", body)
-        made.append(CONSUMER)
+    logs = settings.logs
+    made += [consumer_of(log_id) for log_id in range(logs) if await _make_consumer(nc, log_id, logs)]
     await assert_streams(nc, settings)
     return made
+
+
+async def _make_consumer(nc: Requester, log_id: int, logs: int) -> bool:
+    name = consumer_of(log_id)
+    try:
+        info = await api(nc, f"CONSUMER.INFO.{AUDIT_IN}.{name}")
+        # The step from one log to several is the one change of a consumer: it narrows to its own subject.
+        if logs == 1 or info["config"].get("filter_subject"):
+            return False
+    except StreamMissing:
+        pass
+    body = {"stream_name": AUDIT_IN, "config": consumer_config(log_id, logs)}
+    await api(nc, f"CONSUMER.DURABLE.CREATE.{AUDIT_IN}.{name}", body)
+    return True
 
 
 async def assert_streams(nc: Requester, settings: StreamSettings) -> None:
@@ -115,11 +140,13 @@ async def assert_streams(nc: Requester, settings: StreamSettings) -> None:
         _compare(f"stream {name}", wanted, info["config"])
         if info["config"].get("persist_mode", "default") not in ("", "default"):
             raise WrongStream(f"stream {name}: persist_mode is not the default")
-    try:
-        info = await api(nc, f"CONSUMER.INFO.{AUDIT_IN}.{CONSUMER}")
-    except StreamMissing:
-        raise WrongStream(f"consumer {CONSUMER} is missing: run `wardmesh-audit provision`") from None
-    _compare(f"consumer {CONSUMER}", consumer_config(), info["config"])
+    for log_id in range(settings.logs):
+        name = consumer_of(log_id)
+        try:
+            info = await api(nc, f"CONSUMER.INFO.{AUDIT_IN}.{name}")
+        except StreamMissing:
+            raise WrongStream(f"consumer {name} is missing: run `wardmesh-audit provision`") from None
+        _compare(f"consumer {name}", consumer_config(log_id, settings.logs), info["config"])
 
 
 def _compare(what: str, wanted: dict[str, Any], found: dict[str, Any]) -> None:

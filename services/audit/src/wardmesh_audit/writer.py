@@ -75,6 +75,7 @@ class Writer:
         outside: Callable[[], Awaitable[OutsideState]],
         status: Status,
         *,
+        log_id: int = 0,
         batch_events: int = BATCH_EVENTS,
         linger_seconds: float = LINGER_SECONDS,
     ) -> None:
@@ -82,6 +83,7 @@ class Writer:
         self._connect = connect
         self._outside = outside
         self._status = status
+        self._log_id = log_id
         self._batch = batch_events
         self._linger = linger_seconds
         self._conn: Connection | None = None
@@ -128,7 +130,7 @@ class Writer:
         """The ledger on a live connection. Every new connection is checked by the guard before its first append."""
         if self._conn is None or self._appends is None or self._conn.is_closed():
             self._conn = await self._connect()
-            self._appends = Ledger(self._conn, AUDIT_IN)
+            self._appends = Ledger(self._conn, AUDIT_IN, log_id=self._log_id)
             self._asserted_at = 0.0
         now = asyncio.get_running_loop().time()
         if not self._asserted_at or now - self._asserted_at > _HOUSEKEEPING_SECONDS:
@@ -138,7 +140,7 @@ class Writer:
 
     async def _assert(self, conn: Connection) -> None:
         outside = await self._outside()
-        state = await conn.fetchrow("select size, root from tree_state where log_id = 0")
+        state = await conn.fetchrow("select size, root from tree_state where log_id = $1", self._log_id)
         if state is None:
             raise GuardTripped("the log has no tree state", database=0, outside=outside.published)
         check(outside, state["size"], state["root"])
