@@ -27,7 +27,7 @@ def layout(tmp_path: Path) -> Iterator[Layout]:
 
 
 def test_a_new_id_becomes_a_platform_that_needs_no_credentials_of_its_own(layout: Layout) -> None:
-    found = platforms_dir.load(write_platforms(layout, {"own": URL}))["own"]
+    found = platforms_dir.load(write_platforms(layout, {"own": URL}, {}))["own"]
     assert (found.bases.patient, found.auth.method, found.live, found.writes, found.open) == (
         URL,
         "none",
@@ -40,7 +40,7 @@ def test_a_new_id_becomes_a_platform_that_needs_no_credentials_of_its_own(layout
 @pytest.mark.parametrize("name", ["aetna", "hapi-fhir", "epic"])
 def test_an_id_of_the_catalogue_is_called_at_the_new_address_and_stays_what_it_is(layout: Layout, name: str) -> None:
     before = platforms_dir.load()[name]
-    found = platforms_dir.load(write_platforms(layout, {name: URL}))[name]
+    found = platforms_dir.load(write_platforms(layout, {name: URL}, {}))[name]
     assert (found.bases.patient, found.auth.method, found.live) == (URL, "none", True)
     assert (found.name, found.type, found.open, found.aliases) == (
         before.name,
@@ -51,8 +51,8 @@ def test_an_id_of_the_catalogue_is_called_at_the_new_address_and_stays_what_it_i
 
 
 def test_a_platform_of_an_earlier_start_is_gone_in_the_next_one(layout: Layout) -> None:
-    write_platforms(layout, {"own": URL, "aetna": URL})
-    found = platforms_dir.load(write_platforms(layout, {}))
+    write_platforms(layout, {"own": URL, "aetna": URL}, {})
+    found = platforms_dir.load(write_platforms(layout, {}, {}))
     assert "own" not in found
     assert found["aetna"].bases.patient != URL
     assert found["store"].bases.patient == layout.store_url

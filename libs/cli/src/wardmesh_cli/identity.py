@@ -14,7 +14,7 @@ import aiohttp
 
 CLIENT_ID = "wardmesh-cli"
 REDIRECT = "http://127.0.0.1:1/callback"  # never opened: we read the code from the redirect
-SCOPE = "openid offline_access fhir.read fhir.write"
+SCOPE = "openid offline_access fhir.read fhir.write audit.read audit.manage"  # roles decide about the last two
 _SECONDS = 30
 _MOST_STEPS = 12
 

@@ -43,6 +43,7 @@ class Layout:
     postgres_port: int
     cerbos_http_port: int
     idp_port: int
+    smart_port: int
     store_port: int
     store_admin_port: int
     store_spare_admin_port: int
@@ -64,6 +65,14 @@ class Layout:
     @property
     def issuer(self) -> str:
         return f"http://127.0.0.1:{self.idp_port}"
+
+    @property
+    def smart_issuer(self) -> str:
+        return f"http://127.0.0.1:{self.smart_port}"
+
+    @property
+    def smart_base(self) -> str:
+        return f"http://127.0.0.1:{self.store_port}/smart/fhir"
 
     @property
     def store_url(self) -> str:
@@ -135,6 +144,7 @@ def lay_out(state: State, options: UpOptions) -> Layout:
         postgres_port=book.take("postgres"),
         cerbos_http_port=book.take("cerbos"),
         idp_port=book.take("identity provider"),
+        smart_port=book.take("hospital"),
         store_port=book.take("fhir-store"),
         store_admin_port=book.take("fhir-store admin"),
         store_spare_admin_port=book.take("fhir-store spare admin"),
@@ -147,15 +157,18 @@ def lay_out(state: State, options: UpOptions) -> Layout:
     )
 
 
-def write_platforms(layout: Layout, platforms: dict[str, str]) -> Path:
-    """One descriptor per platform that fhir-proxy should reach at an address of this machine (JSON is YAML)."""
+def write_platforms(layout: Layout, platforms: dict[str, str], local: dict[str, dict[str, Any]]) -> Path:
+    """One descriptor per platform that fhir-proxy should reach at an address of this machine (JSON is YAML).
+
+    `platforms` are addresses of open servers, `local` whole descriptors.
+    """
     folder = layout.state.platforms
-    wanted = {STORE_PLATFORM: layout.store_url, **platforms}
+    addresses = {STORE_PLATFORM: layout.store_url, **platforms}
+    wanted = {**local, **{name: _descriptor(name, url) for name, url in addresses.items()}}
     for stale in folder.glob("*.yaml"):
         if stale.stem not in wanted:
             stale.unlink()
-    for name, url in wanted.items():
-        descriptor = _descriptor(name, url)
+    for name, descriptor in wanted.items():
         draft = folder / f"{name}.new"
         draft.write_text(json.dumps(descriptor, indent=1) + "\n")
         draft.rename(folder / f"{name}.yaml")

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import aiohttp
 
-from wardmesh_cli import engines, identity, ready, recipes
+from wardmesh_cli import engines, hospital, identity, ready, recipes
 from wardmesh_cli.binaries import Binaries
 from wardmesh_cli.control import Control
 from wardmesh_cli.faults import ProcessFault, StartFault
@@ -42,7 +42,7 @@ class Mesh:
         self.supervisor = Supervisor(layout.state.logs, Budget(), self.write_ready_file, self._note)
         self._control = Control(self.supervisor, layout.balancer_admin_port)
         self._listeners = Listeners()
-        platforms = write_platforms(layout, options.platforms)
+        platforms = write_platforms(layout, options.platforms, hospital.descriptors(layout))
         self._services = Services(layout, options.settings, platforms, self._listeners)
 
     def _note(self, text: str) -> None:
@@ -64,6 +64,8 @@ class Mesh:
         await step("cerbos", "Cerbos on a unix socket", start(engines.cerbos(layout, self._binaries)))
         idp = engines.identity_provider(layout, self._binaries)
         await step("identity provider", layout.issuer, start(idp))
+        local = hospital.server(layout, self._binaries, self._options.settings.get("hospital", {}))
+        await step("hospital", layout.smart_issuer, start(local))
         await step("schemas, streams", "auth, audit, fhir-store", self._prepare())
         await step("fhir-store", layout.store_url, self._start_store())
         await step("witness", f"cosigns checkpoints on port {layout.witness_port}", start(self._services.witness()))

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from wardmesh_cli import identity
+from wardmesh_cli import hospital, identity
 from wardmesh_cli.engines import PEOPLE
 from wardmesh_cli.layout import DATABASES, DEPLOYMENT, STORE_PLATFORM, Layout
 from wardmesh_cli.services import audit_settings
@@ -20,6 +20,7 @@ def describe(layout: Layout, supervisor: Supervisor, tokens: dict[str, str]) -> 
         "gateway": layout.public_url,
         "mcp": f"{layout.public_url}/mcp",
         "issuer": layout.issuer,
+        "hospital": {"issuer": layout.smart_issuer, "base": layout.smart_base, **_hospital(layout)},
         "store": layout.store_url,
         "store_platform": STORE_PLATFORM,
         "nats": layout.nats_url,
@@ -31,6 +32,15 @@ def describe(layout: Layout, supervisor: Supervisor, tokens: dict[str, str]) -> 
         **_addresses(layout, supervisor),
         **_places(layout),
     }
+
+
+def _hospital(layout: Layout) -> dict[str, Any]:
+    """Who can sign in there, and the client that has a secret."""
+    found = hospital.facts()
+    password = found["password"]
+    accounts = {name: {"password": password, **account} for name, account in found["accounts"].items()}
+    secret = layout.state.secret(hospital.CLIENT_SECRET).read_text()
+    return {"accounts": accounts, "clients": found["clients"], "client_secret": secret}
 
 
 def _people(tokens: dict[str, str]) -> dict[str, dict[str, Any]]:

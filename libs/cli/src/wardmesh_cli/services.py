@@ -10,6 +10,7 @@ from pathlib import Path
 
 from wardmesh_cli.child import Ready, Unit
 from wardmesh_cli.faults import ProcessFault
+from wardmesh_cli.hospital import client_ids
 from wardmesh_cli.layout import DATABASES, DEPLOYMENT, WITNESS, Layout, Replica
 from wardmesh_cli.listeners import Listeners
 from wardmesh_cli.probes import http_ok
@@ -68,6 +69,8 @@ class Services:
                 "WARDMESH_DATABASE_URL": layout.database(DATABASES["fhir-store"], "wardmesh_fhir_store"),
                 "WARDMESH_HOST": "127.0.0.1",
                 "WARDMESH_PORT": str(layout.store_port),
+                "WARDMESH_SMART_BASE": layout.smart_base,
+                "WARDMESH_SMART_ISSUER": layout.smart_issuer,
             },
         }
 
@@ -86,7 +89,8 @@ class Services:
         if service != "fhir-store":
             found["WARDMESH_NATS_URL"] = self._layout.nats_url
             found["WARDMESH_NATS_SEED_FILE"] = str(self._layout.state.nats_seed(service))
-        return {**found, **self._specific[service], **self._settings.get(service, {})}
+        local = {name: value for name, value in client_ids().items() if self._platform_setting(service, name)}
+        return {**found, **self._specific[service], **local, **self._settings.get(service, {})}
 
     @staticmethod
     def _platform_setting(service: str, name: str) -> bool:

@@ -1,66 +1,51 @@
-// Sign-in and consent: the two questions that oidc-provider leaves to us.
+// Sign-in and consent at the identity provider: the two questions that oidc-provider leaves to us.
 
-import { timingSafeEqual, createHash } from 'node:crypto';
+import { WEB_CLIENT, scopesOf } from './configuration.mjs';
+import { interactionPages, readForm, samePassword, send } from './forms.mjs';
+import { askedScopes, fillGrant } from './grants.mjs';
+import { consentPage, signInPage } from './pages.mjs';
 
-import { consentPage, errorPage, signInPage } from './pages.mjs';
-
-const FORM_BYTES = 16 * 1024;
-
-const digest = (text) => createHash('sha256').update(text).digest();
-
-async function readForm(request) {
-  let text = '';
-  for await (const piece of request) {
-    text += piece;
-    if (text.length > FORM_BYTES) throw new Error('form too large');
-  }
-  return new URLSearchParams(text);
-}
-
-function send(response, status, { headers, body }) {
-  response.writeHead(status, headers).end(body);
-}
+const IDENTITY = ['openid', 'profile', 'offline_access'];
 
 function describe(client, details) {
   const redirect = new URL(details.params.redirect_uri);
-  const resources = details.prompt.details.missingResourceScopes ?? {};
-  const asked = new Set([...(details.prompt.details.missingOIDCScope ?? []), ...Object.values(resources).flat()]);
-  if (asked.size === 0) String(details.params.scope ?? '').split(' ').filter(Boolean).forEach((scope) => asked.add(scope));
+  const scopes = askedScopes(details);
   return {
     client: client.clientName ?? client.clientId,
     redirectHost: redirect.host || redirect.protocol,
-    // A form's answer is redirected to the client: browsers hold that redirect against form-action too.
-    formTarget: redirect.host ? redirect.origin : redirect.protocol,
-    scopes: [...asked],
+    // A form's answer is redirected to the client: browsers hold that redirect against form-action too, and
+    // every further one. The gateway sends people on to any platform.
+    formTarget: client.clientId === WEB_CLIENT ? '*' : redirect.host ? redirect.origin : redirect.protocol,
+    scopes: scopes.length ? scopes : String(details.params.scope ?? '').split(' ').filter(Boolean),
     person: details.session?.accountId ?? '',
   };
 }
 
-async function grantFor(provider, details) {
-  const { params, session, grantId, prompt } = details;
-  const grant = grantId
-    ? await provider.Grant.find(grantId)
-    : new provider.Grant({ accountId: session.accountId, clientId: params.client_id });
-  if (prompt.details.missingOIDCScope) grant.addOIDCScope(prompt.details.missingOIDCScope.join(' '));
-  if (prompt.details.missingOIDCClaims) grant.addOIDCClaims(prompt.details.missingOIDCClaims);
-  for (const [resource, scopes] of Object.entries(prompt.details.missingResourceScopes ?? {})) {
-    grant.addResourceScope(resource, scopes.join(' '));
-  }
-  return grant.save();
-}
-
 export function interactions({ provider, people, issuer }) {
   function knows(user, password) {
-    const right = timingSafeEqual(digest(password), digest(people.password));
-    return Object.hasOwn(people.people, user) && right;
+    return samePassword(password, people.password) && Object.hasOwn(people.people, user);
   }
 
-  async function show(request, response, details, failed = false) {
+  function mayGrant(account) {
+    const allowed = new Set([...IDENTITY, ...scopesOf(people.people[account]?.roles ?? [])]);
+    return (scope) => allowed.has(scope);
+  }
+
+  async function grantFor(details) {
+    const { params, session, grantId, prompt } = details;
+    const known = grantId && await provider.Grant.find(grantId);
+    const grant = known || new provider.Grant({ accountId: session.accountId, clientId: params.client_id });
+    fillGrant(grant, prompt.details, mayGrant(session.accountId));
+    return grant.save();
+  }
+
+  async function show(response, details, failed = false) {
     const client = await provider.Client.find(details.params.client_id);
     const facts = describe(client, details);
+    const may = mayGrant(facts.person);
     const page = details.prompt.name === 'login'
       ? signInPage({ ...facts, uid: details.uid, people: people.people, failed })
-      : consentPage({ ...facts, uid: details.uid });
+      : consentPage({ ...facts, scopes: facts.scopes.filter(may), uid: details.uid });
     send(response, failed ? 401 : 200, page);
   }
 
@@ -71,25 +56,12 @@ export function interactions({ provider, people, issuer }) {
     }
     if (details.prompt.name === 'login') {
       const user = form.get('username') ?? '';
-      if (!knows(user, form.get('password') ?? '')) return show(request, response, details, true);
+      if (!knows(user, form.get('password') ?? '')) return show(response, details, true);
       return provider.interactionFinished(request, response, { login: { accountId: user } });
     }
-    const result = { consent: { grantId: await grantFor(provider, details) } };
+    const result = { consent: { grantId: await grantFor(details) } };
     return provider.interactionFinished(request, response, result, { mergeWithLastSubmission: true });
   }
 
-  return async (request, response) => {
-    try {
-      const origin = request.headers.origin;
-      if (request.method === 'POST' && origin && origin !== 'null' && origin !== new URL(issuer).origin) {
-        return send(response, 403, errorPage('access_denied'));
-      }
-      const details = await provider.interactionDetails(request, response);
-      if (request.method === 'POST') return await answer(request, response, details);
-      return await show(request, response, details);
-    } catch (error) {
-      if (error.name !== 'SessionNotFound') console.error(JSON.stringify({ level: 'ERROR', message: error.name, stack: error.stack }));
-      return send(response, 400, errorPage('session_not_found'));
-    }
-  };
+  return interactionPages({ provider, issuer, show, answer });
 }

@@ -8,6 +8,8 @@ const SCOPES = {
   offline_access: 'stay connected without asking again',
   'fhir.read': 'read health records that you may read',
   'fhir.write': 'change health records that you may change',
+  'audit.read': 'read the ledger of who did what',
+  'audit.manage': 'review, hold and unseal entries of the ledger',
 };
 
 const ERRORS = {
@@ -23,18 +25,20 @@ const STYLE = `
 *{box-sizing:border-box}body{margin:0;min-height:100vh;display:grid;place-items:center;background:var(--ground);color:var(--ink);font:16px/1.5 system-ui,sans-serif}
 main{width:min(26rem,92vw);background:var(--card);border:1px solid var(--line);border-radius:14px;padding:2rem;box-shadow:0 10px 40px #0b142a22}
 h1{font-size:1.35rem;margin:.2rem 0 .6rem}.mark{color:var(--accent);font-weight:700;letter-spacing:.04em}p{margin:.4rem 0}small,.quiet{color:var(--quiet)}
-label{display:block;margin-top:1rem;font-weight:600}input{width:100%;padding:.65rem .8rem;margin-top:.3rem;border:1px solid var(--line);border-radius:8px;background:transparent;color:inherit;font:inherit}
+label{display:block;margin-top:1rem;font-weight:600}input,select{width:100%;padding:.65rem .8rem;margin-top:.3rem;border:1px solid var(--line);border-radius:8px;background:transparent;color:inherit;font:inherit}
 button{width:100%;margin-top:1.2rem;padding:.7rem;border:1px solid var(--accent);border-radius:8px;background:var(--accent);color:var(--card);font:inherit;font-weight:600;cursor:pointer}
 button.plain{margin-top:.6rem;background:transparent;color:var(--accent)}:focus-visible{outline:3px solid var(--accent);outline-offset:2px}
 .bad{color:var(--bad);font-weight:600}ul{padding-left:1.2rem}code{background:var(--ground);padding:.1rem .35rem;border-radius:5px}dl{display:grid;grid-template-columns:auto 1fr;gap:.1rem .8rem;font-size:.85rem;color:var(--quiet);margin:1.2rem 0 0}dd{margin:0}
 `;
 
+const WARDMESH = { name: 'WARDMESH', style: '' };
+
 const MARKS = { '&': '&amp;', '<': '&lt;', '>': '&gt;', '"': '&quot;', "'": '&#39;' };
 export const escape = (text) => String(text).replace(/[&<>"']/g, (mark) => MARKS[mark]);
 
-function page(title, content, formTarget = '') {
+export function page(title, content, formTarget = '', brand = WARDMESH) {
   const nonce = randomBytes(16).toString('base64');
-  const target = /^[a-z][a-z0-9+.-]*:(\/\/[a-z0-9.:[\]-]+)?$/i.test(formTarget) ? ` ${formTarget}` : '';
+  const target = /^(\*|[a-z][a-z0-9+.-]*:(\/\/[a-z0-9.:[\]-]+)?)$/i.test(formTarget) ? ` ${formTarget}` : '';
   return {
     headers: {
       'content-type': 'text/html; charset=utf-8',
@@ -44,8 +48,8 @@ function page(title, content, formTarget = '') {
       'x-content-type-options': 'nosniff',
     },
     body: `<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
-<title>${escape(title)}</title><style nonce="${nonce}">${STYLE}</style></head>
-<body><main><p class="mark">WARDMESH</p>${content}</main></body></html>`,
+<title>${escape(title)}</title><style nonce="${nonce}">${STYLE}${brand.style}</style></head>
+<body><main><p class="mark">${brand.name}</p>${content}</main></body></html>`,
   };
 }
 

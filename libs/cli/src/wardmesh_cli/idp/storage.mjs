@@ -104,5 +104,11 @@ class Adapter {
 
 export function openStorage(path) {
   const store = new Store(path);
-  return { adapter: (model) => new Adapter(model, store), flush: () => store.flush() };
+  return {
+    adapter: (model) => new Adapter(model, store),
+    flush: () => store.flush(),
+    remember: (key, value, seconds) => store.set(key, value, seconds),
+    recall: (key) => store.get(key),
+    forget: (key) => store.delete(key),
+  };
 }
