@@ -23,13 +23,15 @@ PERFORM = "call.perform"  # + .<performer>, and + .<performer>.<instance> for on
 CANCEL = "mesh.cancel"  # the gateway tells every station that a caller hung up
 SEEK = "mesh.seek"  # the gateway asks every station: who holds this call?
 LOAD = "mesh.load"  # + .<service>.<instance>: a performer's load, several times a second
-RECORD = "audit.in.0"  # JetStream AUDIT_IN; + one subject per log later
+RECORD = "audit.in"  # + .<log>: JetStream AUDIT_IN
 GW_REPLY = "gw.reply"  # + .<replica>: an MCP client's answer, forwarded to the replica that waits for it
 GW_CANCEL = "gw.cancel"
 GW_EVENTS = "gw.events"
 GW_RATE = "gw.rate"
 
 ASK_CATALOGUE = "ask.fhir.catalogue.get"
+ASK_DIRECTORY = "ask.fhir.directory.search"
+ASK_ORGANISATION = "ask.fhir.organisation.get"
 ASK_KINDS = "ask.policy.kinds.check"
 ASK_TOOLS = "ask.policy.tools.check"
 ASK_KEY = "ask.audit.key.lend"
@@ -67,12 +69,14 @@ SUBJECTS: tuple[SubjectRule, ...] = (
     SubjectRule(CANCEL, ("gateway",), STATIONS, False),
     SubjectRule(SEEK, ("gateway",), STATIONS, False),
     *(SubjectRule(f"{LOAD}.{service}.*", (service,), ("policy",), False) for service in PERFORMERS.values()),
-    SubjectRule(RECORD, SERVICES, (), False),
+    SubjectRule(f"{RECORD}.*", SERVICES, (), False),
     SubjectRule(f"{GW_REPLY}.*", ("gateway",), ("gateway",), False),
     SubjectRule(GW_CANCEL, ("gateway",), ("gateway",), False),
     SubjectRule(GW_EVENTS, ("gateway",), ("gateway",), False),
     SubjectRule(GW_RATE, ("gateway",), ("gateway",), False),
     SubjectRule(ASK_CATALOGUE, ("gateway", "auth", "policy"), ("fhir-proxy",), True),
+    SubjectRule(ASK_DIRECTORY, ("gateway",), ("fhir-proxy",), True),
+    SubjectRule(ASK_ORGANISATION, ("gateway", "auth"), ("fhir-proxy",), True),
     SubjectRule(ASK_KINDS, ("fhir-proxy",), ("policy",), True),
     SubjectRule(ASK_TOOLS, ("gateway",), ("policy",), True),
     SubjectRule(ASK_KEY, ("gateway", *STATIONS), ("audit",), True),

@@ -62,7 +62,7 @@ class Recorder:
         *,
         service: str,
         instance: str,
-        subject: str = RECORD,
+        subject: str = f"{RECORD}.0",
         deadline_seconds: float = DEADLINE_SECONDS,
         capacity: int = QUEUE_EVENTS,
     ) -> None:
