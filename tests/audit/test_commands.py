@@ -271,6 +271,8 @@ async def test_the_whole_service_runs_as_one_process_from_its_environment(server
         "WARDMESH_AUDIT_WRITER_URL": server.url(database, "audit_writer"),
         "WARDMESH_AUDIT_SIGNER_URL": server.url(database, "audit_signer"),
         "WARDMESH_AUDIT_READER_URL": server.url(database, "audit_reader"),
+        "WARDMESH_AUDIT_REPORT_URL": server.url(database, "audit_report"),
+        "WARDMESH_AUDIT_OFFICER_URL": server.url(database, "audit_officer"),
         "WARDMESH_AUDIT_KEYS_URL": server.url(f"{database}_keys", "key_user"),
     }
     with nats() as broker:

@@ -52,6 +52,8 @@ async def test_the_service_does_its_work_as_the_nats_users_of_the_deployment(ser
         "WARDMESH_AUDIT_WRITER_URL": server.url(database, "audit_writer"),
         "WARDMESH_AUDIT_SIGNER_URL": server.url(database, "audit_signer"),
         "WARDMESH_AUDIT_READER_URL": server.url(database, "audit_reader"),
+        "WARDMESH_AUDIT_REPORT_URL": server.url(database, "audit_report"),
+        "WARDMESH_AUDIT_OFFICER_URL": server.url(database, "audit_officer"),
         "WARDMESH_AUDIT_KEYS_URL": server.url(f"{database}_keys", "key_user"),
     }
     with nats(CONFIG.read_text(), environ) as broker:

@@ -14,6 +14,7 @@ import aiohttp
 import asyncpg
 from nats.errors import Error as NatsError
 
+from wardmesh_audit.api_role import open_api
 from wardmesh_audit.assertions import Unsafe, check_role, check_server
 from wardmesh_audit.guard import GuardTripped, Outside, read_outside
 from wardmesh_audit.ledger import Connection
@@ -68,6 +69,8 @@ async def create_app(settings: AuditSettings, bus: Bus, health: Health) -> Async
             if "publisher" in settings.audit_roles:
                 roles.start(roles.publisher(stack, health, log_id))
         stack.push_async_callback(roles.stop)
+        if "api" in settings.audit_roles:
+            await _safe(open_api(stack, settings, bus, health.checks))
         yield
     if roles.failure is not None:
         raise Stopped(str(roles.failure)) from roles.failure

@@ -12,7 +12,7 @@ from wardmesh_audit.note import BadNote, Signer, Verifier, parse_vkey
 from wardmesh_audit.streams import MAX_LOGS, StreamSettings
 from wardmesh_common.settings import BadSettings, BusSettings
 
-ROLES = ("writer", "publisher", "keys", "detect", "retention")
+ROLES = ("writer", "publisher", "keys", "api", "detect", "retention")
 
 
 class WitnessSetting(Struct, frozen=True):
@@ -43,7 +43,7 @@ class AuditSettings(BusSettings, kw_only=True):
     audit_witnesses: dict[str, WitnessSetting] = field(default_factory=dict[str, WitnessSetting])  # by name
     audit_kek: str = ""  # 32 bytes, base64url
     audit_handle_key: str = ""
-    audit_roles: tuple[str, ...] = ("writer", "publisher", "keys")
+    audit_roles: tuple[str, ...] = ("writer", "publisher", "keys", "api")
     audit_logs: int = 1
     audit_unterminated_seconds: float = 300.0  # an intent without an outcome ends as unterminated
     audit_silent_seconds: float = 120.0  # a producer that neither records nor answers is lost
