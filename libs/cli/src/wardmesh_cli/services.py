@@ -201,6 +201,8 @@ def audit_settings(layout: Layout) -> dict[str, str]:
         "WARDMESH_AUDIT_WRITER_URL": layout.database(name, "audit_writer"),
         "WARDMESH_AUDIT_SIGNER_URL": layout.database(name, "audit_signer"),
         "WARDMESH_AUDIT_READER_URL": layout.database(name, "audit_reader"),
+        "WARDMESH_AUDIT_REPORT_URL": layout.database(name, "audit_report"),
+        "WARDMESH_AUDIT_OFFICER_URL": layout.database(name, "audit_officer"),
         "WARDMESH_AUDIT_KEYS_URL": layout.database("wardmesh_audit_keys", "key_user"),
         "WARDMESH_AUDIT_SIGNING_KEY_FILE": str(state.secret("audit-signing.key")),
         "WARDMESH_AUDIT_PUBLIC_KEY": layout.audit_public_key(),
