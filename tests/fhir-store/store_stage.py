@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ class StoreProcess:
     port: int
     admin_port: int
     process: subprocess.Popen[bytes] | None = None
+    settings: dict[str, str] = field(default_factory=dict[str, str])
 
     @property
     def base(self) -> str:
@@ -41,7 +42,7 @@ class StoreProcess:
             "WARDMESH_PORT": str(self.port),
             "WARDMESH_ADMIN_PORT": str(self.admin_port),
         }
-        return {**os.environ, **own}
+        return {**os.environ, **own, **self.settings}
 
     def command(self, *arguments: str) -> subprocess.CompletedProcess[bytes]:
         command = [sys.executable, "-m", "wardmesh_fhir_store", *arguments]
