@@ -190,13 +190,16 @@ def _policy(decision: Decision) -> dict[str, Any]:
         names.append(f"max_entries:{obligations.max_entries}")
     if obligations.max_bytes:
         names.append(f"max_bytes:{obligations.max_bytes}")
-    return {
+    policy: dict[str, Any] = {
         "decision": "allow" if decision.allowed else "deny",
         "decision_id": _clip(decision.id),
         "obligations": [_clip(name) for name in names[:_OBLIGATIONS]],
         "rule": _clip(decision.rule),
         "version": _clip(decision.policy_version),
     }
+    if not decision.allowed:
+        policy["reason"] = _clip(decision.reason)
+    return policy
 
 
 def _by_patient(call: Call, touched: Iterable[Touched]) -> Iterable[tuple[str, str, int, list[str]]]:

@@ -25,11 +25,21 @@ _PROCEDURES: Final[dict[str, tuple[str, str, str]]] = {
     "auth": ("login", "login", "POST"),
     "audit": ("audit_read", "R", "GET"),
 }
+# What is not reading among the procedures of the ledger.
+_OFFICE: Final[dict[str, tuple[str, str, str]]] = {
+    "place_hold": ("retention", "C", "POST"),
+    "ask_release": ("retention", "U", "POST"),
+    "release_hold": ("retention", "U", "POST"),
+    "close_review": ("alert", "U", "POST"),
+    "suspend_disclosures": ("privilege", "privilege", "POST"),
+    "read_entries": ("export", "export", "GET"),
+}
 
 
 def classify(call: Call) -> tuple[str, str, str]:
     if call.procedure:
-        return _PROCEDURES[call.performer]
+        office = _OFFICE.get(call.tool) if call.performer == "audit" else None
+        return office or _PROCEDURES[call.performer]
     if call.interaction is Interaction.OPERATION:
         if call.operation in STATEFUL_OPERATIONS:
             return "write", "E", "POST"
