@@ -18,6 +18,7 @@ from wardmesh_auth.revocations import Revocations
 from wardmesh_auth.sessions import Sessions
 from wardmesh_auth.settings import PlatformClient
 from wardmesh_common.contracts import Call, Caller
+from wardmesh_common.errors import PlatformUnknown
 from wardmesh_common.issuer_keys import IssuerKeys
 from wardmesh_common.questions import Catalogue, PlatformFacts
 from wardmesh_common.station import Hop
@@ -39,6 +40,9 @@ async def main() -> None:
         async def ask() -> Catalogue:
             return Catalogue(version="1", platforms=platforms(fake))
 
+        async def ask_organisation(name: str) -> PlatformFacts:
+            raise PlatformUnknown(name)
+
         async def tell(_: object) -> None:
             return None
 
@@ -47,7 +51,9 @@ async def main() -> None:
         revocations = Revocations(database)
         sessions = Sessions(database, revocations, tell, max_age_seconds=60, idle_seconds=60)
         client = PlatformClient("id", "secret")
-        grants = Grants(Platforms(ask), PlatformTokens(None, Exchange()), lambda _: client, os.urandom(32))
+        grants = Grants(
+            Platforms(ask, ask_organisation), PlatformTokens(None, Exchange()), lambda _: client, os.urandom(32)
+        )
         identify = Identifier(verifier, sessions, revocations, grants, Roles(("roles",), {}), {})
         token = fake.sign(roles=["Doctor"])
         hop = Hop(time.monotonic() + 3600, "", None)  # type: ignore[arg-type]

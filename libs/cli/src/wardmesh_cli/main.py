@@ -44,6 +44,8 @@ def _run(arguments: Namespace, terminal: Terminal) -> int:
         return status.show(state, terminal, as_json=arguments.json)
     if arguments.command == "audit":
         return _audit(state, arguments.arguments)
+    if arguments.command == "platforms":
+        return _platforms(state, arguments.arguments)
     return _control(state, arguments.command, arguments.name, terminal)
 
 
@@ -122,6 +124,13 @@ def _audit(state: State, arguments: list[str]) -> int:
     settings = json.loads(state.ready_file.read_text())["audit_environment"]
     path = Path(program("audit"))
     os.execve(path, [path.name, *arguments], {**os.environ, **settings})  # noqa: S606 - it is our own program
+
+
+def _platforms(state: State, arguments: list[str]) -> int:
+    """Becomes `wardmesh-fhir-proxy platforms`, on the files that the mesh of this state directory watches."""
+    path = Path(program("fhir-proxy"))
+    environ = {**os.environ, "WARDMESH_PLATFORMS_DIR": str(state.platforms)}
+    os.execve(path, [path.name, "platforms", *arguments], environ)  # noqa: S606 - it is our own program
 
 
 if __name__ == "__main__":

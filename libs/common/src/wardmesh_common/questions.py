@@ -55,11 +55,54 @@ class PlatformFacts(Struct, frozen=True, kw_only=True, omit_defaults=True):
     rate_limited: bool = False  # it publishes a rate: one replica of the performer makes all calls and counts (B-16)
     served_by: str = ""  # another platform id that answers while this one has no base (FG-27)
     sign_in: SignInFacts = SignInFacts()
+    organisations: int = 0  # how many organisations with addresses of their own are listed behind this vendor
+    vendor: str = ""  # for one of those organisations: whose descriptor, client and rules it shares
+
+    @property
+    def callable(self) -> bool:
+        """It has an address; that of an organisation is known where it is needed, not here."""
+        return bool(self.fhir_base_url or self.vendor)
 
 
 class Catalogue(Struct, frozen=True, kw_only=True):
     version: str
     platforms: tuple[PlatformFacts, ...]
+
+
+class DirectoryQuestion(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Organisations and platforms by name, city or state. `vendor` narrows to the lists of one vendor."""
+
+    text: str
+    state: str = ""
+    vendor: str = ""
+    limit: int = 10
+
+
+class Candidate(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One place that fits; `listed_on` and `source` say whose list it stands in and how old that is."""
+
+    platform: str
+    name: str
+    vendor: str = ""
+    city: str = ""
+    state: str = ""
+    fhir_base_url: str = ""
+    verification_status: str = "unverified"
+    verified_on: str = ""
+    source: str = ""
+    listed_on: str = ""
+    score: float = 0.0
+
+
+class DirectoryAnswer(Struct, frozen=True, kw_only=True):
+    candidates: tuple[Candidate, ...]
+    total: int
+
+
+class OrganisationQuestion(Struct, frozen=True, kw_only=True):
+    """The facts of one organisation, address included. Refused with `platform_not_found` when nobody lists it."""
+
+    platform: str
 
 
 class KindsQuestion(Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -13,7 +13,9 @@ from msgspec import Struct
 from wardmesh_common.bus import Bus
 from wardmesh_common.contracts import (
     ASK_CATALOGUE,
+    ASK_DIRECTORY,
     ASK_KINDS,
+    ASK_ORGANISATION,
     EVENT_CATALOGUE_CHANGED,
     Call,
     Outcome,
@@ -21,12 +23,13 @@ from wardmesh_common.contracts import (
     perform_subject,
 )
 from wardmesh_common.health import Health
-from wardmesh_common.questions import Changed, KindsAnswer, KindsQuestion
+from wardmesh_common.questions import Changed, DirectoryQuestion, KindsAnswer, KindsQuestion, OrganisationQuestion
 from wardmesh_common.settings import BadSettings
 from wardmesh_common.token_seal import open_token
 from wardmesh_fhir_proxy import catalogue
 from wardmesh_fhir_proxy.cursors import Cursors
 from wardmesh_fhir_proxy.exchange import Exchanges
+from wardmesh_fhir_proxy.finding import Finder
 from wardmesh_fhir_proxy.kinds import AskKinds
 from wardmesh_fhir_proxy.performer import Hop, OpenToken, Performer, RecordIntent
 from wardmesh_fhir_proxy.platforms_dir import PlatformFileInvalid
@@ -66,6 +69,8 @@ async def create_app(settings: Settings, bus: Bus, health: Health) -> AsyncGener
     watching = asyncio.create_task(catalogue.watch(platforms, tell, wake))
     try:
         await bus.answer(ASK_CATALOGUE, CatalogueQuestion, platforms.answer)
+        await bus.answer(ASK_ORGANISATION, OrganisationQuestion, platforms.organisation)
+        await bus.answer(ASK_DIRECTORY, DirectoryQuestion, Finder(platforms).answer)
         await bus.station(perform_subject("fhir"), perform, limit=settings.call_limit)
         await tell(platforms.version)
         yield

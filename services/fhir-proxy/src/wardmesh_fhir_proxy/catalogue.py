@@ -10,14 +10,18 @@ from pathlib import Path
 from msgspec import Struct
 
 from wardmesh_common.errors import PlatformUnconfigured, PlatformUnknown, Unprocessable
-from wardmesh_common.questions import Ask, Catalogue, PlatformFacts
+from wardmesh_common.questions import Ask, Catalogue, OrganisationQuestion, PlatformFacts
 from wardmesh_common.sign_in_facts import SignInFacts
 from wardmesh_fhir_proxy import platforms_dir
-from wardmesh_fhir_proxy.descriptor import Descriptor
+from wardmesh_fhir_proxy.descriptor import Descriptor, Verification
+from wardmesh_fhir_proxy.directory import Directory
+from wardmesh_fhir_proxy.directory_files import DirectoryFileInvalid, directory_files, read
+from wardmesh_fhir_proxy.tenants import descriptor_of
 
 log = logging.getLogger("wardmesh.fhir-proxy")
 
 POLL_SECONDS = 2.0
+MAX_TENANTS = 4096  # descriptors of organisations in use; made again when they are asked for again
 
 
 class Platforms:
@@ -26,14 +30,14 @@ class Platforms:
     def __init__(self, extra: Path | None = None) -> None:
         self._extra = extra
         self._seen = platforms_dir.fingerprint(extra)
-        self.descriptors = platforms_dir.load(extra)
-        self.version = platforms_dir.version_of(self.descriptors)
+        self._probed: dict[str, Verification] = {}
+        self._tenants: dict[str, Descriptor] = {}
+        self.directory = Directory()
+        self.descriptors, self.version = self._read()
 
     def serving(self, identity: str) -> Descriptor:
         """The descriptor that answers for this id: its own, or `served_by` while it has no base (FG-27)."""
-        descriptor = self.descriptors.get(identity)
-        if descriptor is None:
-            raise PlatformUnknown("This platform is not in the catalogue.")
+        descriptor = self.descriptors.get(identity) or self.tenant(identity)
         if not descriptor.bases.patient and descriptor.served_by:
             descriptor = self.descriptors.get(descriptor.served_by, descriptor)
         if not descriptor.bases.patient:
@@ -46,15 +50,47 @@ class Platforms:
         """Read the files again; True when something changed. A bad file leaves the catalogue as it was."""
         self._seen = platforms_dir.fingerprint(self._extra)
         try:
-            descriptors = platforms_dir.load(self._extra)
+            descriptors, version = self._read()
         except platforms_dir.PlatformFileInvalid as error:
             log.error("platform files not loaded, the earlier catalogue stays: %s", error)
             return False
-        version = platforms_dir.version_of(descriptors)
         if version == self.version:
             return False
         self.descriptors, self.version = descriptors, version
         return True
+
+    def tenant(self, identity: str) -> Descriptor:
+        """The descriptor of one organisation: its vendor's, at its own address. Raises PlatformUnknown."""
+        held = self._tenants.get(identity)
+        if held is not None:
+            return held
+        place = self.directory.places.get(identity)
+        vendor = self.descriptors.get(place.header.vendor) if place else None
+        if place is None or vendor is None:
+            raise PlatformUnknown("This platform is not in the catalogue.")
+        descriptor = descriptor_of(vendor, place, self._probed.get(identity))
+        if len(self._tenants) >= MAX_TENANTS:
+            self._tenants.clear()
+        self._tenants[identity] = descriptor
+        return descriptor
+
+    def _read(self) -> tuple[dict[str, Descriptor], str]:
+        """Raises PlatformFileInvalid and changes nothing then."""
+        descriptors = platforms_dir.load(self._extra)
+        probed = platforms_dir.probed(self._extra)
+        try:
+            lists = [read(path) for path in directory_files(self._extra)]
+        except DirectoryFileInvalid as error:
+            raise platforms_dir.PlatformFileInvalid(str(error)) from error
+        self.directory, self._probed = Directory(lists), probed
+        self._tenants.clear()
+        stamps = [f"{each.header.vendor}:{each.header.listed_on}:{len(each.organisations)}" for each in lists]
+        return descriptors, platforms_dir.version_of(descriptors, stamps)
+
+    async def organisation(self, question: OrganisationQuestion, ask: Ask) -> PlatformFacts:
+        """`ask.fhir.organisation.get`."""
+        del ask
+        return facts_of(self.tenant(question.platform), vendor=self.directory.places[question.platform].header.vendor)
 
     def moved(self) -> bool:
         """True when the directory looks different from the last read."""
@@ -66,10 +102,13 @@ class Platforms:
         return self.facts()
 
     def facts(self) -> Catalogue:
-        return Catalogue(version=self.version, platforms=tuple(facts_of(d) for d in self.descriptors.values()))
+        return Catalogue(version=self.version, platforms=tuple(self._facts(d) for d in self.descriptors.values()))
+
+    def _facts(self, descriptor: Descriptor) -> PlatformFacts:
+        return facts_of(descriptor, organisations=self.directory.counts.get(descriptor.id, 0))
 
 
-def facts_of(descriptor: Descriptor) -> PlatformFacts:
+def facts_of(descriptor: Descriptor, *, organisations: int = 0, vendor: str = "") -> PlatformFacts:
     d = descriptor
     return PlatformFacts(
         id=d.id,
@@ -84,7 +123,7 @@ def facts_of(descriptor: Descriptor) -> PlatformFacts:
         aliases=d.aliases,
         name_patterns=d.name_patterns,
         payer_ids=d.payer_ids,
-        has_oauth=bool(d.oauth.token_url),
+        has_oauth=bool(d.oauth.token_url) or (bool(vendor) and d.auth.method == "authorization_code"),
         authorize_url=d.oauth.authorize_url,
         token_url=d.oauth.token_url,
         scopes=d.oauth.scopes,
@@ -96,6 +135,8 @@ def facts_of(descriptor: Descriptor) -> PlatformFacts:
         open=d.open,
         writes=d.writes,
         rate_limited=d.rate.limited,
+        organisations=organisations,
+        vendor=vendor,
         served_by="" if d.bases.patient else d.served_by,
         sign_in=sign_in_of(d),
     )
@@ -144,6 +185,7 @@ async def watch(
             if not platforms.moved():
                 continue
         wake.clear()
-        if platforms.reload():
+        # A list of thousands takes a moment to index: calls go on meanwhile.
+        if await asyncio.to_thread(platforms.reload):
             log.info("catalogue reloaded: %d platforms", len(platforms.descriptors))
             await tell(platforms.version)

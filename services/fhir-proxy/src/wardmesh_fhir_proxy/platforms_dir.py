@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,10 @@ from typing import Any
 import msgspec
 import yaml
 
-from wardmesh_fhir_proxy.descriptor import Descriptor
+from wardmesh_fhir_proxy.descriptor import Descriptor, Verification
+from wardmesh_fhir_proxy.directory_files import directory_files
+
+PROBED = "probed.json"  # what probes of this deployment found, by platform id (`wardmesh platforms check`)
 
 
 class PlatformFileInvalid(Exception):
@@ -25,7 +29,22 @@ def load(extra: Path | None = None) -> dict[str, Descriptor]:
         identity = str(document.get("id", path.stem))
         earlier = documents.get(identity, ("", {}))[1]
         documents[identity] = (path.name, merge(earlier, {"id": identity, **document}))
-    return {identity: convert(name, document) for identity, (name, document) in documents.items()}
+    descriptors = {identity: convert(name, document) for identity, (name, document) in documents.items()}
+    for identity, found in probed(extra).items():
+        if identity in descriptors:
+            descriptors[identity] = msgspec.structs.replace(descriptors[identity], verification=found)
+    return descriptors
+
+
+def probed(folder: Path | None) -> dict[str, Verification]:
+    """A newer answer than the shipped one, shown with its date."""
+    path = folder / PROBED if folder is not None else None
+    if path is None or not path.is_file():
+        return {}
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=dict[str, Verification])
+    except (msgspec.DecodeError, msgspec.ValidationError) as error:
+        raise PlatformFileInvalid(f"{path.name}: {error}") from error
 
 
 def shipped() -> list[tuple[str, dict[str, Any]]]:
@@ -88,11 +107,12 @@ def with_tenant(document: dict[str, Any]) -> dict[str, Any]:
 
 def fingerprint(folder: Path | None) -> tuple[tuple[str, int, int], ...]:
     """Changes when a file of the directory is added, removed or written; cheap enough to poll."""
-    stats = [(path.name, path.stat()) for path in yaml_files(folder)]
+    status = [folder / PROBED] if folder is not None and (folder / PROBED).is_file() else []
+    stats = [(path.name, path.stat()) for path in (*yaml_files(folder), *directory_files(folder), *status)]
     return tuple((name, stat.st_mtime_ns, stat.st_size) for name, stat in stats)
 
 
-def version_of(platforms: dict[str, Descriptor]) -> str:
-    """Content hash of the whole catalogue."""
-    ordered = [platforms[identity] for identity in sorted(platforms)]
+def version_of(platforms: dict[str, Descriptor], lists: Iterable[str] = ()) -> str:
+    """Content hash of the whole catalogue; `lists` name the directories and their days."""
+    ordered = ([platforms[identity] for identity in sorted(platforms)], sorted(lists))
     return hashlib.sha256(msgspec.json.encode(ordered)).hexdigest()[:16]

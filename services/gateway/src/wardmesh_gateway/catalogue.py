@@ -13,6 +13,7 @@ from msgspec import Struct
 
 from wardmesh_common.contracts import ASK_CATALOGUE, EVENT_CATALOGUE_CHANGED
 from wardmesh_common.errors import BadRequest, Unavailable, WardmeshError
+from wardmesh_common.organisations import facts_behind, vendor_of
 from wardmesh_common.questions import Catalogue, Changed, PlatformFacts
 from wardmesh_gateway.rules import is_platform_id
 
@@ -65,6 +66,9 @@ class Snapshot:
         exact = self._ids.get(name)
         if exact is not None:
             return exact
+        vendor = self._ids.get(vendor_of(name))
+        if vendor is not None and vendor.organisations:
+            return facts_behind(vendor, name)
         lowered = name.strip().lower()
         exact = self._ids.get(lowered)
         if exact is not None:
