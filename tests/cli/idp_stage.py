@@ -26,7 +26,7 @@ class Provider:
 
 
 @contextlib.contextmanager
-def provider(folder: Path, port: int) -> Iterator[Provider]:
+def provider(folder: Path, port: int, **settings: str) -> Iterator[Provider]:
     """A second start over the same folder keeps keys and registrations."""
     issuer = f"http://127.0.0.1:{port}"
     binaries = Binaries()
@@ -39,6 +39,7 @@ def provider(folder: Path, port: int) -> Iterator[Provider]:
         "WARDMESH_IDP_AGENT_SECRET": AGENT_SECRET,
         "WARDMESH_NODE_MODULES": str(binaries.node_modules()),
         "WARDMESH_AUDIENCE": AUDIENCE,
+        **settings,
     }
     log = folder / "idp.log"
     command = [str(binaries.node()), str(PEOPLE.parent / "server.mjs")]

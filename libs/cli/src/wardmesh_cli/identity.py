@@ -44,13 +44,13 @@ def agent_id(path: Path) -> str:
     return str(json.loads(path.read_text())["agent"]["client_id"])
 
 
-async def sign_in(issuer: str, audience: str, person: Person, scope: str = SCOPE) -> str:
-    """The person's access token. Raises SignInFault or aiohttp.ClientError."""
+async def sign_in(issuer: str, audience: str, person: Person, scope: str = SCOPE, client_id: str = CLIENT_ID) -> str:
+    """The person's access token, for a public client. Raises SignInFault or aiohttp.ClientError."""
     verifier = secrets.token_urlsafe(48)
     challenge = base64.urlsafe_b64encode(hashlib.sha256(verifier.encode()).digest()).decode().rstrip("=")
     state = secrets.token_urlsafe(16)
     query = {
-        "client_id": CLIENT_ID,
+        "client_id": client_id,
         "response_type": "code",
         "redirect_uri": REDIRECT,
         "scope": scope,
@@ -68,7 +68,7 @@ async def sign_in(issuer: str, audience: str, person: Person, scope: str = SCOPE
             raise SignInFault("the answer belongs to another request or issuer")
         form = {
             "grant_type": "authorization_code",
-            "client_id": CLIENT_ID,
+            "client_id": client_id,
             "redirect_uri": REDIRECT,
             "code": answer.get("code", ""),
             "code_verifier": verifier,
