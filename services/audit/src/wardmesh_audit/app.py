@@ -70,7 +70,7 @@ async def create_app(settings: AuditSettings, bus: Bus, health: Health) -> Async
                 roles.start(roles.publisher(stack, health, log_id))
         stack.push_async_callback(roles.stop)
         if "api" in settings.audit_roles:
-            await _safe(open_api(stack, settings, bus, health.checks))
+            await _safe(open_api(stack, settings, bus, health))
         yield
     if roles.failure is not None:
         raise Stopped(str(roles.failure)) from roles.failure

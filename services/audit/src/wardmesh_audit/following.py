@@ -67,7 +67,7 @@ class Following:
                 async with self._pool.acquire() as conn:
                     page = await page_between(conn, args, tenant, patient, first, size, limit)
             left = until - loop.time()
-            if page.types - _QUIET or page.next or left <= 0:
+            if page.types - _QUIET or page.next or left <= 0 or self._growth.stopping():
                 return page, size
             if not page.events:
                 first = size

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Callable
 
 import asyncpg
 
@@ -13,8 +14,9 @@ _LOOK_SECONDS = 0.25
 class Growth:
     """Followers of one process wait here together."""
 
-    def __init__(self, pool: asyncpg.Pool) -> None:
+    def __init__(self, pool: asyncpg.Pool, stopping: Callable[[], bool]) -> None:
         self._pool = pool
+        self.stopping = stopping  # a replica that drains lets nobody wait
         self._moved = asyncio.Event()
         self._sizes: dict[int, int] = {}
         self._waiting = 0
@@ -25,7 +27,7 @@ class Growth:
         return await self._pool.fetchval("select size from tree_state where log_id = $1", log) or 0
 
     async def beyond(self, log: int, size: int, seconds: float) -> None:
-        """Returns when the log is larger than `size`, or after so many seconds."""
+        """Returns when the log is larger than `size`, after so many seconds, or when this replica stops."""
         self._waiting += 1
         if self._looking is None or self._looking.done():
             self._sizes.clear()
@@ -33,7 +35,7 @@ class Growth:
         try:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(seconds):
-                    while self._sizes.get(log, 0) <= size:
+                    while self._sizes.get(log, 0) <= size and not self.stopping():
                         self._moved.clear()
                         await self._moved.wait()
         finally:
@@ -49,7 +51,7 @@ class Growth:
             with contextlib.suppress(asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
                 rows = await self._pool.fetch("select log_id, size from tree_state")
                 sizes = {row["log_id"]: row["size"] for row in rows}
-                if sizes != self._sizes:
-                    self._sizes = sizes
+                moved, self._sizes = sizes != self._sizes, sizes
+                if moved or self.stopping():
                     self._moved.set()
             await asyncio.sleep(_LOOK_SECONDS)
