@@ -204,7 +204,6 @@ async def test_an_odd_token_answer_is_refused_or_read_without_harm(
     ("status", "error"),
     [(500, PlatformDown), (503, PlatformDown), (429, PlatformDown), (404, PlatformUnconfigured), (302, WardmeshError)],
 )
-@pytest.mark.requirement("X-17")
 async def test_a_token_endpoint_in_trouble_gives_a_plain_refusal(
     smart: SmartClient, server: Clinic, status: int, error: type[Exception], caplog: pytest.LogCaptureFixture
 ) -> None:

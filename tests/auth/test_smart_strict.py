@@ -53,7 +53,6 @@ CLIENTS = {
 }
 
 
-@pytest.mark.requirement("B-10")
 @pytest.mark.parametrize("kind", CLIENTS)
 async def test_every_kind_of_client_signs_a_person_in(smart: SmartClient, facts: PlatformFacts, kind: str) -> None:
     client, special = CLIENTS[kind]

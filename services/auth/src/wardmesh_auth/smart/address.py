@@ -69,7 +69,7 @@ def mixed(facts: PlatformFacts, urls: tuple[str, ...]) -> bool:
     if facts.type == "sandbox" or not base or _words(base) & _REHEARSAL:
         return False
     rehearsal = urlsplit(facts.sandbox_url).hostname or ""
-    hosts = {urlsplit(url).hostname or "" for url in urls} - {base}
+    hosts = {urlsplit(url).hostname or "" for url in urls} - {base, ""}
     return any(host == rehearsal or _words(host) & _REHEARSAL for host in hosts)
 
 
