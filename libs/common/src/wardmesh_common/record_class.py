@@ -28,7 +28,6 @@ _PROCEDURES: Final[dict[str, tuple[str, str, str]]] = {
 # What is not reading among the procedures of the ledger.
 _OFFICE: Final[dict[str, tuple[str, str, str]]] = {
     "place_hold": ("retention", "C", "POST"),
-    "ask_release": ("retention", "U", "POST"),
     "release_hold": ("retention", "U", "POST"),
     "close_review": ("alert", "U", "POST"),
     "suspend_disclosures": ("privilege", "privilege", "POST"),
