@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import base64
 import binascii
+import hashlib
 import re
+import secrets
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -26,6 +29,11 @@ ALIASES = {
     "cors_origins": "FHIR_GATEWAY_CORS_ORIGINS",
     "trusted_proxy_cidrs": "FHIR_GATEWAY_TRUSTED_PROXY_CIDRS",
     "allowed_hosts": "FHIR_GATEWAY_MCP_ALLOWED_HOSTS",
+    "session_secret": "FHIR_GATEWAY_SESSION_SECRET",
+    "session_cookie_secure": "FHIR_GATEWAY_SESSION_COOKIE_SECURE",
+    "debug": "FHIR_GATEWAY_DEBUG",
+    "redis_url": "FHIR_GATEWAY_REDIS_URL",
+    "require_redis_tls": "FHIR_GATEWAY_REQUIRE_REDIS_TLS",
 }
 
 
@@ -39,12 +47,19 @@ class GatewaySettings(BusSettings, kw_only=True):
     issuer: str = ""
     issuer_wait_seconds: float = 15.0  # how long a start waits for the issuer's keys
     audience: str = ""  # "" = {public_url}/mcp
+    audiences: tuple[str, ...] = ()  # further accepted audiences, JSON list
+    token_types: tuple[str, ...] = ("at+jwt",)
     allowed_hosts: str = ""
     cors_origins: str = "*"
     trusted_proxy_cidrs: str = ""
     rate_limit: int = 100
     rate_window_seconds: float = 60.0
     gateway_keys: str = ""
+    session_secret: str = ""  # a key ring of one is derived from it when `gateway_keys` is empty
+    session_cookie_secure: bool = True  # off only for local HTTP (FG-14)
+    debug: bool = False
+    redis_url: str = ""
+    require_redis_tls: bool = False
     conformance_port: int = 0
     max_body_bytes: int = 10 * 1024 * 1024
     anonymous_open_platforms: bool = True
@@ -79,9 +94,22 @@ class GatewaySettings(BusSettings, kw_only=True):
             keys = [base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)) for text in texts]
         except (msgspec.DecodeError, msgspec.ValidationError, binascii.Error, ValueError):
             raise BadSettings("WARDMESH_GATEWAY_KEYS is not a JSON list of base64url keys") from None
+        if not keys and self.session_secret:
+            return [_stretched(self.session_secret)]
+        if not keys and self.debug:
+            return [secrets.token_bytes(KEY_BYTES)]
         if not keys or any(len(key) < KEY_BYTES for key in keys):
-            raise BadSettings(f"WARDMESH_GATEWAY_KEYS needs at least one key of {KEY_BYTES} bytes")
+            raise BadSettings(
+                f"WARDMESH_GATEWAY_KEYS needs at least one key of {KEY_BYTES} bytes, "
+                "or FHIR_GATEWAY_SESSION_SECRET has to be set (only with DEBUG=true neither)"
+            )
         return keys
+
+
+@lru_cache(maxsize=4)
+def _stretched(secret: str) -> bytes:
+    """One secret of any length as a key, the same on every replica; guessing it is made slow."""
+    return hashlib.scrypt(secret.encode(), salt=b"wardmesh gateway keys v1", n=2**14, r=8, p=1, dklen=KEY_BYTES)
 
 
 def words(text: str) -> tuple[str, ...]:
@@ -108,6 +136,8 @@ def read_settings(environ: Mapping[str, str]) -> GatewaySettings:
         TrustedProxies(settings.proxies)
     except ValueError:
         raise BadSettings("WARDMESH_TRUSTED_PROXY_CIDRS is not a list of networks") from None
+    if settings.redis_url and settings.require_redis_tls and not settings.redis_url.startswith("rediss://"):
+        raise BadSettings("FHIR_GATEWAY_REDIS_URL must begin with rediss:// because REQUIRE_REDIS_TLS is on")
     settings.ring()
     return settings
 
