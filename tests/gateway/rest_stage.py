@@ -18,6 +18,7 @@ from wardmesh_gateway.catalogue import Platforms
 from wardmesh_gateway.ratelimit import RateLimits
 from wardmesh_gateway.router import Router
 from wardmesh_gateway.settings import GatewaySettings
+from wardmesh_gateway.waiting import Waiters
 
 BASE = "http://gateway.test"
 ISSUER = "https://issuer.test"
@@ -198,7 +199,9 @@ class Stage:
             records=self.bus,
             platforms=self.platforms,
             limits=self.limits,
+            waiters=Waiters(self.bus.tell, replica="gateway-1", key=b"k" * 32, clock=self.clock),
             verifier=FakeVerifier(),
+            keys=[b"k" * 32],
         )
         self.router: Router = build_router(self.settings, self.parts, mcp=None, registered=registered)
 

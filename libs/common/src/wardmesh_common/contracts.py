@@ -28,6 +28,7 @@ GW_REPLY = "gw.reply"  # + .<replica>: an MCP client's answer, forwarded to the 
 GW_CANCEL = "gw.cancel"
 GW_EVENTS = "gw.events"
 GW_RATE = "gw.rate"
+GW_WAIT = "gw.wait"  # who waits for a sign-in, so that one caller does not wait twice
 
 ASK_CATALOGUE = "ask.fhir.catalogue.get"
 ASK_DIRECTORY = "ask.fhir.directory.search"
@@ -74,6 +75,7 @@ SUBJECTS: tuple[SubjectRule, ...] = (
     SubjectRule(GW_CANCEL, ("gateway",), ("gateway",), False),
     SubjectRule(GW_EVENTS, ("gateway",), ("gateway",), False),
     SubjectRule(GW_RATE, ("gateway",), ("gateway",), False),
+    SubjectRule(GW_WAIT, ("gateway",), ("gateway",), False),
     SubjectRule(ASK_CATALOGUE, ("gateway", "auth", "policy"), ("fhir-proxy",), True),
     SubjectRule(ASK_DIRECTORY, ("gateway",), ("fhir-proxy",), True),
     SubjectRule(ASK_ORGANISATION, ("gateway", "auth"), ("fhir-proxy",), True),

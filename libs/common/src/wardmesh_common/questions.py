@@ -205,6 +205,14 @@ class RateReport(Struct, frozen=True, kw_only=True):
     counts: dict[bytes, int]
 
 
+class WaitReport(Struct, frozen=True, kw_only=True):
+    """Somebody waits for a sign-in at this gateway replica, or has stopped to; `digest` is keyed."""
+
+    replica: str
+    digest: bytes
+    waiting: bool
+
+
 class Changed(Struct, frozen=True, kw_only=True):
     """A catalogue or policy bundle changed; receivers fetch or flush."""
 

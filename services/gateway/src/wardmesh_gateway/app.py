@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
@@ -10,30 +10,42 @@ import aiohttp
 from msgspec import Struct
 
 from wardmesh_common.bus import Bus
-from wardmesh_common.contracts import EVENT_SESSION_REVOKED, GW_RATE
+from wardmesh_common.contracts import EVENT_SESSION_REVOKED, GW_RATE, GW_WAIT
 from wardmesh_common.health import Health
 from wardmesh_common.issuer_keys import IssuerKeys
 from wardmesh_common.listening import reserve
-from wardmesh_common.questions import RateReport, SessionRevoked
+from wardmesh_common.questions import RateReport, SessionRevoked, WaitReport
 from wardmesh_common.tokens import TokenVerifier
+from wardmesh_gateway.browser import Browser
+from wardmesh_gateway.callback import Callback
 from wardmesh_gateway.caller import Callers, TrustedProxies, Verifies
 from wardmesh_gateway.calls import Door, Records, Submits
 from wardmesh_gateway.catalogue import Platforms
 from wardmesh_gateway.catalogue_api import create_catalogue_api
+from wardmesh_gateway.cookies import CookieWords
 from wardmesh_gateway.entrance import Entrance
 from wardmesh_gateway.fhir import FhirFace
 from wardmesh_gateway.headers import Dressing
+from wardmesh_gateway.local_accounts import LocalAccounts
 from wardmesh_gateway.mcp import McpFace, build_mcp
 from wardmesh_gateway.mcp_door import McpSettings
+from wardmesh_gateway.person_routes import PersonRoutes
+from wardmesh_gateway.platform_routes import PlatformRoutes
 from wardmesh_gateway.problem import Challenges
+from wardmesh_gateway.procedures import Procedures
 from wardmesh_gateway.ratelimit import RateLimits
 from wardmesh_gateway.rest import RestFace
 from wardmesh_gateway.router import OwnsPaths, Router
+from wardmesh_gateway.same_site import SameSite
+from wardmesh_gateway.security_records import SecurityRecords
 from wardmesh_gateway.server import serving
 from wardmesh_gateway.settings import GatewaySettings, registered_platforms
+from wardmesh_gateway.sign_in import SignIn
+from wardmesh_gateway.sign_in_face import SignInFace
 from wardmesh_gateway.tool_door import ToolArguments, ToolCalls
 from wardmesh_gateway.tool_mcp import McpDoor
 from wardmesh_gateway.tool_rest import ToolFace
+from wardmesh_gateway.waiting import Waiters
 
 FETCH_SECONDS = 5.0
 
@@ -46,6 +58,11 @@ class Parts(Struct, frozen=True, kw_only=True):
     limits: RateLimits
     door: Door
     calls: ToolCalls
+    procedures: Procedures
+    sign_in: SignIn
+    security: SecurityRecords
+    waiters: Waiters
+    keys: Sequence[bytes]
 
 
 def build_parts(
@@ -55,7 +72,9 @@ def build_parts(
     records: Records,
     platforms: Platforms,
     limits: RateLimits,
+    waiters: Waiters,
     verifier: Verifies | None,
+    keys: Sequence[bytes],
 ) -> Parts:
     callers = Callers(verifier, TrustedProxies(settings.proxies))
     door = Door(
@@ -67,14 +86,28 @@ def build_parts(
         anonymous_open=settings.anonymous_open_platforms,
         max_in_flight=settings.max_in_flight,
     )
-    return Parts(platforms=platforms, callers=callers, limits=limits, door=door, calls=ToolCalls(door, platforms))
+    procedures = Procedures(door)
+    sign_in = SignIn(door, procedures)
+    return Parts(
+        platforms=platforms,
+        callers=callers,
+        limits=limits,
+        door=door,
+        calls=ToolCalls(door, platforms, procedures, sign_in),
+        procedures=procedures,
+        sign_in=sign_in,
+        security=SecurityRecords(records),
+        waiters=waiters,
+        keys=keys,
+    )
 
 
 def build_router(
     settings: GatewaySettings, parts: Parts, *, mcp: OwnsPaths | None, registered: frozenset[str]
 ) -> Router:
     """The whole HTTP application."""
-    entrance = Entrance(parts.callers, parts.limits, Challenges(settings.base))
+    same_site = SameSite(settings.base, settings.origins)
+    entrance = Entrance(parts.callers, parts.limits, Challenges(settings.base), same_site, parts.security)
 
     def has_client(platform_id: str) -> bool:
         return platform_id.upper().replace("-", "_") in registered
@@ -83,11 +116,24 @@ def build_router(
         rest_face=RestFace(parts.door, entrance),
         fhir_face=FhirFace(parts.door, entrance),
         tool_face=ToolFace(parts.calls, ToolArguments(), entrance),
+        sign_in=_sign_in(settings, parts, entrance, same_site),
         catalogue=create_catalogue_api(parts.platforms, registered=has_client, public_url=settings.base),
         mcp=mcp,
         entrance=entrance,
         dressing=Dressing(public_url=settings.base, origins=settings.origins),
         max_body_bytes=settings.max_body_bytes,
+    )
+
+
+def _sign_in(settings: GatewaySettings, parts: Parts, entrance: Entrance, same_site: SameSite) -> SignInFace:
+    browser = Browser(parts.sign_in, CookieWords(settings.session_cookie_secure))
+    return SignInFace(
+        entrance,
+        browser,
+        PlatformRoutes(entrance, browser, parts.sign_in, parts.waiters),
+        PersonRoutes(entrance, browser, parts.platforms, same_site, parts.keys),
+        Callback(entrance, browser, parts.keys),
+        LocalAccounts(entrance, browser),
     )
 
 
@@ -115,9 +161,19 @@ async def create_app(
         await bus.hear(GW_RATE, RateReport, limits.on_report)
         limits.start()
         stack.push_async_callback(limits.stop)
+        waiters = Waiters(bus.tell, replica=bus.instance, key=keys[0])
+        await bus.hear(GW_WAIT, WaitReport, waiters.on_report)
         parts = build_parts(
-            settings, submits=bus, records=bus.recorder, platforms=platforms, limits=limits, verifier=verifier
+            settings,
+            submits=bus,
+            records=bus.recorder,
+            platforms=platforms,
+            limits=limits,
+            waiters=waiters,
+            verifier=verifier,
+            keys=keys,
         )
+        stack.push_async_callback(parts.security.close)
         mcp = _mcp(settings, parts, bus, keys)
         await stack.enter_async_context(mcp.lifespan())
         router = build_router(settings, parts, mcp=mcp, registered=registered_platforms(environ))
@@ -131,6 +187,7 @@ async def create_app(
             await stack.enter_async_context(listener)
         await stack.enter_async_context(serving(router, sock))
         stack.callback(mcp.drain)
+        stack.callback(parts.sign_in.close)
         yield
 
 
@@ -151,7 +208,12 @@ async def _verifier(settings: GatewaySettings, bus: Bus, stack: AsyncExitStack) 
     keys = IssuerKeys(settings.issuer, fetch)
     stack.push_async_callback(keys.close)
     await keys.first(settings.issuer_wait_seconds)  # without them only open platforms are served
-    verifier = TokenVerifier(keys, issuer=settings.issuer, audiences=(settings.resource,))
+    verifier = TokenVerifier(
+        keys,
+        issuer=settings.issuer,
+        audiences=(settings.resource, *settings.audiences),
+        token_types=settings.token_types,
+    )
 
     async def revoked(event: SessionRevoked) -> None:
         verifier.forget(digest=event.token_digest, subject=event.principal)

@@ -5,16 +5,18 @@ from __future__ import annotations
 import hashlib
 import ipaddress
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any, Protocol
 
+import msgspec
 from msgspec import Struct
 
 from wardmesh_common.contracts import Caller
 from wardmesh_common.errors import Unauthenticated
 from wardmesh_common.tokens import VerifiedToken
 from wardmesh_common.vocabulary import Agent, Principal
+from wardmesh_gateway.cookies import SESSION_NAMES, read
 from wardmesh_gateway.mcp_door import Credential
 from wardmesh_gateway.ratelimit import address_key
 
@@ -22,8 +24,6 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 # The setting's default: loopback and private ranges, where ingress controllers and local proxies live.
 PRIVATE_NETWORKS = ("127.0.0.0/8", "::1/128", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7")
-COOKIES = ("app_session", "fhir_gateway_session")
-MAX_COOKIE = 512
 MAX_USER_AGENT = 256
 
 
@@ -42,7 +42,7 @@ class Visit(Struct, frozen=True, kw_only=True):
 
     @property
     def anonymous(self) -> bool:
-        return self.token is None and not self.caller.cookie
+        return self.token is None and not self.caller.cookie and not self.caller.handle
 
 
 class TrustedProxies:
@@ -105,23 +105,29 @@ class Callers:
 
     async def visit(self, scope: Mapping[str, Any]) -> Visit:
         """Raises Unauthenticated when an `Authorization` header is there but does not hold."""
-        authorization = cookie = user_agent = ""
+        cookies = False
+        authorization = user_agent = ""
         for name, value in scope["headers"]:
             if name == b"authorization":
                 authorization = value.decode("latin-1").strip()
             elif name == b"cookie":
-                cookie = cookie or _session(value.decode("latin-1"))
+                cookies = True
             elif name == b"user-agent":
                 user_agent = value.decode("latin-1")[:MAX_USER_AGENT]
         bearer = _bearer(authorization) if authorization else ""
         caller = Caller(
             bearer=bearer,
-            cookie="" if bearer else cookie,
+            cookie=read(scope["headers"], SESSION_NAMES) if cookies and not bearer else "",
             agent=agent_of(user_agent),
             ip=self._proxies.address(scope),
             user_agent=user_agent,
         )
         return await self.visit_of(caller)
+
+    def stranger(self, scope: Mapping[str, Any]) -> Visit:
+        """The same without any credential: for routes where who somebody is stands in the body."""
+        caller = Caller(ip=self._proxies.address(scope))
+        return Visit(caller=caller, budget=address_key(caller.ip))
 
     async def visit_of(self, caller: Caller) -> Visit:
         """The same for a Caller that another face has put together."""
@@ -135,6 +141,11 @@ class Callers:
         if self._verifier is None:
             raise Unauthenticated("the access token is not valid here")
         return await self._verifier.verify(bearer)
+
+
+def with_handle(visit: Visit, handle: str) -> Visit:
+    """The same visit with the auth_handle that a tool call carried (FG-26); whether it holds is auth's to say."""
+    return msgspec.structs.replace(visit, caller=msgspec.structs.replace(visit.caller, handle=handle))
 
 
 def principal_of(token: VerifiedToken, agent: Agent) -> Principal:
@@ -160,22 +171,6 @@ def _bearer(authorization: str) -> str:
     if scheme.lower() != "bearer" or not token.strip():
         raise Unauthenticated("Only bearer tokens are accepted.")
     return token.strip()
-
-
-def _session(cookies: str) -> str:
-    """The session id of a Cookie header; `app_session` wins."""
-    found = dict(_pairs(cookies.split(";")))
-    for name in COOKIES:
-        value = found.get(name, "")
-        if value and len(value) <= MAX_COOKIE and value.isascii() and value.isprintable():
-            return value
-    return ""
-
-
-def _pairs(parts: Iterable[str]) -> Iterable[tuple[str, str]]:
-    for part in parts:
-        name, _, value = part.strip().partition("=")
-        yield name, value.strip('"')
 
 
 @lru_cache(maxsize=4096)

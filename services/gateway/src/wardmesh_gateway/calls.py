@@ -104,14 +104,16 @@ class Door:
 
     def platform(self, name: str, face: Face) -> PlatformFacts:
         """The platform that will answer for `name`. Raises PlatformUnknown, BadRequest, PlatformUnconfigured."""
-        snapshot = self._platforms.snapshot
-        facts = self.named(name, face)
-        if not facts.fhir_base_url:
-            stand_in = snapshot.by_id(facts.served_by) if facts.served_by else None
-            if stand_in is None or not stand_in.fhir_base_url:
-                raise unconfigured_platform(facts.id, face)
-            facts = stand_in
-        return facts
+        return self.answering(self.named(name, face), face)
+
+    def answering(self, facts: PlatformFacts, face: Face) -> PlatformFacts:
+        """This platform or, while it has no address, its stand-in (FG-27). Raises PlatformUnconfigured."""
+        if facts.callable:
+            return facts
+        stand_in = self._platforms.snapshot.by_id(facts.served_by) if facts.served_by else None
+        if stand_in is None or not stand_in.fhir_base_url:
+            raise unconfigured_platform(facts.id, face)
+        return stand_in
 
     def named(self, name: str, face: Face) -> PlatformFacts:
         """The platform of this name or alias, whether it has an address or not. Raises PlatformUnknown, BadRequest."""
@@ -121,6 +123,13 @@ class Door:
                 check_platform(name)
             raise unknown_platform(name, face)
         return facts
+
+    def signs_in(self, name: str, face: Face) -> PlatformFacts:
+        """Where somebody signs in who asks for `name`: a stand-in answers under its own sign-in (FG-27)."""
+        facts = self.named(name, face)
+        if facts.callable or not facts.served_by:
+            return facts
+        return self._platforms.snapshot.by_id(facts.served_by) or facts
 
     def admit(self, visit: Visit, facts: PlatformFacts, *, writes: bool) -> None:
         """Nobody unknown comes in, except to read an open platform (FG-39, X-44)."""
@@ -194,7 +203,7 @@ class Door:
 
     async def _refuse(self, call: Call, visit: Visit, error: WardmeshError) -> None:
         """A refusal of ours is recorded like any other (AR-3); without a record it becomes audit_unavailable."""
-        call.caller = msgspec.structs.replace(visit.caller, bearer="", cookie="")
+        call.caller = msgspec.structs.replace(visit.caller, bearer="", cookie="", handle="")
         if visit.token is not None:
             call.principal = principal_of(visit.token, visit.caller.agent)
         await self._recorder.outcome(call, Outcome(status=error.problem.status, problem=error.problem))

@@ -192,7 +192,12 @@ class Edge:
             send = minting(send, lambda: self._sessions.mint(negotiated, info, declared, visit.principal))
         tool = self._quick_calls.takes(inbound, visit.profile) if self._quick_calls is not None else None
         if tool is not None and self._quick_calls is not None:
-            await until_hung_up(self._quick_calls.answering(tool, inbound, visit), scope, receive, send)
+
+            async def otherwise(scope: Scope, receive: Receive, send: Send) -> None:
+                await self._json(_inner(scope, headers, visit), _replaying(body, receive), send)
+
+            quick = self._quick_calls.answering(tool, inbound, visit, otherwise)
+            await until_hung_up(quick, scope, receive, send)
             return
         await self._pass(self._json, scope, body, receive, send, headers, visit)
 
@@ -206,8 +211,7 @@ class Edge:
     async def _pass(
         self, app: App, scope: Scope, body: bytes, receive: Receive, send: Send, headers: Headers, visit: Visit
     ) -> None:
-        inner: Scope = {**scope, "headers": headers.for_sdk()}
-        put_visit(inner, visit)
+        inner = _inner(scope, headers, visit)
         replayed = _replaying(body, receive)
         if app is self._json:
             await until_hung_up(app, inner, replayed, send)
@@ -240,6 +244,13 @@ def _version(inbound: Inbound) -> str:
         return DEFAULT_NEGOTIATED_VERSION
     asked = inbound.params.get("protocolVersion")
     return asked if isinstance(asked, str) and asked in HANDSHAKE_PROTOCOL_VERSIONS else LATEST_HANDSHAKE_VERSION
+
+
+def _inner(scope: Scope, headers: Headers, visit: Visit) -> Scope:
+    """The request as the SDK sees it."""
+    inner: Scope = {**scope, "headers": headers.for_sdk()}
+    put_visit(inner, visit)
+    return inner
 
 
 def _replaying(body: bytes, receive: Receive) -> Receive:

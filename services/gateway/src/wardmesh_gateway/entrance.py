@@ -7,10 +7,13 @@ from collections.abc import Awaitable, Callable
 
 from wardmesh_common.contracts import Reply
 from wardmesh_common.errors import Internal, Problem, Unauthenticated, WardmeshError
+from wardmesh_common.vocabulary import Face
 from wardmesh_gateway.asgi import Header, HungUp, Message, Request, Send, respond
 from wardmesh_gateway.caller import Callers, Visit
 from wardmesh_gateway.problem import Challenges
 from wardmesh_gateway.ratelimit import RateLimits, address_key
+from wardmesh_gateway.same_site import SameSite
+from wardmesh_gateway.security_records import SecurityRecords, event_of
 
 _log = logging.getLogger("wardmesh.gateway")
 
@@ -39,10 +42,19 @@ RESPONSE_HEADERS = {
 class Entrance:
     """Identifies the caller and charges its budget."""
 
-    def __init__(self, callers: Callers, limits: RateLimits, challenges: Challenges) -> None:
+    def __init__(
+        self,
+        callers: Callers,
+        limits: RateLimits,
+        challenges: Challenges,
+        same_site: SameSite,
+        security: SecurityRecords,
+    ) -> None:
         self._callers = callers
         self._limits = limits
         self._challenges = challenges
+        self._same_site = same_site
+        self._security = security
 
     async def visit(self, request: Request) -> Visit:
         """Raises Unauthenticated, RateLimited, Unavailable. Bad tokens are paid for by their address."""
@@ -52,7 +64,19 @@ class Entrance:
             self._limits.take(address_key(self._callers.address(request.scope)))
             raise
         self._limits.take(visit.budget)
+        if visit.caller.cookie:
+            self._same_site.check(request)
         return visit
+
+    def stranger(self, request: Request) -> Visit:
+        """For routes where who somebody is stands in the body: no credential is looked at. Raises RateLimited."""
+        visit = self._callers.stranger(request.scope)
+        self._limits.take(visit.budget)
+        return visit
+
+    def ration(self, purpose: str, request: Request, limit: int) -> None:
+        """A tighter budget per address for one purpose. Raises RateLimited."""
+        self._limits.take(f"{purpose}:{address_key(self._callers.address(request.scope))}", limit)
 
     async def run(self, route: Route, request: Request, send: Send, render: Render, media_type: Header) -> None:
         """Run a route and turn whatever it raises into the face's own shape."""
@@ -86,10 +110,19 @@ class Entrance:
     ) -> None:
         """`call_id`, when a call was made, is what the ledger calls this refusal."""
         token_sent = bool(request.header(b"authorization"))
+        if not call_id:
+            self._note(problem, request, credential=token_sent)
         headers = [media_type, *self._challenges.headers(problem, token_sent=token_sent)]
         if call_id:
             headers.append((b"x-request-id", call_id.encode()))
         await respond(send, problem.status, headers, render(problem), head=request.method == "HEAD")
+
+    def _note(self, problem: Problem, request: Request, *, credential: bool) -> None:
+        """No call was made, so no station has recorded this (FG-19)."""
+        event = event_of(problem, credential=credential)
+        if event:
+            face = Face.FHIR if request.path.startswith("/fhir/") else Face.REST
+            self._security.note(event, problem, self._callers.stranger(request.scope).caller, face)
 
 
 def request_headers(request: Request) -> dict[str, str]:

@@ -40,12 +40,26 @@ class ToolResult:
     wanted, because most answers are only ever needed as text.
     """
 
-    __slots__ = ("_structured", "_text", "is_error")
+    __slots__ = ("_structured", "_text", "call_id", "instead_of", "is_error", "platform", "sign_in")
 
-    def __init__(self, *, structured: dict[str, Any] | None = None, text: str = "", is_error: bool = False) -> None:
+    def __init__(
+        self,
+        *,
+        structured: dict[str, Any] | None = None,
+        text: str = "",
+        is_error: bool = False,
+        call_id: str = "",
+        platform: str = "",
+        instead_of: str = "",
+        sign_in: bool = False,
+    ) -> None:
         self._structured = structured
         self._text = text
         self.is_error = is_error
+        self.call_id = call_id  # what the ledger calls it
+        self.platform = platform  # which one answered
+        self.instead_of = instead_of  # the one that was asked, when a stand-in answered (FG-27)
+        self.sign_in = sign_in  # refused because the person has not signed in at the platform
 
     @property
     def structured(self) -> dict[str, Any]:
@@ -58,6 +72,19 @@ class ToolResult:
         if not self._text:
             self._text = msgspec.json.encode(self._structured).decode()
         return self._text
+
+    @property
+    def meta(self) -> dict[str, str]:
+        """What belongs to the answer and not into it: a FHIR resource stays what the platform sent."""
+        named = (("wardmesh/requestId", self.call_id), ("wardmesh/platform", self.platform))
+        return {name: value for name, value in named if value}
+
+    @property
+    def note(self) -> str:
+        """What a model should know about the answer beside it."""
+        if not self.instead_of:
+            return ""
+        return f"Answered by '{self.platform}', which stands in for '{self.instead_of}' in this deployment."
 
 
 class Door(Protocol):

@@ -15,6 +15,7 @@ from wardmesh_gateway.asgi import App, Receive, Scope, Send, respond
 from wardmesh_gateway.edge_answers import JSON, Refusal
 from wardmesh_gateway.edge_request import Inbound
 from wardmesh_gateway.mcp_door import McpTool, ToolResult
+from wardmesh_gateway.mcp_sign_in import START, Way, way_of
 from wardmesh_gateway.mcp_visit import Visit
 
 log = logging.getLogger("wardmesh.gateway")
@@ -40,11 +41,12 @@ class QuickCalls:
     def __init__(self, tools: Tools, server_info: Mapping[str, Any]) -> None:
         self._tools = tools
         meta = msgspec.json.encode({SERVER_INFO_META_KEY: server_info})
-        self._end = b',"resultType":"complete","_meta":' + meta + b"}}"
+        self._end = b',"resultType":"complete","_meta":' + meta[:-1]
 
     def takes(self, inbound: Inbound, profile: str) -> McpTool | None:
         """The tool, when this message is one that the SDK would only pass through to its handler."""
-        if not inbound.modern or inbound.wants_stream or not inbound.tool:
+        # What start_auth answers may be a request state, which the SDK seals.
+        if not inbound.modern or inbound.wants_stream or inbound.tool in ("", START):
             return None
         if not (inbound.message.keys() <= _MESSAGE and inbound.params.keys() <= _PARAMS):
             return None  # request state, input responses, things of tomorrow
@@ -57,17 +59,24 @@ class QuickCalls:
             return None
         return self._tools.offered(inbound.tool, profile)
 
-    def answering(self, tool: McpTool, inbound: Inbound, visit: Visit) -> App:
-        """The answer to this one message, in the form of an ASGI application."""
+    def answering(self, tool: McpTool, inbound: Inbound, visit: Visit, otherwise: App) -> App:
+        """The answer to this one message, in the form of an ASGI application.
 
-        async def app(_scope: Scope, _receive: Receive, send: Send) -> None:
+        A call that needs a sign-in first takes several rounds: those are `otherwise`'s, from the beginning.
+        """
+
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
             try:
                 result = await self._tools.answer(tool, inbound.params.get("arguments", {}), visit)
             except Exception:
                 # The edge of this face: a bug becomes an answer, its place a line in the log.
                 log.exception("a tool call failed unexpectedly")
                 raise Refusal(500, "Internal error", code=INTERNAL_ERROR, request=inbound.id) from None
-            await respond(send, 200, [JSON], self._written(inbound.id, result))
+            if result.sign_in and way_of(visit) is Way.ROUNDS:
+                await otherwise(scope, receive, send)
+                return
+            asked = [(b"x-request-id", result.call_id.encode())] if result.call_id else []
+            await respond(send, 200, [JSON, *asked], self._written(inbound.id, result))
 
         return app
 
@@ -79,12 +88,18 @@ class QuickCalls:
                 msgspec.json.encode(request),
                 b',"result":{"content":[{"type":"text","text":',
                 msgspec.json.encode(result.text),
-                b'}],"structuredContent":',
+                b'}],"structuredContent":' if not result.note else _noted(result.note),
                 result.text.encode(),
                 b',"isError":true' if result.is_error else b',"isError":false',
                 self._end,
+                b"," + msgspec.json.encode(result.meta)[1:] if result.call_id else b"}",
+                b"}}",
             )
         )
+
+
+def _noted(note: str) -> bytes:
+    return b'},{"type":"text","text":' + msgspec.json.encode(note) + b'}],"structuredContent":'
 
 
 @lru_cache(maxsize=2048)

@@ -14,6 +14,7 @@ from mcp_types import INVALID_PARAMS, CallToolRequestParams, PaginatedRequestPar
 from wardmesh_gateway.mcp_door import Door, McpTool, Progress, ToolResult
 from wardmesh_gateway.mcp_progress import reporting
 from wardmesh_gateway.mcp_schemas import ToolShelf
+from wardmesh_gateway.mcp_sign_in import SignInRounds
 from wardmesh_gateway.mcp_visit import Visit, visitor
 
 PAGE = 100
@@ -27,6 +28,7 @@ class ToolHandlers:
         self._door = door
         self._page = page_size
         self._shelf = ToolShelf(door.tools())
+        self._rounds = SignInRounds(door)
 
     @property
     def shelf(self) -> ToolShelf:
@@ -55,11 +57,23 @@ class ToolHandlers:
         tool = self.offered(params.name, visit.profile)
         if tool is None:
             raise MCPError(INVALID_PARAMS, "Unknown tool")
-        arguments = params.arguments or {}
         if not (ctx.meta and "progress_token" in ctx.meta):
-            return _result(await self.answer(tool, arguments, visit))
+            return await self._rounds_of(tool, params, visit, None)
         async with reporting(ctx) as progress:
-            return _result(await self.answer(tool, arguments, visit, progress))
+            return await self._rounds_of(tool, params, visit, progress)
+
+    async def _rounds_of(
+        self, tool: McpTool, params: CallToolRequestParams, visit: Visit, progress: Progress | None
+    ) -> dict[str, Any]:
+        """One round of a call; most have only one. A sign-in at a platform makes them several (mcp.md §6)."""
+        arguments = params.arguments or {}
+        if params.request_state is not None:
+            ended = await self._rounds.resume(params, visit, progress)
+            if ended is not None:
+                return _result(ended)
+        early = await self._rounds.before(tool.name, arguments, visit)
+        result = early or await self.answer(tool, arguments, visit, progress)
+        return _result(result if early else await self._rounds.after(tool.name, arguments, visit, result))
 
     def offered(self, name: str, profile: str) -> McpTool | None:
         tool = self.shelf.tool(name)
@@ -97,12 +111,12 @@ def shown(tool: McpTool) -> dict[str, Any]:
     return shown | ({"outputSchema": tool.output_schema} if tool.output_schema else {})
 
 
-def _result(result: ToolResult) -> dict[str, Any]:
-    return {
-        "content": [{"type": "text", "text": result.text}],
-        "structuredContent": result.structured,
-        "isError": result.is_error,
-    }
+def _result(result: ToolResult | dict[str, Any]) -> dict[str, Any]:
+    if isinstance(result, dict):
+        return result
+    content = [{"type": "text", "text": text} for text in (result.text, result.note) if text]
+    shown = {"content": content, "structuredContent": result.structured, "isError": result.is_error}
+    return shown | ({"_meta": meta} if (meta := result.meta) else {})
 
 
 def paged(items: list[Any], cursor: str | None, size: int, key: Callable[[Any], str]) -> tuple[list[Any], str]:

@@ -149,6 +149,7 @@ _tool_codes = {
     "invalid_token": "session_error",
     "sign_in_required": "session_error",
     "deleted": "not_found",
+    "csrf_violation": "forbidden",
 }
 
 

@@ -86,20 +86,23 @@ class RateLimits:
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
-    def take(self, caller: str) -> None:
-        """Count one request of that caller. Raises RateLimited when its window is full; refusals do not count."""
+    def take(self, caller: str, limit: int = 0) -> None:
+        """Count one request of that caller. Raises RateLimited when its window is full; refusals do not count.
+
+        `limit` 0 = the general one. A caller's name always comes with the same limit.
+        """
         digest = self._digest(caller)
         window = self._window(digest)
         slot = int(self._clock() / self._slot_seconds)
         if slot != window.newest:
             window.move_to(slot)
-        if window.total >= self._limit:
+        if window.total >= (limit or self._limit):
             raise RateLimited("Too many requests. Please try again later.", retry_after=RETRY_AFTER_SECONDS)
         window.slots[slot % SLOTS] += 1
         window.total += 1
         unsent = self._unsent.get(digest, 0) + 1
         self._unsent[digest] = unsent
-        if unsent >= self._urgent:
+        if limit or unsent >= self._urgent:
             self._wake.set()
 
     async def admit(self, principal: str, tool: str) -> int:

@@ -30,7 +30,17 @@ UNRECORDED_ROUTES = (
     "/v1/tools/list_platforms",
 )
 
+# Beside them `/` for a browser without a session, and our public keys out of the memory of a minute.
+
 RawFace = Callable[[Request, Send], Awaitable[None]]
+
+
+class OwnsRawPaths(Protocol):
+    """The sign-in face: names its own paths."""
+
+    def owns(self, path: str) -> bool: ...
+
+    async def __call__(self, request: Request, send: Send) -> None: ...
 
 
 class OwnsPaths(Protocol):
@@ -54,6 +64,7 @@ class Router:
         rest_face: RawFace,
         fhir_face: RawFace,
         tool_face: RawFace,
+        sign_in: OwnsRawPaths,
         catalogue: App,
         mcp: OwnsPaths | None,
         entrance: Entrance,
@@ -65,6 +76,7 @@ class Router:
             (FHIR, fhir_face, operation_outcome, FHIR_JSON),
             (TOOLS, tool_face, _tool_problem, JSON),
         )
+        self._sign_in = sign_in
         self._catalogue = catalogue
         self._mcp = mcp
         self._entrance = entrance
@@ -88,7 +100,8 @@ class Router:
             if path.startswith(prefix):
                 await self._pass(request, send, face, render, media_type)
                 return
-        await self._pass(request, send, self._document, rest, JSON)
+        face = self._sign_in if self._sign_in.owns(path) else self._document
+        await self._pass(request, send, face, rest, JSON)
 
     async def _pass(self, request: Request, send: Send, face: RawFace, render: Render, media_type: Header) -> None:
         try:

@@ -60,15 +60,21 @@ LIMIT: Schema = {
     "default": 10,
     "description": "Entries per page. More are fetched with get_next_page and the answer's next link.",
 }
+HANDLE: Schema = {
+    "type": "string",
+    "minLength": 1,
+    "maxLength": 1024,
+    "description": "Only for callers without any other identity: the auth_handle that start_auth gave.",
+}
 NAMES: Schema = {"type": "array", "items": {"type": "string", "minLength": 1, "maxLength": 128}, "maxItems": 32}
 
 
 def tool_input(required: tuple[str, ...], **properties: Schema) -> Schema:
-    """An object of exactly these properties."""
+    """An object of exactly these properties, and the handle that stands for a caller on every tool (FG-26)."""
     return {
         "$schema": DIALECT,
         "type": "object",
-        "properties": properties,
+        "properties": {**properties, "auth_handle": HANDLE},
         "required": list(required),
         "additionalProperties": False,
     }

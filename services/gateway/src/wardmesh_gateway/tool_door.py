@@ -9,17 +9,20 @@ import jsonschema_rs
 import msgspec
 from msgspec import Struct
 
-from wardmesh_common.asking import Refused
 from wardmesh_common.errors import BadRequest, BadUpstream
 from wardmesh_common.vocabulary import Face
 from wardmesh_gateway import capability
-from wardmesh_gateway.caller import Visit
-from wardmesh_gateway.calls import Delivers, Door, Wanted
+from wardmesh_gateway.answers import Answered, success
+from wardmesh_gateway.caller import Visit, with_handle
+from wardmesh_gateway.calls import Door, Wanted
 from wardmesh_gateway.catalogue import Platforms
-from wardmesh_gateway.problem import of_reply
+from wardmesh_gateway.procedures import Procedures
 from wardmesh_gateway.rules import check_id, check_operation, check_type
+from wardmesh_gateway.sign_in import PERFORMER as SIGN_IN
+from wardmesh_gateway.sign_in import SignIn
 from wardmesh_gateway.tool_calls import BUILD
-from wardmesh_gateway.tools import TOOLS
+from wardmesh_gateway.tool_spec import ToolSpec
+from wardmesh_gateway.tools import BY_NAME, TOOLS
 
 # Literal texts of FG-8 come before the schema's own words.
 _literal = {"resource_type": check_type, "resource_id": check_id, "operation": check_operation}
@@ -78,24 +81,59 @@ def _said(error: jsonschema_rs.ValidationError) -> str:
 class ToolCalls:
     """Answers tool calls. Expected refusals are raised as WardmeshError with the Problem to show."""
 
-    def __init__(self, door: Door, platforms: Platforms) -> None:
+    def __init__(self, door: Door, platforms: Platforms, procedures: Procedures, sign_in: SignIn) -> None:
         self._door = door
         self._platforms = platforms
+        self._procedures = procedures
+        self._sign_in = sign_in
 
     async def call(
         self, name: str, arguments: Mapping[str, Any], visit: Visit, face: Face, *, view: str, traceparent: str = ""
-    ) -> bytes:
+    ) -> Answered:
         """The answer as JSON text, byte for byte what the platform said wherever it passes through.
 
         The arguments have passed `ToolArguments.check`.
         """
-        if name == "list_platforms":
-            return self.list_platforms()
-        wanted = BUILD[name](arguments, view)
+        if "auth_handle" in arguments:
+            visit = with_handle(visit, arguments["auth_handle"])
+        build = BUILD.get(name)
+        if build is None:
+            return await self._own(BY_NAME[name], arguments, visit, face, traceparent)
+        wanted = build(arguments, view)
         # Texts about platforms are the tools' own, through whichever face they are called (FG-24).
-        facts = self._door.platform(arguments["platform_id"], Face.MCP)
+        named = self._door.named(arguments["platform_id"], Face.MCP)
+        facts = self._door.answering(named, Face.MCP)
         delivery = await self._door.submit(wanted, facts, visit, face, traceparent=traceparent)
-        return shaped(wanted, arguments, await success(delivery))
+        return Answered(
+            body=shaped(wanted, arguments, await success(delivery)),
+            call_id=delivery.reply.call_id,
+            platform=facts.id,
+            instead_of="" if facts is named else named.id,
+        )
+
+    async def _own(
+        self, tool: ToolSpec, arguments: Mapping[str, Any], visit: Visit, face: Face, traceparent: str
+    ) -> Answered:
+        """What no platform answers: the catalogue and our own operations."""
+        if tool.interaction is None:
+            return Answered(body=self.list_platforms())
+        told = {name: value for name, value in arguments.items() if name != "auth_handle"}
+        if "platform_id" in told:
+            told["platform_id"] = self._platform_of(tool, told["platform_id"])
+        if tool.name == "wait_for_auth":
+            return await self._sign_in.wait_for_tool(told, visit, face, traceparent)
+        answered = await self._procedures.run(
+            tool.performer, tool.name, told, visit, face, scope=tool.scope, traceparent=traceparent
+        )
+        return for_tools(answered)
+
+    def _platform_of(self, tool: ToolSpec, name: str) -> str:
+        """The id of the platform that is meant; for a sign-in it must have one."""
+        if tool.performer != SIGN_IN:
+            return self._door.named(name, Face.MCP).id
+        if tool.name == "get_auth_status":
+            return self._door.signs_in(name, Face.MCP).id
+        return self._sign_in.platform(name, Face.MCP).id
 
     def list_platforms(self) -> bytes:
         platforms = self._platforms.snapshot.platforms
@@ -111,13 +149,13 @@ class ToolCalls:
         return msgspec.json.encode({"platforms": rows, "total": len(rows)})
 
 
-async def success(delivery: Delivers) -> bytes:
-    """The body of a good answer; anything else is raised as its Problem."""
-    body = await delivery.body()
-    problem = of_reply(delivery.reply, body)
-    if problem is not None:
-        raise Refused(problem, delivery.reply.call_id)
-    return body
+def for_tools(answered: Answered) -> Answered:
+    """A cookie's secret is for a browser; whatever else a procedure says, no tool caller ever gets one (X-17)."""
+    if b'"session"' not in answered.body:
+        return answered
+    said = msgspec.json.decode(answered.body, type=dict[str, Any])
+    kept = {name: value for name, value in said.items() if name not in ("session", "max_age")}
+    return msgspec.structs.replace(answered, body=msgspec.json.encode(kept))
 
 
 def shaped(wanted: Wanted, arguments: Mapping[str, Any], body: bytes) -> bytes:

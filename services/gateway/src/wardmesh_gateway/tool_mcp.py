@@ -7,8 +7,8 @@ from typing import Any, Protocol
 
 import msgspec
 
-from wardmesh_common.contracts import ASK_TOOLS, Caller
-from wardmesh_common.errors import Internal, Problem, WardmeshError
+from wardmesh_common.contracts import ASK_TOOLS, PROCEDURE_KINDS, Caller
+from wardmesh_common.errors import Internal, Problem, SignInRequired, WardmeshError
 from wardmesh_common.questions import ToolsAnswer, ToolsQuestion
 from wardmesh_common.vocabulary import WRITES, Face, Interaction, Principal
 from wardmesh_gateway.caller import Callers, Visit, principal_of
@@ -47,7 +47,12 @@ class McpDoor:
         self._callers = callers
         self._policy = policy
         self._tools = tuple(_shown(tool) for tool in TOOLS)
-        self._asked = {tool.name: tool.interaction for tool in TOOLS if tool.interaction is not None}
+        self._procedures = {tool.name: tool.performer for tool in TOOLS if tool.performer in PROCEDURE_KINDS}
+        self._asked = {
+            tool.name: tool.interaction
+            for tool in TOOLS
+            if tool.interaction is not None and tool.name not in self._procedures
+        }
         self._own = frozenset(tool.name for tool in TOOLS if tool.interaction is None)
 
     def tools(self) -> tuple[McpTool, ...]:
@@ -58,9 +63,8 @@ class McpDoor:
         try:
             visit = await self._callers.visit_of(caller)
             principal = _principal(visit)
-            answer = await self._policy.ask(
-                ASK_TOOLS, ToolsQuestion(principal=principal, tools=self._asked), ToolsAnswer, principal=principal
-            )
+            question = ToolsQuestion(principal=principal, tools=self._asked, procedures=self._procedures)
+            answer = await self._policy.ask(ASK_TOOLS, question, ToolsAnswer, principal=principal)
         except WardmeshError as error:
             _log.warning("tool list without policy: %s", error.problem.code)
             return self._own
@@ -73,11 +77,16 @@ class McpDoor:
             await progress(0.0, 1.0, "Asking the platform")
         try:
             visit = await self._callers.visit_of(caller)
-            body = await self._calls.call(name, arguments, visit, Face.MCP, view="model")
-            _objects.decode(body)
-            result = ToolResult(text=body.decode())
+            answered = await self._calls.call(name, arguments, visit, Face.MCP, view="model")
+            _objects.decode(answered.body)
+            result = ToolResult(
+                text=answered.body.decode(),
+                call_id=answered.call_id,
+                platform=answered.platform,
+                instead_of=answered.instead_of,
+            )
         except WardmeshError as error:
-            result = _failed(error.problem, name)
+            result = _failed(error.problem, name, error.call_id)
         except msgspec.DecodeError:
             result = _failed(Internal("The answer is not JSON.").problem, name)
         except Exception:  # noqa: BLE001
@@ -89,8 +98,13 @@ class McpDoor:
         return result
 
 
-def _failed(problem: Problem, name: str) -> ToolResult:
-    return ToolResult(structured=tool_error(problem, name), is_error=True)
+def _failed(problem: Problem, name: str, call_id: str = "") -> ToolResult:
+    return ToolResult(
+        structured=tool_error(problem, name),
+        is_error=True,
+        call_id=call_id,
+        sign_in=problem.code == SignInRequired.code,
+    )
 
 
 def _principal(visit: Visit) -> Principal:
@@ -108,9 +122,17 @@ def _shown(tool: ToolSpec) -> McpTool:
         description=tool.summary,
         input_schema=tool.input,
         output_schema=tool.output,
-        read_only=not writes,
-        destructive=interaction in _destructive,
-        idempotent=interaction not in _once,
+        read_only=not (writes or tool.changes),
+        destructive=interaction in _destructive or tool.destructive,
+        idempotent=interaction not in _once and not tool.changes,
         open_world=interaction is not None,
-        scopes=(SCOPE_READ, SCOPE_WRITE) if writes else (SCOPE_READ,),
+        scopes=_scopes(tool, writes=writes),
+        quick=tool.quick,
+        profiles=tool.profiles,
     )
+
+
+def _scopes(tool: ToolSpec, *, writes: bool) -> tuple[str, ...]:
+    if tool.scope:
+        return (tool.scope,)
+    return (SCOPE_READ, SCOPE_WRITE) if writes else (SCOPE_READ,)

@@ -9,7 +9,8 @@ import msgspec
 
 from wardmesh_common.errors import BadRequest, NotAllowed, NotFound, Problem
 from wardmesh_common.vocabulary import Face
-from wardmesh_gateway.asgi import Request, Send, respond
+from wardmesh_gateway.answers import Answered
+from wardmesh_gateway.asgi import Header, Request, Send, respond
 from wardmesh_gateway.bodies import check_json, media_type_of
 from wardmesh_gateway.entrance import Entrance
 from wardmesh_gateway.problem import JSON, tool_error
@@ -53,7 +54,18 @@ class ToolFace:
         work = self._calls.call(
             name, arguments, visit, Face.REST, view="full", traceparent=request.header(b"traceparent")
         )
-        await respond(send, 200, [JSON], await request.unless_hung_up(work))
+        answered = await request.unless_hung_up(work)
+        await respond(send, 200, [JSON, *answered_headers(answered)], answered.body)
+
+
+def answered_headers(answered: Answered) -> list[Header]:
+    """Under which id the ledger knows the call, and which platform answered (FG-27: maybe a stand-in)."""
+    headers: list[Header] = []
+    if answered.call_id:
+        headers.append((b"x-request-id", answered.call_id.encode()))
+    if answered.platform:
+        headers.append((b"x-wardmesh-platform", answered.platform.encode()))
+    return headers
 
 
 class UnknownTool(NotFound):

@@ -18,4 +18,8 @@ class ToolSpec(Struct, frozen=True, kw_only=True):
     input: Schema
     output: Schema = field(default_factory=lambda: RESULT)
     performer: str = "fhir"
+    scope: str = ""  # of the access token; "" = fhir.read or fhir.write, by the interaction
+    changes: bool = False  # an operation of ours that does more than look
+    destructive: bool = False
+    quick: bool = True  # False: may take seconds, MCP answers it on a stream
     profiles: tuple[str, ...] = ("gateway",)  # paths /mcp/<profile> that show it; /mcp shows every tool (C-2)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from wardmesh_gateway.tool_spec import ToolSpec
 from wardmesh_gateway.tools_fhir import FHIR_TOOLS
+from wardmesh_gateway.tools_sign_in import SIGN_IN_TOOLS
 
-TOOLS: tuple[ToolSpec, ...] = (*FHIR_TOOLS,)
+TOOLS: tuple[ToolSpec, ...] = (*FHIR_TOOLS, *SIGN_IN_TOOLS)
 
 BY_NAME: dict[str, ToolSpec] = {tool.name: tool for tool in TOOLS}
