@@ -20,7 +20,6 @@ class SignInFacts(Struct, frozen=True, kw_only=True, omit_defaults=True):
     plain_basic: bool = False  # client id and secret go into the Basic header without form encoding
     pkce: str = ""  # refused: a challenge is an error there; anything else: S256 always
     aud: str = ""  # "" and base: the FHIR base; none: not sent; else this very value
-    scopes_meaning: str = ""  # request: ask for exactly these; supported: the most that can be asked for
     scopes_public: str = ""  # what a public client asks for, where it differs
     scopes_confidential: str = ""
     required_scopes: tuple[str, ...] = ()

@@ -157,7 +157,6 @@ def sign_in_of(descriptor: Descriptor) -> SignInFacts:
         plain_basic=d.auth.plain_basic,
         pkce=d.pkce,
         aud=d.aud,
-        scopes_meaning=d.oauth.scopes_meaning,
         scopes_public=d.oauth.scopes_public,
         scopes_confidential=d.oauth.scopes_confidential,
         required_scopes=d.required_scopes,

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import hmac
 import logging
 import time
 from collections.abc import Callable
 from typing import Any
 
 import msgspec
-from authlib.oauth2.rfc6749.parameters import prepare_grant_uri
-from authlib.oauth2.rfc7636 import create_s256_code_challenge
 
 from wardmesh_auth.platform_token import PlatformToken
 from wardmesh_auth.settings import PlatformClient
 from wardmesh_auth.smart.address import zone_of
 from wardmesh_auth.smart.asking import scopes_for
+from wardmesh_auth.smart.authorization import authorization_url, same_server
 from wardmesh_auth.smart.client_auth import confidential, method_of, sign
 from wardmesh_auth.smart.client_keys import ClientKeys
 from wardmesh_auth.smart.discovery import Discovery
@@ -25,8 +23,6 @@ from wardmesh_auth.smart.token_answer import read_answer, refuse
 from wardmesh_auth.smart.wire import Answer, Wire
 from wardmesh_common.errors import BadRequest, BadUpstream, PlatformUnconfigured, SignInRequired, Unavailable
 from wardmesh_common.questions import PlatformFacts
-
-_OURS = frozenset({"response_type", "client_id", "redirect_uri", "state", "scope", "aud", "code_challenge"})
 
 _NOT_REVOCABLE = "unsupported_token_type"
 
@@ -67,25 +63,11 @@ class SmartClient:
 
         Raises BadRequest, PlatformUnconfigured, PlatformDown.
         """
-        if (launch or iss) and not _same_server(iss, facts.fhir_base_url):
+        if (launch or iss) and not same_server(iss, facts.fhir_base_url):
             raise BadRequest("`iss` is not the FHIR server of this platform")
         endpoints = await self._discovery.endpoints(facts)
-        method = method_of(facts, client, endpoints)
-        if facts.sign_in.confidential and not confidential(method):
-            raise PlatformUnconfigured("this platform needs a confidential client, and none is configured")
-        scope = scopes_for(facts, endpoints, scopes, launched=bool(launch), confidential=confidential(method))
-        asked = {
-            **{name: value for name, value in facts.sign_in.authorize_params if name not in _OURS},
-            "redirect_uri": redirect_uri,
-            "scope": scope,
-            "state": state,
-            "aud": _audience(facts),
-            "launch": launch,
-            "nonce": nonce if "openid" in scope.split(facts.sign_in.scope_separator) else "",
-            **_challenge(facts, verifier, method),
-        }
-        filled = {name: value for name, value in asked.items() if value}
-        return str(prepare_grant_uri(endpoints.authorize, client.client_id, "code", **filled))
+        once = {"redirect_uri": redirect_uri, "state": state, "launch": launch, "nonce": nonce}
+        return authorization_url(facts, client, endpoints, once, verifier=verifier, scopes=scopes)
 
     async def exchange(
         self,
@@ -208,24 +190,6 @@ class SmartClient:
         claims = await self._identities.verify(identity, facts, endpoints, client_id=client.client_id, nonce=nonce)
         who = {"subject": str(claims["sub"]), "issuer": str(claims["iss"]), "fhir_user": fhir_user(claims)}
         return msgspec.structs.replace(token, **who)
-
-
-def _challenge(facts: PlatformFacts, verifier: str, method: str) -> dict[str, str]:
-    """S256 always; only the platform's own file can say that it refuses challenges, never its documents."""
-    if facts.sign_in.pkce != "refused":
-        return {"code_challenge": create_s256_code_challenge(verifier), "code_challenge_method": "S256"}
-    if not confidential(method):
-        raise PlatformUnconfigured("a public client cannot be used safely at this platform")
-    return {}
-
-
-def _audience(facts: PlatformFacts) -> str:
-    rule = facts.sign_in.aud
-    return facts.fhir_base_url if rule in ("", "base") else "" if rule == "none" else rule
-
-
-def _same_server(iss: str, base: str) -> bool:
-    return bool(base) and hmac.compare_digest(iss.rstrip("/").encode(), base.rstrip("/").encode())
 
 
 def _carried_over(old: PlatformToken, fresh: PlatformToken) -> PlatformToken:
