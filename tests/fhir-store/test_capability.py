@@ -142,17 +142,40 @@ def test_every_declared_parameter_and_include_is_accepted(
 @pytest.mark.requirement("ST-64", "ST-56")
 def test_what_is_not_declared_is_refused(fhir: Fhir, statement: dict[str, Any]) -> None:
     names = {p["name"] for r in statement["rest"][0]["resource"] for p in r["searchParam"]}
-    for absent in ("_filter", "_query", "_contained", "_score", "_text", "_content", "near", "code-value-quantity"):
+    for absent in ("_filter", "_query", "_contained", "_score", "_text", "_content", "near"):
         assert absent not in names
         kind = "Location" if absent == "near" else "Observation"
         refused = fhir.get(f"{kind}?{absent}=x", Prefer="handling=strict")
         assert refused.status_code == 400, absent
         issue_of(refused)
-    declared = {o["name"] for r in statement["rest"][0]["resource"] for o in r.get("operation", [])}
-    assert declared == {"everything"}
-    for operation in ("$validate", "$export", "$meta", "$expand"):
+    for operation in ("$export", "$expand", "$document"):
         assert fhir.get(f"Patient/{operation}").status_code == 404
         assert fhir.post(f"Patient/x/{operation}", {}).status_code == 404
     missing = fhir.get(".well-known/smart-configuration")
     assert missing.status_code == 404
     issue_of(missing)
+
+
+@pytest.mark.requirement("ST-64")
+def test_every_declared_operation_is_performed_and_no_other_level_answers(
+    fhir: Fhir, statement: dict[str, Any], definitions: Definitions
+) -> None:
+    rest = statement["rest"][0]
+    assert {o["name"] for o in rest["operation"]} == {"meta"}
+    assert fhir.get("$meta").status_code == 200
+    for declared in rest["resource"]:
+        kind = declared["type"]
+        names = {operation["name"] for operation in declared["operation"]}
+        everything = {"everything"} if kind in ("Patient", "Encounter") else set[str]()
+        assert names == {"validate", "meta", "meta-add", "meta-delete"} | everything
+    meta = {"resourceType": "Parameters", "parameter": [{"name": "meta", "valueMeta": {"profile": ["urn:x"]}}]}
+    for kind in ("Patient", "Encounter", "Basic"):
+        made = fhir.create({"resourceType": kind} | smallest(definitions, kind))
+        path = f"{kind}/{made['id']}"
+        assert fhir.post(f"{kind}/$validate", made).status_code == 200
+        for operation in ("validate", "meta", *(["everything"] if kind != "Basic" else [])):
+            assert fhir.get(f"{path}/${operation}").status_code == 200, (kind, operation)
+        for operation in ("meta-add", "meta-delete"):
+            assert fhir.post(f"{path}/${operation}", meta).status_code == 200
+            assert fhir.post(f"{kind}/${operation}", meta).status_code == 404
+    assert fhir.get("Basic/x/$everything").status_code == 404

@@ -97,7 +97,7 @@ def call_of(index: int, entry: InEntry, base: str) -> EntryCall:
         id=parts[1] if len(parts) > 1 else "",
         criteria=criteria,
         body=bytes(entry.resource) if isinstance(entry.resource, Raw) else b"",
-        headers={name: value for name, value in given.items() if value is not None},
+        headers={"accept": "application/fhir+json"} | {name: v for name, v in given.items() if v is not None},
     )
 
 

@@ -1,4 +1,4 @@
-"""Compartments and Patient/$everything: the members, page by page, and what they refer to (ST-57, ST-58)."""
+"""Compartments and $everything: the members, page by page, and what they refer to (ST-57, ST-58)."""
 
 from __future__ import annotations
 
@@ -32,8 +32,9 @@ class Everything:
         self, connection: AsyncConnection, request: Request, compartment: str, identity: str
     ) -> Response:
         pairs = pairs_of(request.query)
-        if any(name not in KNOWN for name, _ in pairs):
-            raise not_supported("$everything takes start, end, _since, _type and _count.")
+        known = KNOWN if compartment == "Patient" else KNOWN - {"start", "end"}
+        if any(name not in known for name, _ in pairs):
+            raise not_supported("$everything takes _since, _type and _count, for a Patient also start and end.")
         path = f"{compartment}/{identity}/{EVERYTHING}"
         token = next((value for name, value in pairs if name == "_cursor"), "")
         cursor = self._store.sealer.open(token, path) if token else None

@@ -13,6 +13,7 @@ from msgspec import Struct
 
 from wardmesh_fhir_store.elements import Elements
 from wardmesh_fhir_store.faults import Fault, invalid
+from wardmesh_fhir_store.invariants import silent
 
 LONGEST_PATH = 500
 _STEP = re.compile(r"\.?(?:([A-Za-z_]\w*)(\()?|\[(\d{1,6})\])", re.ASCII)
@@ -83,7 +84,7 @@ def _closing(path: str, position: int) -> int:
 @lru_cache(maxsize=512)
 def _compiled(expression: str) -> Any:
     try:
-        return fhirpathpy.compile(expression, model=models["r4"])
+        return fhirpathpy.compile(expression, model=models["r4"], options={"traceFn": silent})
     except Exception:  # noqa: BLE001 - the engine's parser has no exception class of its own
         raise invalid("A filter in a path of the patch cannot be read.") from None
 

@@ -26,32 +26,33 @@ MATCH, INCLUDE, OUTCOME = EntrySearch("match"), EntrySearch("include"), EntrySea
 
 # Built once: composing a statement costs more than running these two.
 _READ = text(
-    """SELECT v.version, v.last_updated, v.body FROM fhir_current c JOIN fhir_version v
+    """SELECT v.version, v.last_updated, v.body, v.meta_revision FROM fhir_current c JOIN fhir_version v
     USING (datastore_id, resource_type, resource_id, version)
     WHERE c.datastore_id = :datastore AND c.resource_type = :type AND c.resource_id = :id"""
 )
 _VREAD = text(
-    """SELECT version, last_updated, body FROM fhir_version
+    """SELECT version, last_updated, body, meta_revision FROM fhir_version
     WHERE datastore_id = :datastore AND resource_type = :type AND resource_id = :id AND version = :version"""
 )
 
 
-def etag(version: int) -> str:
-    return f'W/"{version}"'
+def etag(version: int, revision: int = 0) -> str:
+    """$meta-add and the like change a version in its place: the revision tells readers (ST-60)."""
+    return f'W/"{version}.{revision}"' if revision else f'W/"{version}"'
 
 
-def headers_of(version: int, updated: datetime) -> list[tuple[str, str]]:
-    return [("ETag", etag(version)), ("Last-Modified", http_date(updated))]
+def headers_of(version: int, updated: datetime, revision: int = 0) -> list[tuple[str, str]]:
+    return [("ETag", etag(version, revision)), ("Last-Modified", http_date(updated))]
 
 
-def unchanged(headers: dict[str, str], version: int, updated: datetime) -> bool:
-    """If-None-Match decides; If-Modified-Since only without it (ST-12)."""
+def unchanged(headers: dict[str, str], version: int, updated: datetime, revision: int = 0) -> bool:
+    """If-None-Match decides; If-Modified-Since only without it, and not when the date tells too little (ST-12)."""
     wanted = headers.get("if-none-match")
     if wanted is not None:
         tags = {part.strip().removeprefix("W/") for part in wanted.split(",")}
-        return "*" in tags or f'"{version}"' in tags
+        return "*" in tags or etag(version, revision).removeprefix("W/") in tags
     since = headers.get("if-modified-since")
-    if since is None:
+    if since is None or revision:
         return False
     try:
         moment = parsedate_to_datetime(since)
@@ -81,11 +82,11 @@ class Reading:
         row = (await connection.execute(_VREAD if version else _READ, values)).first()
         if row is None:
             raise not_found()
-        number, updated, body = row
-        headers = headers_of(number, updated)
+        number, updated, body, revision = row
+        headers = headers_of(number, updated, revision)
         if body is None:
             raise Fault(410, "deleted", "The resource was deleted.", headers=tuple(headers[:1]))
-        if unchanged(request.headers, number, updated):
+        if unchanged(request.headers, number, updated, revision):
             return Response(status=304, headers=headers)
         return Response(body=self._sliced(kind, body, request.query), headers=headers)
 

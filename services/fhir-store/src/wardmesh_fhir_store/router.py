@@ -7,11 +7,13 @@ from collections.abc import Sequence
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from wardmesh_fhir_store.binaries import unwrapped, wants_raw
 from wardmesh_fhir_store.capability import Capability
 from wardmesh_fhir_store.entries import WITH_RESOURCE, EntryCall, InEntry, call_of, read_bundle
-from wardmesh_fhir_store.everything import EVERYTHING, Everything
+from wardmesh_fhir_store.everything import Everything
 from wardmesh_fhir_store.faults import Fault, invalid, not_found, not_supported
 from wardmesh_fhir_store.history import History
+from wardmesh_fhir_store.operations import Operations
 from wardmesh_fhir_store.query import pairs_of
 from wardmesh_fhir_store.reading import FORM, Reading
 from wardmesh_fhir_store.references import ID
@@ -52,16 +54,23 @@ class Router:
         self._everything = Everything(store, self._reading)
         self._writing = Writing(store)
         self._transactions = Transactions(store, self._read)
-        self._capability = Capability(store)
+        self._operations = Operations(store, self._everything)
+        self._capability = Capability(store, self._operations)
 
     async def handle(self, request: Request) -> Response:
         """Raises Fault."""
-        check_accept(request)
         parts = [part for part in request.path.split("/") if part]
+        raw = parts[:1] == ["Binary"] and wants_raw(request)
+        if not raw:
+            check_accept(request)
+        if parts[-1:] and parts[-1].startswith("$"):
+            return await self._operations.handle(request, parts)
         if request.method in SAFE or parts[-1:] == ["_search"]:
             if parts == ["metadata"]:
                 return self._capability.answer(request)
-            return await self._store.database.read(lambda connection: self._read(connection, request))
+            answer = await self._store.database.read(lambda connection: self._read(connection, request))
+            content = raw and (len(parts) == 2 or (len(parts) == 4 and parts[2] == "_history"))
+            return unwrapped(answer) if content else answer
         if not parts:
             if request.method != "POST":
                 raise not_allowed("GET", "HEAD", "POST")
@@ -91,14 +100,12 @@ class Router:
     async def _instance(
         self, connection: AsyncConnection, request: Request, kind: str, identity: str, rest: list[str]
     ) -> Response:
-        if identity.startswith("$") or not ID.fullmatch(identity):
-            raise not_found("There is no such operation or resource.")
+        if not ID.fullmatch(identity):
+            raise not_found()
         if not rest:
             return await self._reading.read(connection, request, kind, identity)
         if len(rest) == 2 and rest[0] == "_history":
             return await self._reading.read(connection, request, kind, identity, rest[1])
-        if len(rest) == 1 and rest[0] == EVERYTHING and kind == "Patient":
-            return await self._everything.everything(connection, request, kind, identity)
         if len(rest) == 1 and kind in self._store.definitions.compartments:
             if rest[0] != "*":
                 self._store.check_type(rest[0])
@@ -107,11 +114,12 @@ class Router:
 
     async def _write(self, request: Request, parts: list[str]) -> Response:
         kind = self._store.check_type(parts[0])
+        self._store.check_writable()
         if len(parts) == 1:
             return await self._write_type(request, kind)
         identity = parts[1]
-        if len(parts) > 2 or identity.startswith("$"):
-            raise not_found("There is no such operation.") if "$" in request.path else not_allowed("GET", "HEAD")
+        if len(parts) > 2:
+            raise not_allowed("GET", "HEAD")
         if not ID.fullmatch(identity):
             raise invalid("The id in the URL is not a FHIR id.")
         if request.method == "PUT":

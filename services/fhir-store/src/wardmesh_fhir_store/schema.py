@@ -10,6 +10,8 @@ Schema = dict[str, Any]
 
 # FHIR text holds no control characters but tab, line feed and carriage return.
 _TEXT = r"[\t\n\r\u0020-\U0010FFFF]"
+# The white space of XML Schema: a no-break space is a letter like any other.
+_SOLID = r"[^\u0000-\u0020]"
 _DAY = r"(?:0[1-9]|[12]\d|3[01])"
 _YEAR = r"(?:\d\d\d[1-9]|\d\d[1-9]0|\d[1-9]00|[1-9]000)"
 _TIME = r"(?:[01]\d|2[0-3]):[0-5]\d:(?:[0-5]\d|60)(?:\.\d+)?"
@@ -30,13 +32,13 @@ PRIMITIVES: dict[str, Schema] = {
     "markdown": _text(_TEXT + "+"),
     "xhtml": _text(_TEXT + "+"),
     "base64Binary": _text(r"(?:\s*[0-9a-zA-Z+/=]{4}\s*)+"),
-    "code": _text(r"[^\s\u0000-\u0020]+(?: [^\s\u0000-\u0020]+)*"),
+    "code": _text(rf"{_SOLID}+(?: {_SOLID}+)*"),
     "id": _text(r"[A-Za-z0-9\-.]{1,64}"),
     "oid": _text(r"urn:oid:[0-2](?:\.(?:0|[1-9]\d*))+"),
     "uuid": _text(r"urn:uuid:[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}"),
-    "uri": _text(r"[^\s\u0000-\u0020]+"),
-    "url": _text(r"[^\s\u0000-\u0020]+"),
-    "canonical": _text(r"[^\s\u0000-\u0020]+"),
+    "uri": _text(_SOLID + "+"),
+    "url": _text(_SOLID + "+"),
+    "canonical": _text(_SOLID + "+"),
     "instant": _text(rf"{_YEAR}-(?:0[1-9]|1[0-2])-{_DAY}T{_TIME}{_ZONE}"),
     "date": _text(rf"{_YEAR}(?:-(?:0[1-9]|1[0-2])(?:-{_DAY})?)?"),
     "dateTime": _text(rf"{_YEAR}(?:-(?:0[1-9]|1[0-2])(?:-{_DAY}(?:T{_TIME}{_ZONE})?)?)?"),

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from wardmesh_fhir_store import integrity
 from wardmesh_fhir_store.composites import Rows
 from wardmesh_fhir_store.conditions import ConditionBuilder
 from wardmesh_fhir_store.database import Database
 from wardmesh_fhir_store.definitions import Definitions
 from wardmesh_fhir_store.elements import Elements
-from wardmesh_fhir_store.faults import invalid, not_found, several_matches
+from wardmesh_fhir_store.faults import Fault, invalid, not_found, several_matches
 from wardmesh_fhir_store.fhirpathpatch import FhirPathPatch
 from wardmesh_fhir_store.indexing import Indexer
 from wardmesh_fhir_store.jsontext import Tree
@@ -17,6 +20,7 @@ from wardmesh_fhir_store.matching import Matcher
 from wardmesh_fhir_store.options import Options
 from wardmesh_fhir_store.paging import CursorSealer
 from wardmesh_fhir_store.query import pairs_of
+from wardmesh_fhir_store.records import Change, Saved, save
 from wardmesh_fhir_store.searching import SearchReader
 from wardmesh_fhir_store.selecting import Found, Selector
 from wardmesh_fhir_store.slicing import Slicer
@@ -51,6 +55,17 @@ class Store:
         self.conditions = builder
         self.searches = SearchReader(definitions, builder, datastore)
         self.selector = Selector(definitions, datastore)
+
+    def check_writable(self) -> None:
+        """ST-72."""
+        if self.options.read_only:
+            raise Fault(403, "forbidden", "The datastore is in read-only mode.")
+
+    async def save(self, connection: AsyncConnection, changes: Sequence[Change]) -> list[Saved]:
+        """Every change of this datastore passes here."""
+        if self.options.referential_integrity:
+            await integrity.check(connection, self.datastore, changes)
+        return await save(connection, self.datastore, changes)
 
     def check_type(self, kind: str) -> str:
         """404 for a type that R4 does not have (ST-9)."""

@@ -20,7 +20,7 @@ from wardmesh_fhir_store.faults import Fault, invalid, not_found, not_supported,
 from wardmesh_fhir_store.jsontext import Peek, decode
 from wardmesh_fhir_store.moments import instant
 from wardmesh_fhir_store.reading import etag
-from wardmesh_fhir_store.records import Change, Current, Identity, Saved, lock, save
+from wardmesh_fhir_store.records import Change, Current, Identity, Saved, lock
 from wardmesh_fhir_store.searchset import Entry, EntryResponse
 from wardmesh_fhir_store.selecting import Found
 from wardmesh_fhir_store.store import Store
@@ -66,6 +66,7 @@ class Transactions:
         for call in writes:
             check_write(call)
             with located(call):
+                self._store.check_writable()
                 self._store.check_type(call.kind)
 
         async def work(connection: AsyncConnection) -> list[Entry]:
@@ -147,7 +148,7 @@ class Transactions:
                 )
             if change:
                 changes.append(change)
-        saved = await save(connection, self._store.datastore, changes)
+        saved = await self._store.save(connection, changes)
         return {(one.type, one.id): one for one in saved}
 
     async def _conditional_targets(self, connection: AsyncConnection, steps: list[Step]) -> dict[str, str]:
@@ -185,6 +186,8 @@ class Transactions:
     ) -> Change | None:
         call, headers = step.call, step.call.headers
         preconditions.check(headers.get("if-match"), headers.get("if-none-match"), current)
+        if call.method in ("PUT", "PATCH") and self._store.options.versioned_update:
+            preconditions.demand(headers.get("if-match"), current)
         if call.method == "DELETE":
             if current is None or current.deleted:
                 return None

@@ -11,12 +11,13 @@ from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from wardmesh_fhir_store import preconditions, tables
+from wardmesh_fhir_store.binaries import wrapped
 from wardmesh_fhir_store.composites import Rows
 from wardmesh_fhir_store.faults import Fault, Issue, invalid, not_found, not_supported, outcome_body
 from wardmesh_fhir_store.jsonpatch import patched
 from wardmesh_fhir_store.jsontext import Members, decode, decode_object, encode, members_of
 from wardmesh_fhir_store.reading import headers_of
-from wardmesh_fhir_store.records import Change, Current, Identity, Saved, lock, save
+from wardmesh_fhir_store.records import Change, Current, Identity, Saved, lock
 from wardmesh_fhir_store.references import ID
 from wardmesh_fhir_store.selecting import Found
 from wardmesh_fhir_store.store import Store
@@ -86,7 +87,7 @@ class Writing:
         return await (database.write(work) if criteria is None else database.serialize(work))
 
     async def update(self, request: Request, kind: str, identity: str) -> Response:
-        prepared = await self._prepare(request, kind)
+        prepared = await self._prepare(request, kind, identity)
         if prepared.id != identity:
             raise invalid("The id of the resource is missing or differs from the URL.", f"{kind}.id")
 
@@ -101,6 +102,8 @@ class Writing:
         current = await self._lock(connection, (kind, identity))
         headers = request.headers
         preconditions.check(headers.get("if-match"), headers.get("if-none-match"), current)
+        if self._store.options.versioned_update:
+            preconditions.demand(headers.get("if-match"), current)
         change = Change(
             type=kind, id=identity, method="PUT", members=prepared.members, rows=prepared.rows, current=current
         )
@@ -165,6 +168,8 @@ class Writing:
     ) -> Response:
         current = await self._lock(connection, (kind, identity))
         preconditions.check(request.headers.get("if-match"), None, current)
+        if self._store.options.versioned_update:
+            preconditions.demand(request.headers.get("if-match"), current)
         if current is None:
             raise not_found()
         if current.deleted:
@@ -176,7 +181,9 @@ class Writing:
         )
         return self._saved(request, await self._save(connection, change))
 
-    async def _prepare(self, request: Request, kind: str) -> Prepared:
+    async def _prepare(self, request: Request, kind: str, identity: str = "") -> Prepared:
+        if kind == "Binary" and media_type(request.headers) not in JSON_TYPES:
+            return prepare(self._store, kind, wrapped(request, identity))
         if media_type(request.headers) not in JSON_TYPES:
             raise not_supported("The store takes FHIR JSON.", 415)
         if len(request.body) > LARGE_BODY:
@@ -187,7 +194,7 @@ class Writing:
         return (await lock(connection, self._store.datastore, [identity])).get(identity)
 
     async def _save(self, connection: AsyncConnection, change: Change) -> Saved:
-        return (await save(connection, self._store.datastore, [change]))[0]
+        return (await self._store.save(connection, [change]))[0]
 
     def _saved(self, request: Request, saved: Saved) -> Response:
         location = self._store.url(saved.type, saved.id, "_history", str(saved.version))
