@@ -23,7 +23,7 @@ from wardmesh_common.issuer_keys import IssuerKeys
 from wardmesh_common.questions import Catalogue, PlatformFacts
 from wardmesh_common.station import Hop
 from wardmesh_common.tokens import TokenVerifier
-from wardmesh_common.vocabulary import Agent, Face, Interaction, Resource
+from wardmesh_common.vocabulary import Agent, Face, Interaction, Principal, Resource
 
 ROUNDS, CALLS = 5, 20_000
 
@@ -32,6 +32,11 @@ class Exchange:
     async def obtain(self, facts: PlatformFacts, client: PlatformClient) -> PlatformToken:
         now = time.time()
         return PlatformToken(access_token="t" * 800, scopes=("system/*.rs",), issued_at=now, expires_at=now + 3600)
+
+
+class NoHandles:
+    async def owner(self, handle: str, platform: str) -> Principal:
+        raise AssertionError("no call here carries a handle")
 
 
 async def main() -> None:
@@ -54,7 +59,7 @@ async def main() -> None:
         grants = Grants(
             Platforms(ask, ask_organisation), PlatformTokens(None, Exchange()), lambda _: client, os.urandom(32)
         )
-        identify = Identifier(verifier, sessions, revocations, grants, Roles(("roles",), {}), {})
+        identify = Identifier(verifier, sessions, revocations, grants, NoHandles(), Roles(("roles",), {}), {})
         token = fake.sign(roles=["Doctor"])
         hop = Hop(time.monotonic() + 3600, "", None)  # type: ignore[arg-type]
 

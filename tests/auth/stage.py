@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
+import msgspec
 from msgspec import Struct
 from sqlalchemy import text
 
@@ -19,6 +20,7 @@ from wardmesh_auth.app import App, create_app
 from wardmesh_auth.database import engine_for
 from wardmesh_auth.migrate import migrate
 from wardmesh_auth.settings import AuthSettings
+from wardmesh_auth.tables import metadata
 from wardmesh_common.bus import Bus
 from wardmesh_common.contracts import (
     ASK_CATALOGUE,
@@ -31,11 +33,13 @@ from wardmesh_common.contracts import (
     Touched,
     decode_call,
     encode,
+    perform_subject,
 )
 from wardmesh_common.health import Health
 from wardmesh_common.questions import Catalogue, Changed, PlatformFacts
+from wardmesh_common.sign_in_facts import SignInFacts
 from wardmesh_common.station import Hop
-from wardmesh_common.vocabulary import Face, Interaction, Resource
+from wardmesh_common.vocabulary import Decision, Face, Interaction, Resource
 
 SEAL_KEY = os.urandom(32)
 MASTER_KEY = base64.urlsafe_b64encode(os.urandom(32)).decode()
@@ -51,6 +55,7 @@ class Records:
 
     def __init__(self) -> None:
         self.outcomes: list[tuple[Call, Outcome]] = []
+        self.statuses: list[tuple[str, dict[str, Any]]] = []
 
     async def intent(self, call: Call, touched: tuple[Touched, ...]) -> None:
         raise AssertionError("auth writes nothing")
@@ -58,9 +63,29 @@ class Records:
     async def outcome(self, call: Call, outcome: Outcome) -> None:
         self.outcomes.append((decode_call(encode(call)), outcome))
 
+    async def status(self, reason: str, facts: dict[str, Any] | None = None) -> None:
+        self.statuses.append((reason, facts or {}))
+
+    @property
+    def events(self) -> list[str]:
+        return [outcome.event for _, outcome in self.outcomes]
+
 
 class Question(Struct):
     pass
+
+
+class Answered(Struct):
+    reply: Reply
+    body: dict[str, Any]
+
+    @property
+    def code(self) -> str:
+        return self.reply.problem.code if self.reply.problem else ""
+
+    def __getitem__(self, name: str) -> Any:
+        assert self.reply.problem is None, self.reply.problem
+        return self.body[name]
 
 
 class Stage:
@@ -92,11 +117,35 @@ class Stage:
         )
         return (await self.gateway.submit(call)).reply
 
+    async def procedure(self, tool: str, arguments: dict[str, Any], *, platform: str = "", **caller: Any) -> Answered:
+        """An operation of ours, the way the gateway sends it."""
+        call = Call(
+            id=uuid.uuid4().hex,
+            reply_to="",
+            face=Face.REST,
+            tool=tool,
+            interaction=Interaction.OPERATION,
+            performer="auth",
+            platform=platform,
+            deadline=time.time() + 30,
+            body=msgspec.json.encode(arguments),
+            caller=Caller(**caller),
+        )
+        delivery = await self.gateway.submit(call)
+        body = await delivery.body()
+        return Answered(delivery.reply, msgspec.json.decode(body) if body else {})
+
     async def change_catalogue(self, *platforms: PlatformFacts) -> None:
         self.catalogue, self.version = platforms, self.version + "+"
         await self.proxy.tell(EVENT_CATALOGUE_CHANGED, Changed(version=self.version))
 
-    async def _decide(self, call: Call, hop: Hop) -> Outcome:
+    async def _decide(self, call: Call, hop: Hop) -> Call | Outcome:
+        if call.procedure:
+            call.decision = Decision(
+                id="d", allowed=True, reason="", policy_version="1", covers=call.digest(), expires=time.time() + 60
+            )
+            hop.onward = perform_subject(call.performer)
+            return call
         self.decided.append(call)
         return Outcome(status=200, body=b"{}")
 
@@ -126,7 +175,18 @@ def platforms(fake: FakeIssuer) -> tuple[PlatformFacts, ...]:
             token_url=url,
             scopes="system/*.rs",
         ),
-        PlatformFacts(id="sign-in", name="Sign-in", type="ehr", auth_method="authorization_code", has_oauth=True),
+        PlatformFacts(
+            id="sign-in",
+            name="Sign-in",
+            type="ehr",
+            auth_method="authorization_code",
+            has_oauth=True,
+            fhir_base_url=f"{fake.url}/fhir",
+            authorize_url=f"{fake.url}/authorize",
+            token_url=url,
+            scopes="patient/*.rs offline_access",
+            sign_in=SignInFacts(discovery="static", revocation_url=f"{fake.url}/revoke"),
+        ),
         PlatformFacts(id="sign-in-unset", name="Unset", type="ehr", auth_method="authorization_code"),
         PlatformFacts(id="open-sign-in", name="Sandbox", type="sandbox", auth_method="authorization_code", open=True),
         PlatformFacts(id="alias", name="Alias", type="ehr", served_by="store"),
@@ -175,7 +235,7 @@ async def prepare(database_url: str) -> None:
     engine = engine_for(database_url)
     await migrate(engine)
     async with engine.begin() as connection:
-        await connection.execute(text("TRUNCATE auth.session, auth.platform_grant, auth.revocation"))
+        await connection.execute(text(f"TRUNCATE {', '.join(metadata.tables)}"))
     await engine.dispose()
 
 

@@ -14,6 +14,7 @@ from alembic.migration import MigrationContext
 from sqlalchemy import Connection
 
 import engines
+from auth.stage import prepare
 from wardmesh_auth.database import engine_for
 from wardmesh_auth.migrate import migrate
 from wardmesh_auth.tables import SCHEMA, metadata
@@ -67,9 +68,7 @@ def test_a_missing_or_bad_setting_ends_the_start_with_one_clear_line() -> None:
 
 
 async def test_the_service_gets_ready_and_stops_on_sigterm(postgres: engines.Postgres, nats: engines.Nats) -> None:
-    engine = engine_for(postgres.url())
-    await migrate(engine)
-    await engine.dispose()
+    await prepare(postgres.url())
     port = engines.free_port()
     environ = {
         "PATH": os.environ["PATH"],

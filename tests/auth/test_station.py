@@ -202,7 +202,7 @@ async def test_a_revoked_token_and_a_revoked_principal_are_refused_at_once(scene
     token, other = scene.issuer.sign(), scene.issuer.sign(sub="nurse")
     digest = (await app.verifier.verify(token)).digest
     assert (await scene.call(bearer=token)).status == 200
-    await app.revoke_token(digest, 600)
+    await app.revoke_token(digest)
     assert (await scene.call(bearer=token)).status == 401
     assert (await scene.call(bearer=other)).status == 200
     await app.sessions.revoke_principal(principal_id(scene.issuer.url, "nurse"))

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable
-from typing import Protocol
+from typing import Any, Protocol
 
 import msgspec
 
@@ -38,6 +38,8 @@ class Recorder(Protocol):
     async def intent(self, call: Call, touched: tuple[Touched, ...]) -> None: ...
 
     async def outcome(self, call: Call, outcome: Outcome) -> None: ...
+
+    async def status(self, reason: str, facts: dict[str, Any] | None = None) -> None: ...
 
 
 class Hop:

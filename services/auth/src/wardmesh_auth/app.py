@@ -11,28 +11,59 @@ import aiohttp
 from msgspec import Struct
 
 from wardmesh_auth.catalogue import Platforms
+from wardmesh_auth.client_key_ring import ClientKeyRing
 from wardmesh_auth.database import Database, engine_for
 from wardmesh_auth.fetch import fetching
-from wardmesh_auth.grant_store import GrantStore
+from wardmesh_auth.grant_store import GrantKey, GrantStore, principal_digest
 from wardmesh_auth.grants import Grants
 from wardmesh_auth.identify import Identifier, Roles
+from wardmesh_auth.journal import Journal, Records
 from wardmesh_auth.platform_token import ClientCredentials
 from wardmesh_auth.platform_tokens import PlatformTokens
+from wardmesh_auth.procedures import Procedures
 from wardmesh_auth.revocations import Revocations
 from wardmesh_auth.sessions import Sessions
-from wardmesh_auth.settings import AuthSettings, PlatformClients, master_ring
+from wardmesh_auth.settings import AuthSettings, PlatformClients, has_master_key, master_ring
+from wardmesh_auth.sign_in.attempts import Attempts
+from wardmesh_auth.sign_in.consents import Consents
+from wardmesh_auth.sign_in.desk import Parts, procedures
+from wardmesh_auth.sign_in.handles import AuthHandles
+from wardmesh_auth.sign_in.owners import HandleOwners
+from wardmesh_auth.sign_in.pending import PendingSignIns
+from wardmesh_auth.sign_in.people import People
+from wardmesh_auth.sign_in.watching import Waiters
+from wardmesh_auth.smart.client import SmartClient
+from wardmesh_auth.smart.discovery import Discovery
+from wardmesh_auth.smart.wire import Wire
 from wardmesh_auth.vault import Vault
 from wardmesh_common.bus import Bus
-from wardmesh_common.contracts import ASK_CATALOGUE, DECIDE, EVENT_CATALOGUE_CHANGED, EVENT_SESSION_REVOKED, IDENTIFY
+from wardmesh_common.contracts import (
+    ASK_CATALOGUE,
+    ASK_ORGANISATION,
+    DECIDE,
+    EVENT_CATALOGUE_CHANGED,
+    EVENT_GRANT_CHANGED,
+    EVENT_SESSION_REVOKED,
+    IDENTIFY,
+    perform_subject,
+)
 from wardmesh_common.errors import Unavailable, WardmeshError
 from wardmesh_common.health import Health
 from wardmesh_common.issuer_keys import IssuerKeys
-from wardmesh_common.questions import Catalogue, Changed, SessionRevoked
+from wardmesh_common.questions import (
+    Catalogue,
+    Changed,
+    GrantChanged,
+    OrganisationQuestion,
+    PlatformFacts,
+    SessionRevoked,
+)
 from wardmesh_common.token_seal import parse_key
 from wardmesh_common.tokens import KEPT_CLAIMS, TokenVerifier
 
 _REFRESH_SECONDS = 15.0
 _SWEEP_SECONDS = 300.0  # FG-15
+_KEYS_SECONDS = 60.0
 
 log = logging.getLogger("wardmesh.auth")
 
@@ -44,7 +75,14 @@ class _Nothing(Struct):
 class App:
     """The parts of a running auth that others (sign-in, operations, tests) use."""
 
-    def __init__(self, settings: AuthSettings, bus: Bus, http: aiohttp.ClientSession, environ: Mapping[str, str]):
+    def __init__(
+        self,
+        settings: AuthSettings,
+        bus: Bus,
+        http: aiohttp.ClientSession,
+        environ: Mapping[str, str],
+        records: Records,
+    ) -> None:
         self._bus = bus
         self.database = Database(engine_for(settings.database_url))
         self.revocations = Revocations(self.database)
@@ -55,12 +93,18 @@ class App:
             max_age_seconds=settings.session_max_age,
             idle_seconds=settings.session_idle_seconds,
         )
-        ring = master_ring(settings)
-        if not ring:
-            log.warning("no master key is set: platform tokens are kept in memory only, nothing is stored")
-        self.store = GrantStore(self.database, Vault(ring)) if ring else None
+        if not has_master_key(settings):
+            log.warning("no master key is set: what is stored is sealed with a key of this deployment only")
+        vault = Vault(master_ring(settings))
+        self.store = GrantStore(self.database, vault)
+        self.wire = Wire()
+        self.client_keys = ClientKeyRing(self.database, vault)
+        self.smart = SmartClient(Discovery(self.wire), self.wire, self.client_keys)
         self.tokens = PlatformTokens(self.store, ClientCredentials())
-        self.platforms = Platforms(lambda: bus.ask(ASK_CATALOGUE, _Nothing(), Catalogue))
+        self.platforms = Platforms(
+            lambda: bus.ask(ASK_CATALOGUE, _Nothing(), Catalogue),
+            lambda name: bus.ask(ASK_ORGANISATION, OrganisationQuestion(platform=name), PlatformFacts),
+        )
         self.keys = IssuerKeys(settings.issuer, fetching(http), jwks_uri=settings.jwks_uri)
         roles = Roles(settings.role_claims, settings.role_map)
         self.verifier = TokenVerifier(
@@ -72,25 +116,77 @@ class App:
             skew_seconds=settings.clock_skew_seconds,
         )
         clients = PlatformClients(environ)
+        self.journal = Journal(records)
+        self.pending, self.consents = PendingSignIns(self.database, vault), Consents(self.database)
+        self.waiters = Waiters()
+        seal_key = parse_key(settings.token_seal_key)
+        handles = AuthHandles(seal_key)
+        self.procedures = self._procedures(settings, clients, handles, roles)
         grants = Grants(
             self.platforms,
             self.tokens,
             clients.of,
-            parse_key(settings.token_seal_key),
+            seal_key,
             anonymous_open=settings.anonymous_open_platforms,
         )
         self.identifier = Identifier(
-            self.verifier, self.sessions, self.revocations, grants, roles, settings.client_agents
+            self.verifier,
+            self.sessions,
+            self.revocations,
+            grants,
+            HandleOwners(handles, self.consents, self.platforms),
+            roles,
+            settings.client_agents,
         )
+
+    def _procedures(
+        self, settings: AuthSettings, clients: PlatformClients, handles: AuthHandles, roles: Roles
+    ) -> Procedures:
+        attempts = Attempts(
+            self.database,
+            self.pending,
+            self.consents,
+            self.platforms,
+            clients.at,
+            self.smart,
+            settings.redirect_uri,
+        )
+        parts = Parts(
+            database=self.database,
+            attempts=attempts,
+            pending=self.pending,
+            consents=self.consents,
+            people=People(settings, self.platforms, self.verifier, roles),
+            sessions=self.sessions,
+            handles=handles,
+            smart=self.smart,
+            store=self.store,
+            journal=self.journal,
+            waiters=self.waiters,
+            client_keys=self.client_keys,
+            tell=self.tell_grant,
+            revoke_token=self.revoke_token,
+            public_url=settings.public_url,
+        )
+        return Procedures(procedures(parts))
+
+    async def tell_grant(self, key: GrantKey) -> None:
+        """A grant came, changed or went: this replica knows at once, the others by the event."""
+        event = GrantChanged(principal=principal_digest(key), platform=key.platform)
+        await self.heard_grant(event)
+        await self._bus.tell(EVENT_GRANT_CHANGED, event)
+
+    async def heard_grant(self, event: GrantChanged) -> None:
+        self.tokens.changed(event)
+        self.waiters.heard(event)
 
     async def tell_revoked(self, event: SessionRevoked) -> None:
         await self._bus.tell(EVENT_SESSION_REVOKED, event)
 
-    async def revoke_token(self, digest: str, keep_seconds: float) -> None:
+    async def revoke_token(self, digest: str) -> None:
         """Refuse one access token from now on, on every replica."""
         async with self.database.transaction() as connection:
-            told = SessionRevoked(token_digest=digest)
-            event = await self.revocations.write(connection, told, keep_seconds)
+            event = await self.revocations.write(connection, SessionRevoked(token_digest=digest))
         await self.heard_revoked(event)
         await self.tell_revoked(event)
 
@@ -100,17 +196,24 @@ class App:
         self.verifier.forget(digest=event.token_digest, subject=event.principal)
         if event.principal:
             self.tokens.forget(event.principal)
+            self.consents.heard(event.principal)
 
     async def sweep(self) -> None:
         gone = await self.sessions.sweep()
         await self.revocations.sweep()
+        await self.pending.sweep()
+        await self.consents.sweep()
+        await self.store.sweep()
         if gone:
             log.info("removed %d sessions that were over", gone)
+            await self.journal.status("session.cleanup", {"removed": gone})
 
     async def close(self) -> None:
         await self.tokens.close()
         await self.platforms.close()
         await self.keys.close()
+        await self.smart.close()
+        await self.wire.close()
         await self.database.close()
 
 
@@ -120,12 +223,15 @@ async def create_app(
 ) -> AsyncGenerator[App]:
     """Ready only when it knows revocations, issuer keys and platforms; then their sources may go away for a while."""
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=4, connect=2)) as http:
-        app = App(settings, bus, http, environ)
+        assert bus.recorder is not None, "the service sets the recorder before the application"
+        app = App(settings, bus, http, environ, bus.recorder)
         tasks: list[asyncio.Task[None]] = []
         try:
             await bus.hear(EVENT_SESSION_REVOKED, SessionRevoked, app.heard_revoked)
+            await bus.hear(EVENT_GRANT_CHANGED, GrantChanged, app.heard_grant)
             await bus.hear(EVENT_CATALOGUE_CHANGED, Changed, app.platforms.changed)
             await _until_read(app.revocations)
+            await app.client_keys.refresh()
             if not await app.keys.first(settings.issuer_wait_seconds):
                 log.warning("the token issuer does not answer: no bearer token is good until it does")
             if not await app.platforms.first(settings.catalogue_wait_seconds):
@@ -134,7 +240,9 @@ async def create_app(
             tasks = [
                 asyncio.create_task(_every(_REFRESH_SECONDS, app.revocations.refresh)),
                 asyncio.create_task(_every(_SWEEP_SECONDS, app.sweep)),
+                asyncio.create_task(_every(_KEYS_SECONDS, app.client_keys.refresh)),
             ]
+            await bus.station(perform_subject("auth"), app.procedures, limit=settings.station_limit)
             await bus.station(IDENTIFY, app.identifier, onward=DECIDE, limit=settings.station_limit)
             yield app
         finally:

@@ -9,13 +9,15 @@ from collections.abc import Awaitable, Callable
 
 import msgspec
 
-from wardmesh_auth.bounded import SingleFlight
+from wardmesh_auth.bounded import Bounded, SingleFlight
 from wardmesh_common.errors import PlatformUnknown, Unavailable, WardmeshError
+from wardmesh_common.organisations import vendor_of
 from wardmesh_common.questions import Catalogue, Changed, PlatformFacts
 
 _FRESH_SECONDS = 60.0  # in case the event that told of a change was missed
 _PAUSE_SECONDS = 1.0
 _RETRY_SECONDS = 0.25
+_MAX_ORGANISATIONS = 4096
 
 log = logging.getLogger("wardmesh.auth")
 
@@ -23,8 +25,15 @@ log = logging.getLogger("wardmesh.auth")
 class Platforms:
     """Ids are exact here: the gateway has resolved aliases before the call was sent."""
 
-    def __init__(self, ask: Callable[[], Awaitable[Catalogue]], clock: Callable[[], float] = time.monotonic) -> None:
-        self._ask, self._clock = ask, clock
+    def __init__(
+        self,
+        ask: Callable[[], Awaitable[Catalogue]],
+        organisation: Callable[[str], Awaitable[PlatformFacts]],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._ask, self._organisation, self._clock = ask, organisation, clock
+        self._organisations: Bounded[str, PlatformFacts] = Bounded(_MAX_ORGANISATIONS)
+        self._asking: SingleFlight[str, PlatformFacts] = SingleFlight()
         self._platforms: dict[str, PlatformFacts] | None = None
         self._version = ""
         self._stale_at = self._tried_at = float("-inf")
@@ -32,6 +41,29 @@ class Platforms:
 
     async def serving(self, platform: str) -> PlatformFacts:
         """The facts of the platform that answers for this id (FG-27). Raises PlatformUnknown, Unavailable."""
+        if vendor_of(platform):
+            return await self._listed(platform)
+        known = await self._known()
+        facts = known.get(platform)
+        if facts is not None and facts.served_by and not facts.fhir_base_url:
+            facts = known.get(facts.served_by)
+        if facts is None:
+            raise PlatformUnknown("there is no such platform")
+        return facts
+
+    async def _listed(self, platform: str) -> PlatformFacts:
+        """An organisation of a directory: there are too many to keep them all. Raises PlatformUnknown, Unavailable."""
+        known = self._organisations.get(platform)
+        if known is None:
+            known = await self._asking.run(platform, lambda: self._organisation(platform))
+            self._organisations.put(platform, known, _FRESH_SECONDS)
+        return known
+
+    async def all(self) -> tuple[PlatformFacts, ...]:
+        """Raises Unavailable."""
+        return tuple((await self._known()).values())
+
+    async def _known(self) -> dict[str, PlatformFacts]:
         now = self._clock()
         if self._platforms is None:
             await self._flight.run("", self._fetch)
@@ -39,12 +71,7 @@ class Platforms:
             self._flight.start("", self._fetch_quietly)
         if self._platforms is None:
             raise Unavailable("the platform catalogue is not available yet", retry_after=1)
-        facts = self._platforms.get(platform)
-        if facts is not None and facts.served_by and not facts.fhir_base_url:
-            facts = self._platforms.get(facts.served_by)
-        if facts is None:
-            raise PlatformUnknown("there is no such platform")
-        return facts
+        return self._platforms
 
     async def first(self, seconds: float) -> bool:
         """Wait for the first catalogue, but not longer than this; True when it is here."""
@@ -67,6 +94,7 @@ class Platforms:
 
     async def close(self) -> None:
         await self._flight.close()
+        await self._asking.close()
 
     async def _fetch(self) -> None:
         self._tried_at = self._clock()

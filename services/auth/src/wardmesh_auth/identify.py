@@ -9,6 +9,7 @@ import msgspec
 
 from wardmesh_auth.bounded import Bounded
 from wardmesh_auth.revocations import Revocations
+from wardmesh_auth.sign_in.handles import refused
 from wardmesh_common.contracts import Call, Caller
 from wardmesh_common.errors import Unauthenticated
 from wardmesh_common.station import Hop
@@ -16,7 +17,10 @@ from wardmesh_common.tokens import TokenVerifier, VerifiedToken
 from wardmesh_common.vocabulary import Grant, Principal
 
 ANONYMOUS = Principal(id="anonymous")
+TOKEN = "token:"  # noqa: S105 - how an access token stands where a session would: by its digest
 _MAX_ROLES = 64
+# Steps of a browser that may still carry the cookie of a session that is over.
+_BROWSER = frozenset({"open_auth", "finish_auth", "sign_in", "sign_out", "get_auth_status"})
 _FHIR_ID = re.compile(r"[A-Za-z0-9\-.]{1,64}")
 
 
@@ -28,11 +32,15 @@ class LendsGrants(Protocol):
     async def lend(self, call: Call, principal: Principal) -> Grant: ...
 
 
+class ReadsHandles(Protocol):
+    async def owner(self, handle: str, platform: str) -> Principal: ...
+
+
 class Roles:
     """Roles from verified claims only, none by default (X-23): which claims, and which value means which role."""
 
     def __init__(self, claims: tuple[str, ...], mapping: dict[str, tuple[str, ...]]) -> None:
-        self._paths = tuple(tuple(path.split(".")) for path in claims)
+        self._paths = tuple(claim_path(text) for text in claims)
         self._mapping = mapping
 
     def of(self, claims: dict[str, Any]) -> tuple[str, ...]:
@@ -58,12 +66,13 @@ class Identifier:
         sessions: FindsSessions,
         revocations: Revocations,
         grants: LendsGrants,
+        handles: ReadsHandles,
         roles: Roles,
         client_agents: dict[str, str],
         cache_size: int = 20_000,
     ) -> None:
         self._verifier, self._sessions = verifier, sessions
-        self._revocations, self._grants = revocations, grants
+        self._revocations, self._grants, self._handles = revocations, grants, handles
         self._roles, self._client_agents = roles, client_agents
         self._principals: Bounded[str, Principal] = Bounded(cache_size)
 
@@ -72,12 +81,15 @@ class Identifier:
         # First of all: whatever happens next, the recorder and the next station see no credential.
         call.caller = without_credential(caller)
         call.grant = call.decision = call.principal = None
-        call.principal = principal = self._with_agent(await self._principal(caller), caller)
+        principal = await self._principal(caller, call)
+        if caller.handle:
+            principal = await self._by_handle(caller.handle, call.platform, principal)
+        call.principal = principal = self._with_agent(principal, caller)
         # An operation of ours needs nothing of a platform; some of them a browser starts that is nobody yet.
         call.grant = Grant(platform="") if call.procedure else await self._grants.lend(call, principal)
         return call
 
-    async def _principal(self, caller: Caller) -> Principal:
+    async def _principal(self, caller: Caller, call: Call) -> Principal:
         """A header takes precedence over a cookie (FG-14). A bad credential is refused, never made anonymous."""
         if caller.bearer:
             token = await self._verifier.verify(caller.bearer)
@@ -87,16 +99,43 @@ class Identifier:
             if principal is None:
                 principal = principal_of(token, self._roles)
                 self._principals.put(token.digest, principal, 300.0)
+            if call.performer == "auth" and call.tool == "sign_out":
+                # What is signed out is this token, known to everyone after us by its digest only.
+                return msgspec.structs.replace(principal, session=TOKEN + token.digest)
             return principal
         if caller.cookie:
-            return await self._sessions.find(caller.cookie)
+            return await self._by_cookie(caller.cookie, call)
         return ANONYMOUS
+
+    async def _by_cookie(self, cookie: str, call: Call) -> Principal:
+        try:
+            return await self._sessions.find(cookie)
+        except Unauthenticated:
+            if call.performer == "auth" and call.tool in _BROWSER:
+                return ANONYMOUS  # a session that is over must not keep anybody from signing in again
+            raise
+
+    async def _by_handle(self, handle: str, platform: str, principal: Principal) -> Principal:
+        """An auth_handle is an identity for who has none; beside another one it has to say the same (FG-26)."""
+        owner = await self._handles.owner(handle, platform)
+        if principal.anonymous:
+            return owner
+        if (owner.tenant, owner.id) != (principal.tenant, principal.id):
+            raise refused()
+        return principal
 
     def _with_agent(self, principal: Principal, caller: Caller) -> Principal:
         """The agent is this request's own word (X-19); a known client that calls itself something else is flagged."""
         expected = self._client_agents.get(principal.client_id, "") if self._client_agents else ""
         mismatch = bool(expected) and not caller.agent.id.startswith(expected)
         return msgspec.structs.replace(principal, agent=caller.agent, agent_mismatch=mismatch)
+
+
+def claim_path(text: str) -> tuple[str, ...]:
+    """`realm_access.roles` goes down; a claim named by a URL is one name, dots and all; `/a/b.c` is a JSON pointer."""
+    if text.startswith("/"):
+        return tuple(part.replace("~1", "/").replace("~0", "~") for part in text[1:].split("/"))
+    return (text,) if "://" in text else tuple(text.split("."))
 
 
 def without_credential(caller: Caller) -> Caller:
@@ -109,7 +148,7 @@ def without_credential(caller: Caller) -> Caller:
 
 
 def principal_of(token: VerifiedToken, roles: Roles) -> Principal:
-    kind, own = _reference(token.claims.get("fhirUser"))
+    kind, own = reference(token.claims.get("fhirUser"))
     return Principal(
         id=token.principal_id,
         roles=roles.of(token.claims),
@@ -120,7 +159,7 @@ def principal_of(token: VerifiedToken, roles: Roles) -> Principal:
     )
 
 
-def _reference(value: object) -> tuple[str, str]:
+def reference(value: object) -> tuple[str, str]:
     """Type and id of a relative or absolute reference, as `fhirUser` carries it."""
     parts = value.rsplit("/", 2) if isinstance(value, str) else []
     return (parts[-2], _id(parts[-1])) if len(parts) > 1 else ("", "")

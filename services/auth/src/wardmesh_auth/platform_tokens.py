@@ -11,11 +11,11 @@ from typing import Protocol
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from wardmesh_auth.bounded import Bounded, SingleFlight
-from wardmesh_auth.grant_store import DEPLOYMENT, GrantKey, GrantStore
+from wardmesh_auth.grant_store import DEPLOYMENT, GrantKey, GrantStore, principal_digest
 from wardmesh_auth.platform_token import PlatformToken
 from wardmesh_auth.settings import PlatformClient
 from wardmesh_common.errors import Internal, Unavailable, WardmeshError
-from wardmesh_common.questions import PlatformFacts
+from wardmesh_common.questions import GrantChanged, PlatformFacts
 
 _CACHE_SECONDS = 30.0  # a principal's grant: at most this long after another replica ended it
 _REFUSED_SECONDS = 2.0  # a failed exchange is not repeated by every waiting call
@@ -76,6 +76,10 @@ class PlatformTokens:
     def forget(self, principal_id: str) -> None:
         """Read this principal's grants again at the next call."""
         self._cache.drop_keys(lambda key: key.principal_id == principal_id)
+
+    def changed(self, event: GrantChanged) -> None:
+        """Read this grant again at the next call."""
+        self._cache.drop_keys(lambda key: key.platform == event.platform and principal_digest(key) == event.principal)
 
     async def close(self) -> None:
         await self._flights.close()

@@ -7,6 +7,7 @@ import re
 import secrets
 from typing import Any
 
+import msgspec
 from msgspec import Struct
 from sqlalchemy import func, or_, update
 from sqlalchemy.sql import ColumnElement
@@ -24,10 +25,14 @@ _CACHE_SECONDS = 30.0
 
 
 class NewSession(Struct, frozen=True):
-    """`secret` goes into the cookie and nowhere else; `handle` is its SHA-256 and names the session in records."""
+    """`secret` goes into the cookie and nowhere else; its SHA-256 is the handle and names the session in records."""
 
     secret: str
-    handle: str
+    principal: Principal
+
+    @property
+    def handle(self) -> str:
+        return self.principal.session
 
     def __repr__(self) -> str:
         return f"NewSession({self.handle[:16]})"
@@ -52,16 +57,20 @@ class Sessions:
         cache_size: int = 20_000,
     ) -> None:
         self._database, self._revocations, self._tell = database, revocations, tell
-        self._max_age, self._idle = max_age_seconds, idle_seconds
+        self.max_age, self._idle = max_age_seconds, idle_seconds
         # Not longer than a quarter of the idle time: a cached session is not seen by the database.
         self._cache_seconds = min(_CACHE_SECONDS, idle_seconds / 4)
         self._cache: Bounded[str, _Live] = Bounded(cache_size)
         self._loading: SingleFlight[str, _Live | None] = SingleFlight()
 
-    async def create(self, principal: Principal) -> NewSession:
-        """Raises Unavailable without a database: a session that is not stored is none."""
+    async def create(self, person: Principal | None) -> NewSession:
+        """`None`: nobody signed in, the session is a principal of its own.
+
+        Raises Unavailable without a database: a session that is not stored is none.
+        """
         secret = secrets.token_urlsafe(32)
         handle = handle_of(secret)
+        principal = msgspec.structs.replace(person or Principal(id=session_principal(handle)), session=handle)
         row = session.insert().values(
             id=handle,
             tenant=principal.tenant,
@@ -72,11 +81,11 @@ class Sessions:
             practitioner=principal.practitioner,
             client_id=principal.client_id,
             idle_seconds=self._idle,
-            expires_at=func.now() + _seconds(self._max_age),
+            expires_at=func.now() + _seconds(self.max_age),
         )
         async with self._database.transaction() as connection:
             await connection.execute(row)
-        return NewSession(secret, handle)
+        return NewSession(secret, principal)
 
     async def find(self, secret: str) -> Principal:
         """Raises Unauthenticated when there is no such session (any more), Unavailable when nobody can say."""
@@ -147,6 +156,15 @@ class Sessions:
         self._revocations.heard(event)
         self.heard(event)
         await self._tell(event)
+
+
+def session_principal(handle: str) -> str:
+    """A browser session in which nobody signed in is a principal of its own."""
+    return f"session:{handle[:32]}"
+
+
+def is_session(principal_id: str) -> bool:
+    return principal_id.startswith("session:")
 
 
 def handle_of(secret: str) -> str:

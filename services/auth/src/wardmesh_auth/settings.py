@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hmac
 import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+import msgspec
 from msgspec import Struct, field
 
 from wardmesh_auth.bounded import Bounded
@@ -23,15 +25,32 @@ _ALIASES = {
     "master_key": "FHIR_GATEWAY_MASTER_KEY",
     "master_keys": "FHIR_GATEWAY_MASTER_KEYS",
     "session_max_age": "FHIR_GATEWAY_SESSION_MAX_AGE",
+    "public_url": "FHIR_GATEWAY_PUBLIC_URL",
+    "oauth_redirect_uri": "FHIR_GATEWAY_OAUTH_REDIRECT_URI",
+    "smart_iss": "SMART_ISS",
+    "smart_client_id": "SMART_CLIENT_ID",
+    "smart_client_secret": "SMART_CLIENT_SECRET",
+    "smart_scope": "SMART_SCOPE",
+    "smart_redirect_uri": "SMART_REDIRECT_URI",
+    "secret_key": "SECRET_KEY",
 }
+# What the SMART server of SM-1 says a person is, once its identity token is verified (SM-7).
+_SMART_ROLES = {"Practitioner": ("practitioner",), "Patient": ("patient",)}
 
 log = logging.getLogger("wardmesh.auth")
 
 
-class AuthSettings(BusSettings, kw_only=True):
-    issuer: str
+class KeySettings(BusSettings, kw_only=True):
+    """What it takes to read what is stored: for the service and for the commands that rotate keys."""
+
     database_url: str
     token_seal_key: str
+    master_key: str = ""
+    master_keys: tuple[str, ...] = ()  # ring for rotation: the first seals, all open
+
+
+class AuthSettings(KeySettings, kw_only=True):
+    issuer: str
     audience: str = ""
     audiences: tuple[str, ...] = ()  # further accepted audiences, JSON list
     public_url: str = "http://localhost:8000"
@@ -40,8 +59,6 @@ class AuthSettings(BusSettings, kw_only=True):
     catalogue_wait_seconds: float = 10.0  # how long a start waits for the catalogue of platforms
     token_types: tuple[str, ...] = ("at+jwt",)
     clock_skew_seconds: float = 30.0
-    master_key: str = ""
-    master_keys: tuple[str, ...] = ()  # ring for rotation: the first seals, all open
     role_claims: tuple[str, ...] = ("roles",)  # dotted paths into the claims
     role_map: dict[str, tuple[str, ...]] = field(
         default_factory=dict
@@ -51,6 +68,21 @@ class AuthSettings(BusSettings, kw_only=True):
     session_idle_seconds: int = 3600
     anonymous_open_platforms: bool = True
     station_limit: int = 512
+    oauth_redirect_uri: str = ""  # "" = {public_url}/auth/callback
+    web_client_id: str = "wardmesh-web"  # our registration at the issuer, for people in a browser
+    web_client_secret: str = ""
+    web_scopes: str = "openid fhir.read fhir.write"
+    smart_iss: str = ""  # set: people sign in at this SMART server instead (SM-1)
+    smart_client_id: str = ""
+    smart_client_secret: str = ""
+    smart_scope: str = ""
+    smart_redirect_uri: str = ""
+    smart_roles: dict[str, tuple[str, ...]] = field(default_factory=lambda: dict(_SMART_ROLES))
+    secret_key: str = ""  # signs and verifies tokens of local accounts (SH-9); "" = there are none
+
+    @property
+    def redirect_uri(self) -> str:
+        return self.oauth_redirect_uri or f"{self.public_url.rstrip('/')}/auth/callback"
 
     @property
     def all_audiences(self) -> tuple[str, ...]:
@@ -76,21 +108,42 @@ class PlatformClient(Struct, frozen=True):
 def read_settings(environ: Mapping[str, str]) -> AuthSettings:
     """Raises BadSettings, which names the variable and never its value."""
     settings = load(AuthSettings, environ, aliases=_ALIASES)
+    _check_keys(settings)
+    if not 0 <= settings.clock_skew_seconds <= 120:
+        raise BadSettings("WARDMESH_CLOCK_SKEW_SECONDS must be between 0 and 120")
+    if settings.smart_client_id and not settings.smart_iss:
+        return msgspec.structs.replace(settings, smart_iss=environ.get("FHIR_BASE_URL", ""))  # SM-9
+    return settings
+
+
+def read_key_settings(environ: Mapping[str, str]) -> KeySettings:
+    """Raises BadSettings."""
+    settings = load(KeySettings, environ, aliases={k: v for k, v in _ALIASES.items() if k.startswith("master")})
+    _check_keys(settings)
+    return settings
+
+
+def _check_keys(settings: KeySettings) -> None:
     _checked("WARDMESH_TOKEN_SEAL_KEY", lambda: parse_key(settings.token_seal_key))
     for key in (settings.master_key, *settings.master_keys):
         if key:
             _checked("WARDMESH_MASTER_KEY", lambda key=key: master_key(key))
     if settings.database_url.partition("://")[0] not in SCHEMES:
         raise BadSettings("WARDMESH_DATABASE_URL must begin with postgresql://")
-    if not 0 <= settings.clock_skew_seconds <= 120:
-        raise BadSettings("WARDMESH_CLOCK_SKEW_SECONDS must be between 0 and 120")
-    return settings
 
 
-def master_ring(settings: AuthSettings) -> tuple[bytes, ...]:
-    """The ring of master keys, newest first; empty when none is configured."""
+def master_ring(settings: KeySettings) -> tuple[bytes, ...]:
+    """The ring of master keys, newest first, and last the key of a deployment that has none.
+
+    So nothing is ever stored in the clear, and what was stored before a master key was set is still read (FG-16).
+    """
     texts = (*settings.master_keys, settings.master_key)
-    return tuple(master_key(text) for text in dict.fromkeys(texts) if text)
+    own = hmac.digest(parse_key(settings.token_seal_key), b"wardmesh storage without a master key", "sha256")
+    return (*(master_key(text) for text in dict.fromkeys(texts) if text), own)
+
+
+def has_master_key(settings: KeySettings) -> bool:
+    return bool(settings.master_key or any(settings.master_keys))
 
 
 class PlatformClients:
@@ -113,7 +166,8 @@ class PlatformClients:
     def at(self, facts: PlatformFacts) -> PlatformClient | None:
         """As `of`; else the registration that the platform offers to everyone."""
         everyone = facts.sign_in.client_id
-        return self.of(facts.id) or (PlatformClient(everyone) if everyone else None)
+        own = self.of(facts.id) or (self.of(facts.vendor) if facts.vendor else None)
+        return own or (PlatformClient(everyone) if everyone else None)
 
     def _read(self, platform: str) -> PlatformClient | None:
         name = platform.upper().replace("-", "_")

@@ -1,0 +1,1 @@
+"""Signing in: of a person here, and of a principal at platforms."""
