@@ -111,6 +111,8 @@ def _needs(piece: Piece) -> tuple[Need, ...]:
         return ()
     search = piece.interaction is Interaction.SEARCH
     patient = piece.id if piece.type == "Patient" else _named_patient(piece.query) if search else ""
+    if piece.type and not (search or piece.query or piece.if_none_exist or piece.operation):
+        return (Need(_kind(piece.type), letters, "", False, patient),)  # nearly every call
     found = [Need(kind, letters, piece.query, search, patient) for kind in _types(piece)]
     criteria = criteria_of(piece.if_none_exist)
     if not criteria and piece.interaction in _CONDITIONAL and not piece.id:

@@ -67,9 +67,13 @@ def narrowed(scopes: tuple[str, ...], call: Call, patient: str) -> bool:
 
 
 def _covers(held: tuple[SmartScope, ...], need: Need) -> bool:
-    wanted = need.type or "*"
-    letters = {letter for scope in held if scope.type in ("*", wanted) for letter in scope.letters}
-    return letters.issuperset(need.letters)
+    wanted, missing = need.type or "*", set(need.letters)
+    for scope in held:
+        if scope.type in ("*", wanted):
+            missing -= scope.letters
+            if not missing:
+                return True
+    return not missing
 
 
 def _kept(scope: SmartScope, need: Need, patient: str) -> bool:
