@@ -63,7 +63,7 @@ async def sign_in(issuer: str, audience: str, person: Person, scope: str = SCOPE
     jar = aiohttp.CookieJar(unsafe=True)  # cookies of an address without a name
     timeout = aiohttp.ClientTimeout(total=_SECONDS)
     async with aiohttp.ClientSession(cookie_jar=jar, timeout=timeout) as browser:
-        answer = await _walk(browser, f"{issuer}/auth?{urlencode(query)}", person)
+        answer = await walk(browser, f"{issuer}/auth?{urlencode(query)}", person, REDIRECT)
         if answer.get("state") != state or answer.get("iss") != issuer:
             raise SignInFault("the answer belongs to another request or issuer")
         form = {
@@ -81,15 +81,15 @@ async def sign_in(issuer: str, audience: str, person: Person, scope: str = SCOPE
             return str(body["access_token"])
 
 
-async def _walk(browser: aiohttp.ClientSession, url: str, person: Person) -> dict[str, str]:
-    """Follow redirects and answer the two pages until the code arrives."""
+async def walk(browser: aiohttp.ClientSession, url: str, person: Person, redirect: str) -> dict[str, str]:
+    """Follow redirects and answer the two pages until the code arrives at `redirect`."""
     form: dict[str, str] | None = None
     for _ in range(_MOST_STEPS):
         method = "POST" if form else "GET"
         async with browser.request(method, url, data=form, allow_redirects=False) as response:
             if response.status in {302, 303}:
                 url, form = urljoin(url, response.headers["Location"]), None
-                if url.startswith(REDIRECT):
+                if url.startswith(redirect):
                     return {name: values[0] for name, values in parse_qs(urlsplit(url).query).items()}
                 continue
             page = await response.text()

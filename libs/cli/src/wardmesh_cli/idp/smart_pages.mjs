@@ -6,7 +6,7 @@ const HOSPITAL = {
   name: 'LOCAL HOSPITAL',
   style: ':root{--accent:#2456a6}@media (prefers-color-scheme:dark){:root{--accent:#8ab4f8}}'
     + 'fieldset{border:1px solid var(--line);border-radius:8px;margin:1rem 0 0;padding:.4rem 1rem .8rem}legend{font-weight:600;padding:0 .3rem}'
-    + 'fieldset label{font-weight:400;margin-top:.5rem;display:flex;gap:.6rem;align-items:center}input[type=radio]{width:auto;margin:0}',
+    + 'fieldset label{font-weight:400;margin-top:.5rem;display:flex;gap:.6rem;align-items:center}input[type=radio]{width:auto;margin:0;accent-color:var(--accent)}fieldset code{font-size:.8rem;overflow-wrap:anywhere}',
 };
 const LETTERS = { read: 'read', write: 'change', '*': 'read and change', cruds: 'read and change', cud: 'change', rs: 'read', r: 'open', s: 'search' };
 const CONTEXTS = { patient: 'the record of this patient', user: 'every record that you may see', system: 'every record' };
