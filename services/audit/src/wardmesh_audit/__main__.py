@@ -60,7 +60,10 @@ def parser() -> argparse.ArgumentParser:
     tail.add_argument("--json", action="store_true")
     export = commands.add_parser("export", help="write a copy that verifies alone")
     export.add_argument("directory", type=path)
-    export.add_argument("--format", choices=("ndjson", "tlog"), default="ndjson")
+    export.add_argument("--format", choices=("ndjson", "tlog", "parquet", "ocsf", "balp"), default="ndjson")
+    copy = commands.add_parser("verify-copy", help="check an NDJSON or Parquet copy offline")
+    copy.add_argument("directory", type=path)
+    copy.add_argument("--key", metavar="VKEY")
     return top
 
 

@@ -124,7 +124,9 @@ async def cmd_tail(args: argparse.Namespace, settings: AuditSettings) -> int:
 
 
 async def cmd_export(args: argparse.Namespace, settings: AuditSettings) -> int:
-    export = {"ndjson": export_ndjson, "tlog": export_tlog}[args.format]
+    from wardmesh_audit.export_formats import FORMATS  # noqa: PLC0415 - pyarrow is nothing the other commands need
+
+    export = {"ndjson": export_ndjson, "tlog": export_tlog, **FORMATS}[args.format]
     try:
         async with database(need("WARDMESH_AUDIT_READER_URL", settings.audit_reader_url)) as conn:
             size = await export(conn, args.directory)
@@ -133,6 +135,25 @@ async def cmd_export(args: argparse.Namespace, settings: AuditSettings) -> int:
         return CANNOT_VERIFY
     say(f"{size} events")
     return 0
+
+
+async def cmd_verify_copy(args: argparse.Namespace, settings: AuditSettings) -> int:
+    """Reads one directory and one key; opens no connection."""
+    from wardmesh_audit.parquet import BadCopy, verify_copy  # noqa: PLC0415 - as above
+
+    verifiers = [parse_vkey(args.key)] if args.key else settings.verifiers()
+    try:
+        if not verifiers:
+            raise UnknownKey("no public key: give --key or WARDMESH_AUDIT_PUBLIC_KEY")
+        manifest = verify_copy(args.directory, verifiers)
+    except UnknownKey as error:
+        sys.stderr.write(f"wardmesh-audit: cannot verify: {error}\n")
+        return CANNOT_VERIFY
+    except (BadCopy, BadNote, BadSignature) as error:
+        sys.stderr.write(f"wardmesh-audit: tampered: {error}\n")
+        return TAMPERED
+    say(f"{manifest.last + 1} events are exactly what was signed")
+    return VERIFIED
 
 
 async def cmd_status(_args: argparse.Namespace, settings: AuditSettings) -> int:
@@ -156,6 +177,7 @@ COMMANDS: Mapping[str, Command] = {
     "consistency": cmd_consistency,
     "tail": cmd_tail,
     "export": cmd_export,
+    "verify-copy": cmd_verify_copy,
     "status": cmd_status,
 }
 

@@ -20,9 +20,9 @@ _PREFETCH = 1000
 async def export_ndjson(conn: Connection, target: Path, *, log_id: int = 0) -> int:
     """`events.ndjson` (leaf bytes, one per line), `checkpoint` and `manifest.json`; returns the number of events."""
     async with conn.transaction(isolation="repeatable_read", readonly=True):
-        size, note = await _newest(conn, log_id)
+        size, note = await covered(conn, log_id)
         digest = hashlib.sha256()
-        with _create(target / "events.ndjson") as out:
+        with create(target / "events.ndjson") as out:
             async for leaf in _leaves(conn, size, log_id):
                 line = leaf + b"\n"
                 digest.update(line)
@@ -36,10 +36,10 @@ async def export_ndjson(conn: Connection, target: Path, *, log_id: int = 0) -> i
 async def export_tlog(conn: Connection, target: Path, *, log_id: int = 0) -> int:
     """`checkpoint`, `tile/<L>/<N>` and `tile/entries/<N>` of the newest checkpoint; returns the number of events."""
     async with conn.transaction(isolation="repeatable_read", readonly=True):
-        size, note = await _newest(conn, log_id)
+        size, note = await covered(conn, log_id)
         reader = NodeReader(conn, log_id=log_id)
         for tile in tiles_of(size):
-            with _create(target / tile.path) as out:
+            with create(target / tile.path) as out:
                 out.write(await reader.tile(tile))
         part: list[bytes] = []
         number = 0
@@ -54,7 +54,8 @@ async def export_tlog(conn: Connection, target: Path, *, log_id: int = 0) -> int
     return size
 
 
-async def _newest(conn: Connection, log_id: int) -> tuple[int, str]:
+async def covered(conn: Connection, log_id: int) -> tuple[int, str]:
+    """Size and note of the newest checkpoint. Raises NotThere."""
     newest = await signing.newest(conn, log_id)
     if newest is None:
         raise NotThere("there is no checkpoint yet")
@@ -68,10 +69,10 @@ async def _leaves(conn: Connection, size: int, log_id: int) -> AsyncIterator[byt
 
 
 def _write_bundle(target: Path, number: int, leaves: list[bytes]) -> None:
-    with _create(target / entries_path(number, len(leaves))) as out:
+    with create(target / entries_path(number, len(leaves))) as out:
         out.write(bundle(leaves))
 
 
-def _create(path: Path) -> BinaryIO:
+def create(path: Path) -> BinaryIO:
     path.parent.mkdir(parents=True, exist_ok=True)
     return path.open("wb")
