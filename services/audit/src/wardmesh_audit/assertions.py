@@ -11,9 +11,16 @@ _log = logging.getLogger("wardmesh.audit")
 
 MINIMUM_VERSION = (15,)
 
+# One statement, so that a month that is made or dropped meanwhile is seen with its triggers or not at all.
 _GUARDS = """
-select c.relname, t.tgname from pg_trigger t join pg_class c on c.oid = t.tgrelid
-where not t.tgisinternal and t.tgenabled = 'A' and c.relnamespace = 'public'::regnamespace
+with recursive tree(oid) as (
+  select 'event'::regclass::oid union all select i.inhrelid from pg_inherits i join tree on i.inhparent = tree.oid
+)
+select c.relname, c.oid in (select oid from tree) as partition,
+  array(select t.tgname::text from pg_trigger t
+    where t.tgrelid = c.oid and not t.tgisinternal and t.tgenabled = 'A') as triggers
+from pg_class c where c.oid in (select oid from tree)
+  or (c.relkind = 'r' and c.relnamespace = 'public'::regnamespace and c.relname = any($1))
 """
 
 _MONTHS = """
@@ -52,20 +59,17 @@ async def check_role(conn: Connection, owner: str) -> None:
 
 async def check_guards(conn: Connection) -> None:
     """All append-only triggers exist and fire always; the coming months have partitions. Raises Unsafe."""
-    found = {(row["relname"], row["tgname"]) for row in await conn.fetch(_GUARDS)}
-    tables = await conn.fetch("select relid::regclass::text as name from pg_partition_tree('event')")
-    partitions = {row["name"] for row in tables}
-    for table in (*partitions, *GUARDED, "retention_run"):
-        for trigger in ("no_change", "no_truncate"):
-            if (table, trigger) not in found:
-                raise Unsafe(f"trigger {trigger} on {table} is missing or not enabled always")
-    for trigger in ("no_shrink", "no_truncate"):
-        if ("tree_state", trigger) not in found:
-            raise Unsafe(f"trigger {trigger} on tree_state is missing or not enabled always")
-    if ("tile", "no_loss") not in found:
-        raise Unsafe("trigger no_loss on tile is missing or not enabled always")
+    wanted = {table: {"no_change", "no_truncate"} for table in (*GUARDED, "retention_run")}
+    wanted |= {"tree_state": {"no_shrink", "no_truncate"}, "tile": {"no_loss"}}
+    rows = await conn.fetch(_GUARDS, list(wanted))
+    partitions = {row["relname"] for row in rows if row["partition"]}
+    wanted |= {name: {"no_change", "no_truncate"} for name in partitions}
+    found = {row["relname"]: set(row["triggers"]) for row in rows}
+    for table, triggers in wanted.items():
+        if lacking := triggers - found.get(table, set()):
+            raise Unsafe(f"trigger {min(lacking)} on {table} is missing or not enabled always")
     months = [row[0] for row in await conn.fetch(_MONTHS)]
     logs = [row[0] for row in await conn.fetch("select log_id from tree_state")]
-    wanted = {f"event_{log}_{part}" for log in logs for part in (*months, "default")}
-    if missing := wanted - partitions:
+    ahead = {f"event_{log}_{part}" for log in logs for part in (*months, "default")}
+    if missing := ahead - partitions:
         raise Unsafe(f"partition {min(missing)} is missing")

@@ -93,5 +93,6 @@ OFFICE_GRANTS = (
     "grant update (alive_at) on producer_seq to audit_detect",
     "grant select on event, tree_state, checkpoint, tile, legal_hold, retention_run, retention_policy"
     " to audit_retention",
+    "grant execute on function audit_retention_obstacles(smallint, text) to audit_retention, audit_officer",
     "grant execute on function audit_drop_month(smallint, text, uuid, text) to audit_retention",
 )

@@ -43,7 +43,7 @@ $$
     # Why a month may not be dropped yet; no rows: it may. Also what `retention --dry-run` shows.
     """
 create function audit_retention_obstacles(log smallint, part text) returns setof text language plpgsql stable
-set search_path = public, pg_temp as $$
+security definer set search_path = public, pg_temp as $$
 declare
   keep interval := make_interval(years => coalesce((select years from retention_policy where log_id = log), 10));
   found boolean;
@@ -54,7 +54,8 @@ begin
   end if;
   execute format('select exists (select 1 from %I where occurred_at > now() - $1 or recorded_at > now() - $1)', part)
     into found using keep;
-  if found then return next 'not expired'; end if;
+  -- An empty month has no rows that say so, and the months ahead are empty.
+  if found or to_date(right(part, 6), 'YYYYMM') + interval '1 month' > now() - keep then return next 'not expired'; end if;
   execute format('select exists (select 1 from %I e join legal_hold h on h.released_at is null
     and audit_held(h.scope, e.tenant, e.actor_id, e.patient_ref, e.occurred_at))', part) into found;
   if found then return next 'legal hold'; end if;
@@ -101,5 +102,6 @@ begin
   return lowest;
 end $$
 """,
+    "revoke all on function audit_retention_obstacles(smallint, text) from public",
     "revoke all on function audit_drop_month(smallint, text, uuid, text) from public",
 )

@@ -16,6 +16,7 @@ from wardmesh_audit.locate import Locator
 from wardmesh_audit.merkle import HASH_BYTES, CompactRange, leaf_hash
 from wardmesh_audit.note import BadNote, BadSignature, Checkpoint, UnknownKey, Verifier, open_note, parse_checkpoint
 from wardmesh_audit.projection import MALFORMED, PROJECTED, BadLeaf, project
+from wardmesh_audit.pruned import Pruned
 
 _PREFETCH = 2000
 _UNSIGNED_SECONDS = 60.0
@@ -52,6 +53,7 @@ class Verification:
         self._size = 0  # of the committed tree, as the database says
         self._root = b""
         self._whole = True  # False after a gap: roots cannot be computed any more
+        self._pruned = Pruned(conn, log_id)
         self._last_recorded: datetime | None = None
         self._bad_roots: list[tuple[int, int]] = []  # (last good size, first bad size)
         self.report = Report(log=verifiers[0].name if verifiers else "")
@@ -66,6 +68,7 @@ class Verification:
                 self._find("root", 0, "the tree state is missing")
                 return self.report
             self._size, self._root = state["size"], state["root"]
+            await self._pruned.load()
             await self._rows(expected)
             self._end()
             await self._localise()
@@ -117,13 +120,32 @@ class Verification:
                 self._find("foreign_insert", seq, "this row lies beyond the end of the tree", row["event_id"])
                 continue
             if seq > self._tree.size:
+                await self._dropped(seq, expected)
+            if seq > self._tree.size:
                 await self._gap(seq)
             self._row(row)
             self._compare_root(expected.pop(self._tree.size, []))
+        await self._dropped(self._size, expected)
+        if self._pruned.rows != self._pruned.expected:
+            self._find(
+                "missing_index",
+                0,
+                f"{self._pruned.expected} events were dropped by retention, "
+                f"{self._pruned.rows} are missing below the pruning limit",
+            )
         # What a gap skipped cannot be compared; what lies beyond the end was covered once and is gone.
         for size in sorted(size for size in expected if size > self._tree.size):
             for pin in expected[size]:
                 self._find("rollback", size, f"a checkpoint of the {pin.place} covers more events than there are")
+
+    async def _dropped(self, end: int, expected: dict[int, list[Pin]]) -> None:
+        """Goes on over what retention dropped: its hashes are in the level-0 tiles."""
+        while self._whole and self._tree.size < end:
+            hashed = await self._pruned.hash_of(self._tree.size)
+            if hashed is None:
+                return
+            self._tree.append(hashed)
+            self._compare_root(expected.pop(self._tree.size, []))
 
     async def _gap(self, seq: int) -> None:
         first = self._tree.size
