@@ -29,7 +29,7 @@ ROUNDS, CALLS = 5, 20_000
 
 
 class Exchange:
-    async def obtain(self, facts: PlatformFacts, client: PlatformClient) -> PlatformToken:
+    async def backend(self, facts: PlatformFacts, client: PlatformClient) -> PlatformToken:
         now = time.time()
         return PlatformToken(access_token="t" * 800, scopes=("system/*.rs",), issued_at=now, expires_at=now + 3600)
 

@@ -146,6 +146,15 @@ async def test_quirks_of_the_token_service_are_carried_out(smart: SmartClient, s
     assert base64.b64decode(form["authorization"].split()[1]).decode() == f"{CLIENT}:{SECRET}"
 
 
+@pytest.mark.parametrize(
+    ("life", "seconds"),
+    [(60, 60), ("120", 120), (None, 300), ("soon", 300), (-5, 0), (float("nan"), 300), (10**12, 86_400)],
+)
+def test_the_life_of_a_token_is_read_tolerantly(life: Any, seconds: float) -> None:
+    token = read_answer({"access_token": "t", "expires_in": life}, 100.0, "", platform("https://x"))
+    assert token.expires_at == 100.0 + seconds
+
+
 def test_lives_of_tokens_and_grants_follow_the_platforms_file() -> None:
     answer = {"access_token": "t", "access_grant_expiration": "2030-01-01T00:00:00Z"}
     short = platform("https://x", sign_in=SignInFacts(token_seconds=77, grant_expiry_field="access_grant_expiration"))

@@ -18,7 +18,6 @@ from wardmesh_auth.grant_store import GrantKey, GrantStore, principal_digest
 from wardmesh_auth.grants import Grants
 from wardmesh_auth.identify import Identifier, Roles
 from wardmesh_auth.journal import Journal, Records
-from wardmesh_auth.platform_token import ClientCredentials
 from wardmesh_auth.platform_tokens import PlatformTokens
 from wardmesh_auth.procedures import Procedures
 from wardmesh_auth.revocations import Revocations
@@ -100,7 +99,7 @@ class App:
         self.wire = Wire()
         self.client_keys = ClientKeyRing(self.database, vault)
         self.smart = SmartClient(Discovery(self.wire), self.wire, self.client_keys)
-        self.tokens = PlatformTokens(self.store, ClientCredentials())
+        self.tokens = PlatformTokens(self.store, self.smart)
         self.platforms = Platforms(
             lambda: bus.ask(ASK_CATALOGUE, _Nothing(), Catalogue),
             lambda name: bus.ask(ASK_ORGANISATION, OrganisationQuestion(platform=name), PlatformFacts),
@@ -125,7 +124,7 @@ class App:
         grants = Grants(
             self.platforms,
             self.tokens,
-            clients.of,
+            clients.at,
             seal_key,
             anonymous_open=settings.anonymous_open_platforms,
         )

@@ -22,13 +22,13 @@ class Grants:
         self,
         platforms: Platforms,
         tokens: PlatformTokens,
-        client_of: Callable[[str], PlatformClient | None],
+        client_at: Callable[[PlatformFacts], PlatformClient | None],
         seal_key: bytes,
         *,
         anonymous_open: bool = True,
     ) -> None:
         self._platforms, self._tokens = platforms, tokens
-        self._client_of, self._seal_key = client_of, seal_key
+        self._client_at, self._seal_key = client_at, seal_key
         self._anonymous_open = anonymous_open
 
     async def lend(self, call: Call, principal: Principal) -> Grant:
@@ -52,7 +52,7 @@ class Grants:
 
     async def _token(self, facts: PlatformFacts, principal: Principal, *, open_read: bool) -> PlatformToken | None:
         """None only where the platform asks nobody to sign in for this."""
-        client = self._client_of(facts.id)
+        client = self._client_at(facts)
         if facts.auth_method == "client_credentials":
             if client is None:
                 raise PlatformUnconfigured("no client is configured for this platform")
