@@ -9,6 +9,8 @@ from typing import Any
 import asyncpg
 import msgspec
 
+from wardmesh_audit import gaps
+from wardmesh_audit.api_holds import Holds
 from wardmesh_audit.api_office import Office
 from wardmesh_audit.api_reports import Reports
 from wardmesh_audit.following import Following
@@ -43,7 +45,13 @@ class Api:
     """Handler of `call.perform.audit`."""
 
     def __init__(
-        self, pool: asyncpg.Pool, growth: Growth, pseudonyms: Pseudonyms, office: Office, checks: Mapping[str, Check]
+        self,
+        pool: asyncpg.Pool,
+        growth: Growth,
+        pseudonyms: Pseudonyms,
+        office: Office,
+        holds: Holds,
+        checks: Mapping[str, Check],
     ) -> None:
         self._pool = pool
         self._following = Following(pool, growth)
@@ -61,9 +69,10 @@ class Api:
             "read_tile": self.read_tile,
             "read_entries": self.read_entries,
             "read_status": self.read_status,
+            "read_gaps": self.read_gaps,
             **reports.procedures(),
         }
-        self._office = office.procedures()
+        self._office = {**office.procedures(), **holds.procedures()}
 
     async def perform(self, call: Call, hop: Hop) -> Outcome:
         principal, _ = assert_pair(call)
@@ -161,6 +170,11 @@ class Api:
         arguments(body, Nothing)
         async with self._pool.acquire() as conn:
             return _answer(await overview(conn, self._checks))
+
+    async def read_gaps(self, _principal: Principal, body: bytes) -> Outcome:
+        arguments(body, Nothing)
+        async with self._pool.acquire() as conn:
+            return _answer({"gaps": await gaps.find(conn)})
 
     # --- shared ---
 

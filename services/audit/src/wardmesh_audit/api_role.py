@@ -7,6 +7,7 @@ import contextlib
 import asyncpg
 
 from wardmesh_audit.api import Api
+from wardmesh_audit.api_holds import Holds
 from wardmesh_audit.api_office import Office
 from wardmesh_audit.assertions import check_role, check_server
 from wardmesh_audit.growth import Growth
@@ -34,7 +35,8 @@ async def open_api(stack: contextlib.AsyncExitStack, settings: AuditSettings, bu
         assert bus.recorder is not None, "the service sets the recorder before the application"
         await bus.recorder.intent(call, touched)
 
-    api = Api(report, growth, pseudonyms, Office(officer, pseudonyms, intent), health.checks)
+    office, holds = Office(officer, pseudonyms, intent), Holds(officer, pseudonyms, intent)
+    api = Api(report, growth, pseudonyms, office, holds, health.checks)
     await bus.station(perform_subject("audit"), api.perform, limit=_LIMIT)
 
 

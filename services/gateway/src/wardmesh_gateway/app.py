@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
@@ -16,6 +17,8 @@ from wardmesh_common.issuer_keys import IssuerKeys
 from wardmesh_common.listening import reserve
 from wardmesh_common.questions import RateReport, SessionRevoked, WaitReport
 from wardmesh_common.tokens import TokenVerifier
+from wardmesh_gateway.audit_door import AuditDoor
+from wardmesh_gateway.audit_tail import Tails
 from wardmesh_gateway.browser import Browser
 from wardmesh_gateway.callback import Callback
 from wardmesh_gateway.caller import Callers, TrustedProxies, Verifies
@@ -26,9 +29,12 @@ from wardmesh_gateway.cookies import CookieWords
 from wardmesh_gateway.entrance import Entrance
 from wardmesh_gateway.fhir import FhirFace
 from wardmesh_gateway.headers import Dressing
+from wardmesh_gateway.known_sessions import KnownSessions
+from wardmesh_gateway.ledger_face import LedgerFace
 from wardmesh_gateway.local_accounts import LocalAccounts
 from wardmesh_gateway.mcp import McpFace, build_mcp
 from wardmesh_gateway.mcp_door import McpSettings
+from wardmesh_gateway.opaque_tokens import BearerTokens, OpaqueTokens
 from wardmesh_gateway.person_routes import PersonRoutes
 from wardmesh_gateway.platform_routes import PlatformRoutes
 from wardmesh_gateway.problem import Challenges
@@ -49,6 +55,8 @@ from wardmesh_gateway.waiting import Waiters
 
 FETCH_SECONDS = 5.0
 
+_log = logging.getLogger("wardmesh.gateway")
+
 
 class Parts(Struct, frozen=True, kw_only=True):
     """What the faces are made of; tests build it with fakes."""
@@ -63,6 +71,8 @@ class Parts(Struct, frozen=True, kw_only=True):
     security: SecurityRecords
     waiters: Waiters
     keys: Sequence[bytes]
+    audit: AuditDoor
+    tails: Tails
 
 
 def build_parts(
@@ -75,8 +85,9 @@ def build_parts(
     waiters: Waiters,
     verifier: Verifies | None,
     keys: Sequence[bytes],
+    sessions: KnownSessions,
 ) -> Parts:
-    callers = Callers(verifier, TrustedProxies(settings.proxies))
+    callers = Callers(verifier, TrustedProxies(settings.proxies), sessions)
     door = Door(
         submits,
         records,
@@ -85,9 +96,11 @@ def build_parts(
         deadline_seconds=settings.deadline_seconds,
         anonymous_open=settings.anonymous_open_platforms,
         max_in_flight=settings.max_in_flight,
+        sessions=sessions,
     )
     procedures = Procedures(door)
     sign_in = SignIn(door, procedures)
+    audit = AuditDoor(door, home_platform=settings.home_platform)
     return Parts(
         platforms=platforms,
         callers=callers,
@@ -99,6 +112,8 @@ def build_parts(
         security=SecurityRecords(records),
         waiters=waiters,
         keys=keys,
+        audit=audit,
+        tails=Tails(audit),
     )
 
 
@@ -117,6 +132,7 @@ def build_router(
         fhir_face=FhirFace(parts.door, entrance),
         tool_face=ToolFace(parts.calls, ToolArguments(), entrance),
         sign_in=_sign_in(settings, parts, entrance, same_site),
+        ledger=LedgerFace(parts.audit, entrance, parts.tails, parts.keys[0]),
         catalogue=create_catalogue_api(parts.platforms, registered=has_client, public_url=settings.base),
         mcp=mcp,
         entrance=entrance,
@@ -146,7 +162,10 @@ async def create_app(
     assert bus.recorder is not None, "the gateway records calls that get lost"
     async with AsyncExitStack() as stack:
         sock = stack.enter_context(reserve(settings.host, settings.port, settings.listen_fds))
-        verifier = await _verifier(settings, bus, stack)
+        sessions = KnownSessions()
+        verifier = await _verifier(settings, bus, stack, sessions)
+        if settings.redis_url:
+            _log.info("sessions are kept in PostgreSQL by the auth service; the Redis URL is not used")
         platforms = Platforms(bus)
         await platforms.start()
         stack.push_async_callback(platforms.stop)
@@ -172,6 +191,7 @@ async def create_app(
             waiters=waiters,
             verifier=verifier,
             keys=keys,
+            sessions=sessions,
         )
         stack.push_async_callback(parts.security.close)
         mcp = _mcp(settings, parts, bus, keys)
@@ -188,10 +208,13 @@ async def create_app(
         await stack.enter_async_context(serving(router, sock))
         stack.callback(mcp.drain)
         stack.callback(parts.sign_in.close)
+        stack.callback(parts.tails.close)
         yield
 
 
-async def _verifier(settings: GatewaySettings, bus: Bus, stack: AsyncExitStack) -> TokenVerifier | None:
+async def _verifier(
+    settings: GatewaySettings, bus: Bus, stack: AsyncExitStack, sessions: KnownSessions
+) -> BearerTokens | None:
     """Without an issuer no token is good: only open platforms can be read then."""
     if not settings.issuer:
         return None
@@ -208,15 +231,17 @@ async def _verifier(settings: GatewaySettings, bus: Bus, stack: AsyncExitStack) 
     keys = IssuerKeys(settings.issuer, fetch)
     stack.push_async_callback(keys.close)
     await keys.first(settings.issuer_wait_seconds)  # without them only open platforms are served
-    verifier = TokenVerifier(
+    signed = TokenVerifier(
         keys,
         issuer=settings.issuer,
         audiences=(settings.resource, *settings.audiences),
         token_types=settings.token_types,
     )
+    verifier = BearerTokens(signed, OpaqueTokens(bus) if settings.opaque_tokens else None)
 
     async def revoked(event: SessionRevoked) -> None:
         verifier.forget(digest=event.token_digest, subject=event.principal)
+        sessions.forget(event.session)
 
     await bus.hear(EVENT_SESSION_REVOKED, SessionRevoked, revoked)
     return verifier
@@ -239,4 +264,5 @@ def _mcp(settings: GatewaySettings, parts: Parts, bus: Any, keys: list[bytes]) -
         keys=keys,
         bus=bus,
         hears=bus,
+        security=parts.security,
     )

@@ -11,7 +11,6 @@ from wardmesh_gateway.audit_routes import TAIL, asked_of, events_of
 from wardmesh_gateway.audit_tail import Tails, form_of, resumed
 from wardmesh_gateway.calls import Delivers
 from wardmesh_gateway.entrance import Entrance
-from wardmesh_gateway.same_site import SameSite
 
 PREFIXES = (
     "/log/",
@@ -44,11 +43,10 @@ def problem_document(problem: Problem) -> bytes:
 
 
 class AuditFace:
-    def __init__(self, door: AuditDoor, entrance: Entrance, tails: Tails, same_site: SameSite) -> None:
+    def __init__(self, door: AuditDoor, entrance: Entrance, tails: Tails) -> None:
         self._door = door
         self._entrance = entrance
         self._tails = tails
-        self._same_site = same_site
 
     async def __call__(self, request: Request, send: Send) -> None:
         await self._entrance.run(self._route, request, send, problem_document, PROBLEM_JSON)
@@ -61,8 +59,6 @@ class AuditFace:
             return
         asked = await asked_of(request, self._door)
         visit = await self._entrance.visit(request)
-        if visit.token is None:
-            self._same_site.check(request)
         delivery = await request.unless_hung_up(self._door.ask(asked, request, visit))
         await _answer(request, send, asked, delivery)
 

@@ -85,8 +85,9 @@ def _simple(request: Request) -> Asked | None:
     if path in _PLAIN:
         parameters(request, frozenset())
         return Asked(tool=_PLAIN[path], arguments={}, own=path == "/audit-latest/")
-    if path == "/v1/reviews":
-        return Asked(tool="list_reviews", arguments=typed(parameters(request, frozenset(["status", "limit"]))))
+    if path in _LISTS:
+        tool, known = _LISTS[path]
+        return Asked(tool=tool, arguments=typed(parameters(request, known)))
     if found := _log(path):
         arguments = {"log": int(found[1])}
         if found[2] == "checkpoint":
@@ -103,8 +104,12 @@ def _simple(request: Request) -> Asked | None:
 _PLAIN = {
     "/v1/status": "read_status",
     "/v1/gaps": "read_gaps",
-    "/v1/holds": "list_holds",
     "/audit-latest/": "own_records",
+}
+
+_LISTS = {
+    "/v1/reviews": ("list_reviews", frozenset(["status", "limit"])),
+    "/v1/holds": ("list_holds", frozenset(["released"])),
 }
 
 
@@ -144,18 +149,22 @@ def _disclosures(request: Request, door: AuditDoor) -> Asked:
 async def _posted(request: Request, door: AuditDoor) -> Asked:
     parameters(request, frozenset())
     path = request.path
-    if path == "/v1/holds":
-        return Asked(tool="place_hold", arguments=await _body(request))
-    if path == "/v1/disclosures/suspensions":
-        given = await _body(request)
-        platform, patient, reference = door.about(str(given.get("patient", "")), str(given.pop("platform", "")))
-        arguments = {**given, "patient": reference}
-        return Asked(tool="suspend_disclosures", arguments=arguments, platform=platform, patient=patient)
+    if path in ("/v1/holds", "/v1/disclosures/suspensions"):
+        tool = "place_hold" if path == "/v1/holds" else "suspend_disclosures"
+        return _about_patient(tool, await _body(request), door)
     if found := _hold(path):
         return Asked(tool="release_hold", arguments={"id": found[1]})
     if found := _review(path):
         return Asked(tool="close_review", arguments={**await _body(request), "id": found[1]})
     raise NotFound("There is nothing at this address.")
+
+
+def _about_patient(tool: str, given: dict[str, Any], door: AuditDoor) -> Asked:
+    """A body that may name a patient by the id on a platform; the ledger knows references."""
+    named, patient, platform = str(given.pop("platform", "")), str(given.get("patient", "")), ""
+    if patient:
+        platform, patient, given["patient"] = door.about(patient, named)
+    return Asked(tool=tool, arguments=given, platform=platform, patient=patient)
 
 
 def parameters(request: Request, known: frozenset[str]) -> dict[str, str]:
@@ -184,10 +193,11 @@ def typed(given: Mapping[str, str]) -> dict[str, Any]:
             if not re.fullmatch("[0-9]{1,6}", arguments[name]):
                 raise BadRequest(f"Invalid {name}: a number.")
             arguments[name] = int(arguments[name])
-    if "break_glass" in arguments:
-        if arguments["break_glass"] not in ("true", "false"):
-            raise BadRequest("Invalid break_glass: true or false.")
-        arguments["break_glass"] = arguments["break_glass"] == "true"
+    for name in ("break_glass", "released"):
+        if name in arguments:
+            if arguments[name] not in ("true", "false"):
+                raise BadRequest(f"Invalid {name}: true or false.")
+            arguments[name] = arguments[name] == "true"
     return arguments
 
 

@@ -56,8 +56,11 @@ class Entrance:
         self._same_site = same_site
         self._security = security
 
-    async def visit(self, request: Request) -> Visit:
-        """Raises Unauthenticated, RateLimited, Unavailable. Bad tokens are paid for by their address."""
+    async def visit(self, request: Request, *, form: bool = False) -> Visit:
+        """Raises Unauthenticated, RateLimited, Unavailable. Bad tokens are paid for by their address.
+
+        `form`: a form of our own page, whose token the route compares: no form can send a header.
+        """
         try:
             visit = await self._callers.visit(request.scope)
         except Unauthenticated:
@@ -65,7 +68,7 @@ class Entrance:
             raise
         self._limits.take(visit.budget)
         if visit.caller.cookie:
-            self._same_site.check(request)
+            (self._same_site.own_page if form else self._same_site.check)(request)
         return visit
 
     def stranger(self, request: Request) -> Visit:

@@ -28,6 +28,8 @@ UNRECORDED_ROUTES = (
     "/docs",
     "/docs/",
     "/v1/tools/list_platforms",
+    "/console/static/console.css",
+    "/console/static/console.js",
 )
 
 # Beside them `/` for a browser without a session, and our public keys out of the memory of a minute.
@@ -36,7 +38,7 @@ RawFace = Callable[[Request, Send], Awaitable[None]]
 
 
 class OwnsRawPaths(Protocol):
-    """The sign-in face: names its own paths."""
+    """The faces of the sign-in and of the ledger: they name their own paths."""
 
     def owns(self, path: str) -> bool: ...
 
@@ -65,6 +67,7 @@ class Router:
         fhir_face: RawFace,
         tool_face: RawFace,
         sign_in: OwnsRawPaths,
+        ledger: OwnsRawPaths,
         catalogue: App,
         mcp: OwnsPaths | None,
         entrance: Entrance,
@@ -76,7 +79,7 @@ class Router:
             (FHIR, fhir_face, operation_outcome, FHIR_JSON),
             (TOOLS, tool_face, _tool_problem, JSON),
         )
-        self._sign_in = sign_in
+        self._owners = (sign_in, ledger)
         self._catalogue = catalogue
         self._mcp = mcp
         self._entrance = entrance
@@ -100,7 +103,7 @@ class Router:
             if path.startswith(prefix):
                 await self._pass(request, send, face, render, media_type)
                 return
-        face = self._sign_in if self._sign_in.owns(path) else self._document
+        face: RawFace = next((owner for owner in self._owners if owner.owns(path)), self._document)
         await self._pass(request, send, face, rest, JSON)
 
     async def _pass(self, request: Request, send: Send, face: RawFace, render: Render, media_type: Header) -> None:
