@@ -31,7 +31,9 @@ def test_every_row_of_the_source_table_is_a_platform_with_the_same_facts() -> No
     descriptors = Platforms().descriptors
     with ROWS.open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
-    assert {row["id"] for row in rows} == {name for name in facts if name != "store" and not name.startswith("local-smart")}
+    assert {row["id"] for row in rows} == {
+        name for name in facts if name != "store" and not name.startswith("local-smart")
+    }
     for row in rows:
         fact, whole = facts[row["id"]], descriptors[row["id"]]
         assert (fact.name, fact.type, fact.fhir_base_url) == (row["name"], row["kind"], row["fhir_base_url"])
@@ -211,3 +213,34 @@ async def test_fg4_the_summary_is_asked_for_by_the_operation(bench: Any) -> None
         outcome = await bench.perform("capabilities", operation=operation)
         assert key in msgspec.json.decode(outcome.body)
     assert {seen.path for seen in bench.upstream.requests} == {"/r4/metadata"}
+
+
+def test_a_tenant_fills_the_addresses_of_its_platform_and_sign_in_quirks_reach_the_facts(tmp_path: Path) -> None:
+    (tmp_path / "cerner.yaml").write_text(
+        "tenant: {tenant_id: clinic-7}\n"
+        "bases: {patient: 'https://fhir.example.org/r4/{tenant_id}/'}\n"
+        "auth: {token_auth: private_key_jwt, alg: ES384}\n"
+        "oauth: {token_headers: {X-Practice: '80000'}, revocation_url: 'https://x.example/{tenant_id}/revoke'}\n"
+        "aud: none\n"
+    )
+    facts = {f.id: f for f in Platforms(tmp_path).facts().platforms}
+    cerner = facts["cerner"]
+    assert cerner.fhir_base_url == "https://fhir.example.org/r4/clinic-7/"
+    assert "/tenants/clinic-7/" in cerner.authorize_url
+    assert "{" not in cerner.authorize_url + cerner.token_url
+    assert (cerner.sign_in.alg, cerner.sign_in.aud) == ("ES384", "none")
+    assert cerner.sign_in.token_headers == (("X-Practice", "80000"),)
+    assert cerner.sign_in.revocation_url == "https://x.example/clinic-7/revoke"
+    assert "{tenant_id}" in {f.id: f for f in Platforms().facts().platforms}["cerner"].token_url
+    assert facts["smarthealthit-sandbox-patient"].sign_in.client_id == "demo_client"
+    assert facts["medicare"].sign_in.grant_expiry_field == "access_grant_expiration"
+    assert facts["aetna-sandbox"].sign_in.refresh == "none"
+
+
+@pytest.mark.parametrize(
+    "line", ["aud: 'http://elsewhere.example'", "pkce: sometimes", "auth: {alg: HS256}", "oauth: {id_token: maybe}"]
+)
+def test_a_sign_in_quirk_that_is_none_is_an_error_in_the_file(tmp_path: Path, line: str) -> None:
+    (tmp_path / "epic.yaml").write_text(line + "\n")
+    with pytest.raises(platforms_dir.PlatformFileInvalid, match=r"epic\.yaml"):
+        platforms_dir.load(tmp_path)
