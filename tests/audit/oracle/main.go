@@ -18,8 +18,8 @@ import (
 
 type reader struct{ dir string }
 
-func (r reader) Height() int                                  { return 8 }
-func (r reader) SaveTiles(tiles []tlog.Tile, data [][]byte)    {}
+func (r reader) Height() int                                { return 8 }
+func (r reader) SaveTiles(tiles []tlog.Tile, data [][]byte) {}
 func (r reader) ReadTiles(tiles []tlog.Tile) ([][]byte, error) {
 	var out [][]byte
 	for _, t := range tiles {
@@ -107,6 +107,12 @@ func proofFile(path string, verifier note.Verifier) error {
 }
 
 func run() error {
+	switch {
+	case len(os.Args) == 2 && os.Args[1] == "vectors":
+		return vectors()
+	case len(os.Args) == 4 && os.Args[1] == "cosigned":
+		return cosigned(os.Args[2], os.Args[3])
+	}
 	dir := os.Args[1]
 	verifier, err := note.NewVerifier(os.Args[2])
 	if err != nil {
