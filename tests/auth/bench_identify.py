@@ -10,6 +10,7 @@ from auth.fake_issuer import AUDIENCE, http_fetch, issuer
 from auth.stage import platforms
 from wardmesh_auth.catalogue import Platforms
 from wardmesh_auth.database import Database, engine_for
+from wardmesh_auth.grant_store import GrantKey
 from wardmesh_auth.grants import Grants
 from wardmesh_auth.identify import Identifier, Roles
 from wardmesh_auth.platform_token import PlatformToken
@@ -29,7 +30,7 @@ ROUNDS, CALLS = 5, 20_000
 
 
 class Exchange:
-    async def backend(self, facts: PlatformFacts, client: PlatformClient) -> PlatformToken:
+    async def due(self, key: GrantKey, facts: PlatformFacts, client: PlatformClient) -> PlatformToken:
         now = time.time()
         return PlatformToken(access_token="t" * 800, scopes=("system/*.rs",), issued_at=now, expires_at=now + 3600)
 
@@ -56,9 +57,7 @@ async def main() -> None:
         revocations = Revocations(database)
         sessions = Sessions(database, revocations, tell, max_age_seconds=60, idle_seconds=60)
         client = PlatformClient("id", "secret")
-        grants = Grants(
-            Platforms(ask, ask_organisation), PlatformTokens(None, Exchange()), lambda _: client, os.urandom(32)
-        )
+        grants = Grants(Platforms(ask, ask_organisation), PlatformTokens(Exchange()), lambda _: client, os.urandom(32))
         identify = Identifier(verifier, sessions, revocations, grants, NoHandles(), Roles(("roles",), {}), {})
         token = fake.sign(roles=["Doctor"])
         hop = Hop(time.monotonic() + 3600, "", None)  # type: ignore[arg-type]

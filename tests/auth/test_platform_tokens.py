@@ -16,9 +16,10 @@ from auth.stage import CLIENT, SEAL_KEY, Stage, stage
 from wardmesh_auth.grant_store import GrantKey, GrantStore
 from wardmesh_auth.platform_token import PlatformToken
 from wardmesh_auth.platform_tokens import PlatformTokens
+from wardmesh_auth.renewals import Renewals
 from wardmesh_auth.settings import AuthSettings, PlatformClient, master_ring, read_settings
 from wardmesh_auth.vault import Vault
-from wardmesh_common.errors import Internal, PlatformDown, PlatformUnconfigured, Unavailable
+from wardmesh_common.errors import Internal, PlatformDown, PlatformUnconfigured, Unavailable, WardmeshError
 from wardmesh_common.questions import PlatformFacts
 from wardmesh_common.settings import BadSettings
 
@@ -57,7 +58,15 @@ class Exchange:
         now = self.clock()
         return PlatformToken(access_token=f"t{self.count}", issued_at=now, expires_at=now + self.life)
 
+    async def due(self, key: GrantKey, facts: PlatformFacts, client: PlatformClient) -> PlatformToken:
+        return await self.backend(facts, client)
 
+
+async def unnoted(key: GrantKey, failure: WardmeshError | None) -> None:
+    pass
+
+
+SIGN_IN = PlatformFacts(id="sign-in", name="S", type="ehr", auth_method="authorization_code")
 FACTS = PlatformFacts(id="payer", name="P", type="payer", auth_method="client_credentials")
 
 
@@ -76,7 +85,7 @@ async def test_three_replicas_and_many_callers_cause_one_exchange(trio: Stage) -
 async def test_a_token_is_renewed_ahead_of_its_end_and_its_failure_is_no_old_token() -> None:
     clock = Clock()
     exchange = Exchange(clock)
-    tokens = PlatformTokens(None, exchange, clock=clock)
+    tokens = PlatformTokens(exchange, clock=clock)
     assert (await tokens.deployment(FACTS, OURS)).access_token == "t1"
     clock.ahead = 3600 - 100  # early: the old token serves while the new one is fetched on the side
     assert (await tokens.deployment(FACTS, OURS)).access_token == "t1"
@@ -99,7 +108,7 @@ async def test_a_token_is_renewed_ahead_of_its_end_and_its_failure_is_no_old_tok
 
 async def test_a_caller_that_hangs_up_does_not_end_the_renewal_for_the_others() -> None:
     clock = Clock()
-    tokens = PlatformTokens(None, Exchange(clock), clock=clock)
+    tokens = PlatformTokens(Exchange(clock), clock=clock)
     first = asyncio.create_task(tokens.deployment(FACTS, OURS))
     second = asyncio.create_task(tokens.deployment(FACTS, OURS))
     await asyncio.sleep(0)
@@ -111,7 +120,7 @@ async def test_a_replica_that_starts_later_uses_the_stored_token(trio: Stage) ->
     await trio.replicas[0].tokens.deployment(facts_of(trio), OURS)
     clock = Clock()
     exchange = Exchange(clock)
-    later = PlatformTokens(trio.replicas[0].store, exchange, clock=clock)
+    later = PlatformTokens(Renewals(trio.replicas[0].store, exchange, unnoted, clock), clock=clock)
     assert (await later.deployment(facts_of(trio), OURS)).access_token == "t1"
     assert exchange.count == 0
     clock.ahead = 3500
@@ -120,7 +129,6 @@ async def test_a_replica_that_starts_later_uses_the_stored_token(trio: Stage) ->
 
 async def test_a_replica_that_dies_while_it_renews_leaves_no_lock_behind(trio: Stage) -> None:
     store = trio.replicas[0].store
-    assert store is not None
     key = GrantKey("default", "", "payer")
     held, lost = asyncio.Event(), asyncio.Event()
 
@@ -211,25 +219,24 @@ async def test_credentials_are_read_with_either_prefix(
 
 async def test_a_grant_is_found_by_its_own_principal_and_platform_only(trio: Stage) -> None:
     store = trio.replicas[0].store
-    assert store is not None
     now = time.time()
     mine = GrantKey("default", "i:me", "sign-in")
     token = PlatformToken(access_token="mine", scopes=("patient/*.rs",), issued_at=now, expires_at=now + 900)
     async with store.exclusively(mine) as connection:
         await store.write(connection, mine, token)
     tokens = trio.replicas[1].tokens
-    assert await tokens.granted("default", "i:me", "sign-in") == token
-    for other in (("default", "i:you", "sign-in"), ("default", "i:me", "epic"), ("b", "i:me", "sign-in")):
-        assert await tokens.granted(*other) is None
+    assert await tokens.granted("default", "i:me", SIGN_IN, None) == token
+    epic = PlatformFacts(id="epic", name="E", type="ehr")
+    for other in (("default", "i:you", SIGN_IN), ("default", "i:me", epic), ("b", "i:me", SIGN_IN)):
+        assert await tokens.granted(*other, None) is None
     async with store.exclusively(mine) as connection:
         await store.forget(connection, mine)
     tokens.forget("i:me")
-    assert await tokens.granted("default", "i:me", "sign-in") is None
+    assert await tokens.granted("default", "i:me", SIGN_IN, None) is None
 
 
 async def test_a_row_that_is_copied_to_another_principal_does_not_open(trio: Stage) -> None:
     store = trio.replicas[0].store
-    assert store is not None
     now = time.time()
     mine, yours = GrantKey("default", "i:me", "epic"), GrantKey("default", "i:you", "epic")
     token = PlatformToken(access_token="mine", issued_at=now, expires_at=now + 900)

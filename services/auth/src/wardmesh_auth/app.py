@@ -20,6 +20,7 @@ from wardmesh_auth.identify import Identifier, Roles
 from wardmesh_auth.journal import Journal, Records
 from wardmesh_auth.platform_tokens import PlatformTokens
 from wardmesh_auth.procedures import Procedures
+from wardmesh_auth.renewals import Renewals
 from wardmesh_auth.revocations import Revocations
 from wardmesh_auth.sessions import Sessions
 from wardmesh_auth.settings import AuthSettings, PlatformClients, has_master_key, master_ring
@@ -59,10 +60,12 @@ from wardmesh_common.questions import (
 )
 from wardmesh_common.token_seal import parse_key
 from wardmesh_common.tokens import KEPT_CLAIMS, TokenVerifier
+from wardmesh_common.vocabulary import Principal
 
 _REFRESH_SECONDS = 15.0
 _SWEEP_SECONDS = 300.0  # FG-15
 _KEYS_SECONDS = 60.0
+DEPLOYMENT_ACTOR = "wardmesh"  # who stands in the record of what the deployment does for itself
 
 log = logging.getLogger("wardmesh.auth")
 
@@ -99,7 +102,7 @@ class App:
         self.wire = Wire()
         self.client_keys = ClientKeyRing(self.database, vault)
         self.smart = SmartClient(Discovery(self.wire), self.wire, self.client_keys)
-        self.tokens = PlatformTokens(self.store, self.smart)
+        self.tokens = PlatformTokens(Renewals(self.store, self.smart, self.renewed))
         self.platforms = Platforms(
             lambda: bus.ask(ASK_CATALOGUE, _Nothing(), Catalogue),
             lambda name: bus.ask(ASK_ORGANISATION, OrganisationQuestion(platform=name), PlatformFacts),
@@ -168,6 +171,13 @@ class App:
             public_url=settings.public_url,
         )
         return Procedures(procedures(parts))
+
+    async def renewed(self, key: GrantKey, failure: WardmeshError | None) -> None:
+        """One record per renewal, however many calls waited for it."""
+        await self.tell_grant(key)
+        event = "token.refresh_failure" if failure else "token.refresh"
+        owner = Principal(id=key.principal_id or DEPLOYMENT_ACTOR, tenant=key.tenant)
+        await self.journal.on_its_own(event, owner, key.platform, failure.problem if failure else None)
 
     async def tell_grant(self, key: GrantKey) -> None:
         """A grant came, changed or went: this replica knows at once, the others by the event."""

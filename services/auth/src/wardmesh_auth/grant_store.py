@@ -25,6 +25,7 @@ DEPLOYMENT = ""  # the principal of grants that belong to the deployment itself
 _LOCK_SECONDS = 30.0  # FG-15
 _HOLD_SECONDS = 20.0  # longer than any exchange with a token endpoint may take
 _PAUSE_SECONDS = 0.05
+_MOST_HELD = 6  # each holds a database connection while the platform answers
 _MOST_PLATFORMS = 1000
 
 
@@ -44,6 +45,7 @@ class GrantKey(Struct, frozen=True):
 class GrantStore:
     def __init__(self, database: Database, vault: Vault) -> None:
         self._database, self._vault = database, vault
+        self._held = asyncio.Semaphore(_MOST_HELD)
 
     async def load(self, key: GrantKey) -> PlatformToken | None:
         async with self._database.transaction() as connection:
@@ -58,7 +60,7 @@ class GrantStore:
         number = int.from_bytes(hashlib.sha256(key.row.encode()).digest()[:8], "big", signed=True)
         limit = time.monotonic() + seconds
         while True:
-            async with self._database.transaction(_HOLD_SECONDS) as connection:
+            async with self._held, self._database.transaction(_HOLD_SECONDS) as connection:
                 found = await connection.execute(text("SELECT pg_try_advisory_xact_lock(:n)"), {"n": number})
                 if found.scalar_one():
                     yield connection

@@ -57,7 +57,7 @@ class Grants:
             if client is None:
                 raise PlatformUnconfigured("no client is configured for this platform")
             return await self._tokens.deployment(facts, client)
-        token = await self._tokens.granted(principal.tenant, principal.id, facts.id)
+        token = await self._tokens.granted(principal.tenant, principal.id, facts, client)
         if token is not None or open_read:
             return token
         if client is None:

@@ -21,9 +21,7 @@ _LAST_SECONDS = 5.0  # a token that cannot be renewed is used until shortly befo
 class PlatformTokens:
     """A token is used until `margin` seconds before its end; later callers share the new one or its failure."""
 
-    def __init__(
-        self, renewals: Renewals, *, cache_size: int = 20_000, clock: Callable[[], float] = time.time
-    ) -> None:
+    def __init__(self, renewals: Renewals, *, cache_size: int = 20_000, clock: Callable[[], float] = time.time) -> None:
         self._renewals, self._clock = renewals, clock
         self._cache: Bounded[GrantKey, PlatformToken] = Bounded(cache_size, clock)
         self._failed: Bounded[GrantKey, WardmeshError] = Bounded(1000, clock)
@@ -89,9 +87,7 @@ class PlatformTokens:
     def _fresh(self, token: PlatformToken) -> bool:
         return token.expires_at - self._clock() > token.margin
 
-    def _renew_early(
-        self, token: PlatformToken, key: GrantKey, facts: PlatformFacts, client: PlatformClient
-    ) -> None:
+    def _renew_early(self, token: PlatformToken, key: GrantKey, facts: PlatformFacts, client: PlatformClient) -> None:
         """Ahead of time and on the side: nobody waits while the old token still serves."""
         if token.expires_at - self._clock() <= 2 * token.margin and self._failed.get(key) is None:
             self._flights.start(key, lambda: self._renew(key, facts, client))
