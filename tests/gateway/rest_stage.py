@@ -15,6 +15,7 @@ from wardmesh_common.questions import Catalogue, PlatformFacts
 from wardmesh_common.tokens import VerifiedToken, principal_id
 from wardmesh_gateway.app import Parts, build_parts, build_router
 from wardmesh_gateway.catalogue import Platforms
+from wardmesh_gateway.known_sessions import KnownSessions
 from wardmesh_gateway.ratelimit import RateLimits
 from wardmesh_gateway.router import Router
 from wardmesh_gateway.settings import GatewaySettings
@@ -202,6 +203,7 @@ class Stage:
             waiters=Waiters(self.bus.tell, replica="gateway-1", key=b"k" * 32, clock=self.clock),
             verifier=FakeVerifier(),
             keys=[b"k" * 32],
+            sessions=KnownSessions(self.clock),
         )
         self.router: Router = build_router(self.settings, self.parts, mcp=None, registered=registered)
 

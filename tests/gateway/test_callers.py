@@ -7,6 +7,7 @@ import pytest
 from gateway.rest_stage import READER, WRITER, Stage
 from wardmesh_common.errors import Unauthenticated
 from wardmesh_gateway.caller import TrustedProxies, agent_of
+from wardmesh_gateway.known_sessions import KnownSessions
 from wardmesh_gateway.ratelimit import address_key
 
 pytestmark = pytest.mark.anyio
@@ -121,7 +122,7 @@ def test_a_network_that_cannot_be_read_is_not_trusted_silently() -> None:
 
 async def test_without_an_issuer_no_token_holds() -> None:
     stage = Stage()
-    callers = type(stage.parts.callers)(None, TrustedProxies(()))
+    callers = type(stage.parts.callers)(None, TrustedProxies(()), KnownSessions())
     with pytest.raises(Unauthenticated):
         await callers.check("doctor:fhir.read")
 

@@ -66,7 +66,7 @@ def test_every_described_route_makes_a_call_unless_it_is_on_the_list_of_unrecord
     stage = Stage()
     stage.bus.reply = ok(b'{"resourceType":"CapabilityStatement","total":1,"success":true}')
     values = {
-        "platform": "store", "resource_type": "Patient", "resource_id": "p1", "version_id": "1",
+        "platform": "smarthealthit-sandbox-patient" if path.startswith("/auth/") else "store", "resource_type": "Patient", "resource_id": "p1", "version_id": "1",
         "operation": "$everything", "platform_id": "store",
     }  # fmt: skip
     target = re.sub(r"{(\w+)}", lambda found: values[found[1]], path)
@@ -88,7 +88,8 @@ def test_what_is_not_described_is_on_the_list_of_unrecorded_routes() -> None:
 def _headers(path: str, method: str) -> dict[str, str]:
     if path.endswith("_search"):
         return {"content-type": "application/x-www-form-urlencoded"}
-    return {"content-type": "application/json-patch+json" if method == "patch" else "application/fhir+json"}
+    kind = "application/json-patch+json" if method == "patch" else "application/fhir+json"
+    return {"content-type": kind, "x-requested-with": "test"}
 
 
 def _body(path: str, method: str) -> bytes | None:
@@ -103,6 +104,8 @@ def _body(path: str, method: str) -> bytes | None:
         }  # fmt: skip
         required = next(tool for tool in TOOLS if tool.name == name).input["required"]
         return json.dumps({key: known[key] for key in required}).encode()
+    if path.startswith("/api/token"):
+        return b'{"username":"u","password":"p","refresh":"r"}'
     if method == "patch":
         return b"[]"
     if path == "/fhir/{platform}":
@@ -111,6 +114,9 @@ def _body(path: str, method: str) -> bytes | None:
 
 
 async def platform(call: Call) -> FakeDelivery:
+    if call.procedure:
+        said = b'{"success":true,"location":"https://platform.test/authorize?state=abc","platforms":{}}'
+        return FakeDelivery(ok(said))
     statement = call.interaction is Interaction.CAPABILITIES
     return FakeDelivery(ok(b'{"resourceType":"CapabilityStatement"}' if statement else BUNDLE))
 

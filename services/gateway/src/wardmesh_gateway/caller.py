@@ -17,6 +17,7 @@ from wardmesh_common.errors import Unauthenticated
 from wardmesh_common.tokens import VerifiedToken
 from wardmesh_common.vocabulary import Agent, Principal
 from wardmesh_gateway.cookies import SESSION_NAMES, read
+from wardmesh_gateway.known_sessions import KnownSessions
 from wardmesh_gateway.mcp_door import Credential
 from wardmesh_gateway.ratelimit import address_key
 
@@ -86,9 +87,10 @@ class TrustedProxies:
 class Callers:
     """Builds a Visit from a request's headers. The bearer token wins over a cookie (FG-14)."""
 
-    def __init__(self, verifier: Verifies | None, proxies: TrustedProxies) -> None:
+    def __init__(self, verifier: Verifies | None, proxies: TrustedProxies, sessions: KnownSessions) -> None:
         self._verifier = verifier
         self._proxies = proxies
+        self._sessions = sessions
 
     def address(self, scope: Mapping[str, Any]) -> str:
         return self._proxies.address(scope)
@@ -135,7 +137,8 @@ class Callers:
             token = await self._verify(caller.bearer)
             return Visit(caller=caller, budget=budget_of(token.principal_id), token=token)
         # A cookie is only known to be real once auth has looked: until then the address pays.
-        return Visit(caller=caller, budget=address_key(caller.ip))
+        own = self._sessions.budget(caller.cookie) if caller.cookie else ""
+        return Visit(caller=caller, budget=own or address_key(caller.ip))
 
     async def _verify(self, bearer: str) -> VerifiedToken:
         if self._verifier is None:

@@ -17,6 +17,7 @@ from wardmesh_common.questions import PlatformFacts
 from wardmesh_common.vocabulary import Face, Interaction, Resource, is_write
 from wardmesh_gateway.caller import Visit, principal_of
 from wardmesh_gateway.catalogue import Platforms
+from wardmesh_gateway.known_sessions import KnownSessions
 from wardmesh_gateway.problem import unconfigured_platform, unknown_platform
 from wardmesh_gateway.rules import check_platform, is_platform_id
 
@@ -86,6 +87,7 @@ class Door:
         deadline_seconds: float,
         anonymous_open: bool,
         max_in_flight: int,
+        sessions: KnownSessions,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._bus = bus
@@ -99,6 +101,7 @@ class Door:
         self._deadline_seconds = deadline_seconds
         self._anonymous_open = anonymous_open
         self._max_in_flight = max_in_flight
+        self._sessions = sessions
         self._in_flight = 0
         self._clock = clock
 
@@ -167,9 +170,12 @@ class Door:
             await self._refuse(call, visit, Busy("The gateway is at its limit.", retry_after=1))
         self._in_flight += 1
         try:
-            return await self._bus.submit(call, wanted.body or None)
+            delivery = await self._bus.submit(call, wanted.body or None)
         finally:
             self._in_flight -= 1
+        if visit.caller.cookie and delivery.reply.status != Unauthenticated.status:
+            self._sessions.remember(visit.caller.cookie)
+        return delivery
 
     def _call(self, wanted: Wanted, platform: str, visit: Visit, face: Face, traceparent: str) -> Call:
         now = self._clock()

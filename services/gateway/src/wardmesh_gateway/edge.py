@@ -9,7 +9,8 @@ from mcp_types import DEFAULT_NEGOTIATED_VERSION
 from mcp_types.version import HANDSHAKE_PROTOCOL_VERSIONS, LATEST_HANDSHAKE_VERSION
 
 from wardmesh_common.contracts import Caller
-from wardmesh_common.errors import WardmeshError
+from wardmesh_common.errors import Problem, WardmeshError
+from wardmesh_common.vocabulary import Face
 from wardmesh_gateway.agent import Agents
 from wardmesh_gateway.asgi import App, Message, Receive, Scope, Send, respond
 from wardmesh_gateway.backchannel import Exchanges
@@ -24,6 +25,7 @@ from wardmesh_gateway.mcp_door import Credential, Limiter, McpTool
 from wardmesh_gateway.mcp_quick import QuickCalls
 from wardmesh_gateway.mcp_sessions import McpSession, SessionIds, SessionUnknown
 from wardmesh_gateway.mcp_visit import Visit, put_visit
+from wardmesh_gateway.security_records import SecurityRecords
 
 _NOBODY = Credential(principal="", scopes=frozenset(), expires=0.0)
 
@@ -59,11 +61,12 @@ class Edge:
         stream_app: App,
         max_body: int,
         quick: QuickCalls | None = None,
+        security: SecurityRecords | None = None,
     ) -> None:
         self._guard, self._gate, self._address, self._agents = guard, gate, address, agents
         self._sessions, self._exchanges, self._tools, self._limiter = sessions, exchanges, tools, limiter
         self._json, self._stream, self._max_body = json_app, stream_app, max_body
-        self._quick_calls = quick
+        self._quick_calls, self._security = quick, security
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send, profile: str = "") -> None:
         headers = Headers(scope["headers"])
@@ -77,7 +80,16 @@ class Edge:
                 return
             await self._admitted(scope, receive, send, headers, profile)
         except Refusal as refusal:
+            self._note(refusal, scope, headers)
             await refusal.answer(send)
+
+    def _note(self, refusal: Refusal, scope: Scope, headers: Headers) -> None:
+        """No call was made, so no station has recorded this (FG-19)."""
+        if refusal.event and self._security is not None:
+            code = refusal.event.partition(".")[2]
+            problem = Problem(code=code, status=refusal.status, detail=refusal.message)
+            caller = Caller(ip=self._address.address(scope), user_agent=headers.get(b"user-agent")[:256])
+            self._security.note(refusal.event, problem, caller, Face.MCP)
 
     async def public(self, scope: Scope, send: Send, answer: Callable[[Send, str], Awaitable[None]]) -> None:
         """What needs no token (metadata), behind the same Host and Origin rules."""
@@ -168,7 +180,8 @@ class Edge:
         wait = await self._limiter.admit(visit.principal or visit.caller.ip, tool)
         if wait:
             retry = ((b"retry-after", str(wait).encode()),)
-            raise Refusal(429, "Too many requests", request=inbound.id, headers=retry)
+            event = "security.rate_limit"
+            raise Refusal(429, "Too many requests", request=inbound.id, headers=retry, event=event)
 
     async def _serve(
         self,

@@ -27,10 +27,12 @@ class Refusal(Exception):
         code: int = REFUSED,
         request: Any = None,
         headers: tuple[Header, ...] = (),
+        event: str = "",
     ) -> None:
         super().__init__(message)
         self.status, self.message, self.code = status, message, code
         self.request, self.headers = request, headers
+        self.event = event  # the word of FG-19 under which it is recorded; "" = it is not
 
     async def answer(self, send: Send) -> None:
         error = {"code": self.code, "message": self.message}

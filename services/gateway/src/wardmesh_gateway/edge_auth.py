@@ -38,10 +38,12 @@ class BearerGate:
         """403 with all scopes that this operation needs: a JSON-RPC error inside 200 would trigger nothing (OA-6)."""
         header = self._header(path, needed, error="insufficient_scope")
         message = "The access token does not carry the scope that this tool needs"
-        return Refusal(403, message, request=request, headers=(header,))
+        return Refusal(403, message, request=request, headers=(header,), event="security.scope_violation")
 
     def _challenge(self, path: str, message: str, *, error: str) -> Refusal:
-        return Refusal(401, message, headers=(self._header(path, MINIMAL_SCOPES, error=error),))
+        # Clients come without a token to find out where to get one: that is nobody's attack.
+        event = "security.invalid_token" if error else ""
+        return Refusal(401, message, headers=(self._header(path, MINIMAL_SCOPES, error=error),), event=event)
 
     def _header(self, path: str, scopes: tuple[str, ...], *, error: str) -> Header:
         parts = [f'error="{error}"'] if error else []

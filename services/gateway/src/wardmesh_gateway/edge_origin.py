@@ -45,7 +45,7 @@ class OriginGuard:
         if "*" not in self._hosts and host_name(host) not in self._hosts:
             raise Refusal(421, "This gateway does not answer for that host", code=REFUSED)
         if origin and not self.allows(origin):
-            raise Refusal(403, "Origin not allowed", code=REFUSED)
+            raise Refusal(403, "Origin not allowed", code=REFUSED, event="security.csrf_violation")
 
     def allows(self, origin: str) -> bool:
         origin = origin.lower()

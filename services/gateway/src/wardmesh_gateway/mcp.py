@@ -42,6 +42,7 @@ from wardmesh_gateway.mcp_server import Handlers, assemble
 from wardmesh_gateway.mcp_sessions import SessionIds
 from wardmesh_gateway.mcp_tools import ToolHandlers
 from wardmesh_gateway.mcp_wire import ChangeEvent, Wire
+from wardmesh_gateway.security_records import SecurityRecords
 
 INSTRUCTIONS = (
     "FHIR health records behind policy and audit. Start with list_platforms, then get_capabilities, read and search. "
@@ -68,6 +69,7 @@ class McpFace:
         limiter: Limiter | None,
         parameter_headers: frozenset[str] = frozenset(),
         quick: QuickCalls | None = None,
+        security: SecurityRecords | None = None,
         hears: HearsEvents | None = None,
     ) -> None:
         exchanges = Exchanges(wire)
@@ -88,6 +90,7 @@ class McpFace:
             stream_app=self._stream.handle_request,
             max_body=limit,
             quick=quick,
+            security=security,
         )
         self._metadata = ProtectedResource(settings) if gate is not None else None
         self._paths = _paths(profiles)
@@ -181,6 +184,7 @@ def build_mcp(
     keys: Sequence[bytes],
     bus: ReplicaBus,
     hears: HearsEvents | None = None,
+    security: SecurityRecords | None = None,
 ) -> McpFace:
     """The product's face: tools through the door, resources and prompts of FG-25, bearer tokens always."""
     tools = ToolHandlers(door)
@@ -213,5 +217,6 @@ def build_mcp(
         limiter=limiter,
         parameter_headers=frozenset(f"Mcp-Param-{name}" for name in headers),
         quick=QuickCalls(tools, server.server_info_stamp),
+        security=security,
         hears=hears,
     )

@@ -178,6 +178,7 @@ class Challenges:
             scope = f', scope="{problem.scope}"' if problem.scope else ""
             value = f'{self._metadata}, error="insufficient_scope"{scope}'
             headers.append((b"www-authenticate", value.encode("latin-1")))
+            headers.append((b"cache-control", b"no-store"))
         retry_after = problem.retry_after or (60 if problem.status == 429 else 0)
         if retry_after:
             headers.append((b"retry-after", str(retry_after).encode()))
