@@ -36,6 +36,7 @@ class Clinic:
         # trouble
         self.metadata: dict[str, Any] | None = None
         self.configuration: Any = None
+        self.openid: dict[str, Any] = {}  # over the right members
         self.status: dict[str, int] = {}
         self.location = ""
         self.delay = 0.0
@@ -78,7 +79,7 @@ class Clinic:
         return {"resourceType": "CapabilityStatement", "rest": [{"mode": "server", "security": security}]}
 
     async def _openid_configuration(self, request: web.Request) -> web.StreamResponse:
-        return web.json_response({"issuer": self.base, "jwks_uri": f"{self.url}/v/r4/keys"})
+        return web.json_response({"issuer": self.base, "jwks_uri": f"{self.url}/v/r4/keys"} | self.openid)
 
     async def _keys(self, request: web.Request) -> web.StreamResponse:
         return web.json_response(KeySet([self.key]).as_dict(private=False))

@@ -133,7 +133,12 @@ async def test_a_document_with_an_unusable_address_counts_as_silent(
 
 async def test_openid_metadata_must_be_of_the_issuer_in_the_platforms_file(server: Clinic, wire: Wire) -> None:
     facts = platform(server.base, sign_in=SignInFacts(discovery="oidc", issuer=f"{server.url}/v/r4/fhir"))
-    with pytest.raises(PlatformUnconfigured):  # this server's metadata name no token endpoint
+    places = {"authorization_endpoint": f"{server.url}/a", "token_endpoint": f"{server.url}/t"}
+    server.openid = places
+    found = await Discovery(wire).endpoints(facts)
+    assert (found.source, found.token, found.issuer) == ("openid-configuration", f"{server.url}/t", server.base)
+    server.openid = places | {"issuer": "https://evil.example"}
+    with pytest.raises(PlatformUnconfigured):
         await Discovery(wire).endpoints(facts)
     static = platform(
         server.base,
