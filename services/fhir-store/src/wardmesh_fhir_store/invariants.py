@@ -23,12 +23,14 @@ DEEPEST = 40
 
 
 class Place(Struct, frozen=True):
-    """A node of the resource: its element path in the definitions, its type, and where it stands."""
+    """A node: its element path in the definitions, its type, where it stands, and the resources that hold it."""
 
     node: Any
     path: str
     kind: str
     where: str
+    resource: Any = None  # the innermost one
+    root: Any = None  # its container, when it is contained
 
 
 class Verdict(Struct):
@@ -67,16 +69,19 @@ class Invariants:
                 owners["DomainResource"] = None
             for owner in owners:
                 for rule in self._rules.get(owner, ()):
-                    check(rule, place, tree, verdict)
+                    check(rule, place, verdict)
         return verdict
 
-    def places(self, node: Any, kind: str, where: str, path: str = "", depth: int = 0) -> Iterator[Place]:
+    def places(self, node: Any, kind: str, where: str, above: Place | None = None, path: str = "") -> Iterator[Place]:
         """The node and everything below it that the definitions know."""
+        resource, root = (above.resource, above.root) if above else (node, node)
         if isinstance(node, dict) and "resourceType" in node:
+            resource, root = node, root if path.endswith(".contained") else node
             kind = path = str(node["resourceType"])
         where = where or kind
-        yield Place(node, path or kind, kind, where)
-        if not isinstance(node, dict) or depth > DEEPEST:
+        here = Place(node, path or kind, kind, where, resource, root)
+        yield here
+        if not isinstance(node, dict) or where.count(".") > DEEPEST:
             return
         for member, value in node.items():
             element = self._elements.find(kind, member) if not member.startswith("_") else None
@@ -86,10 +91,10 @@ class Invariants:
             for index, item in enumerate(value if several else [value]):
                 if item is not None:
                     place = f"{where}.{member}" + (f"[{index}]" if several else "")
-                    yield from self.places(item, element.kind, place, element.path, depth + 1)
+                    yield from self.places(item, element.kind, place, here, element.path)
 
 
-def check(rule: Rule, place: Place, tree: Tree, verdict: Verdict) -> None:
+def check(rule: Rule, place: Place, verdict: Verdict) -> None:
     """One constraint at one place."""
     run = compiled(rule.expression)
     if run is None:
@@ -97,7 +102,7 @@ def check(rule: Rule, place: Place, tree: Tree, verdict: Verdict) -> None:
         return
     try:
         node = ResourceNode.create_node(place.node, place.kind)
-        found = run(node, {"resource": tree, "rootResource": tree, "context": node})
+        found = run(node, {"resource": place.resource, "rootResource": place.root, "context": node})
     except Exception:  # noqa: BLE001 - the engine raises plain exceptions for what it cannot evaluate
         verdict.skipped.add(rule.key)
         return

@@ -127,7 +127,8 @@ class _Walk:
         if element.binding is not None:
             self._bound(node, element)
         for rule in element.rules:
-            check(rule, Place(node.value, node.kind, node.kind, node.where), self._tree, self._report.verdict)
+            place = Place(node.value, node.kind, node.kind, node.where, self._tree, self._tree)
+            check(rule, place, self._report.verdict)
         if element.profile and self._depth < DEEPEST:
             self._follow(node, element.profile)
 

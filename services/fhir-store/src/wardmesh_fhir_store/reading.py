@@ -136,7 +136,7 @@ class Reading:
             if any(name not in self._store.definitions.resource_types for name in named):
                 raise invalid("_type names an unknown type.")
             kinds = tuple(dict.fromkeys(named))
-        return self._store.searches.read(kinds, pairs, strict=strict)
+        return self._store.searches.read(kinds, pairs, strict=strict, system=not kind)
 
     def _bundle(
         self, path: str, search: Search, page: Page, total: int | None, asked: tuple[str, Cursor | None]

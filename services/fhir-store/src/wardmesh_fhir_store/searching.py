@@ -60,6 +60,7 @@ class Search(Struct, kw_only=True):
     view: View = View()
     applied: list[Pair] = []
     unknown: int = 0  # parameters that were ignored
+    system: bool = False  # over all types, whatever `_type` leaves of them
 
 
 class SearchReader:
@@ -80,10 +81,10 @@ class SearchReader:
         search.count, search.total = 2, False
         return search
 
-    def read(self, kinds: tuple[str, ...], pairs: list[Pair], *, strict: bool) -> Search:
+    def read(self, kinds: tuple[str, ...], pairs: list[Pair], *, strict: bool, system: bool = False) -> Search:
         """`kinds` empty means every type; then only common parameters exist (ST-55)."""
         row = tables.current.alias("row")
-        search = Search(row=row, kinds=kinds)
+        search = Search(row=row, kinds=kinds, system=system)
         search.conditions = [row.c.datastore_id == self._datastore, not_(row.c.deleted)]
         if len(kinds) == 1:
             search.conditions.append(row.c.resource_type == kinds[0])
@@ -141,7 +142,7 @@ class SearchReader:
             search.total = value != "none"
         elif name == "_sort":
             search.sort = self._sort(search, value)
-        elif search.kinds and len(search.kinds) == 1:
+        elif not search.system:
             raise invalid("_type belongs to searches over all types.")
         # _type itself was read by the caller, it decided `kinds`
 

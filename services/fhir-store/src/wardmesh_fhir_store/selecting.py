@@ -62,7 +62,7 @@ class Selector:
         """At most `search.count` matches beyond the place, and what they include."""
         if search.count == 0:
             return Page([], more=False)
-        found = await connection.execute(self._page_query(search, place))
+        found = await connection.execute(self.statement(search, place))
         rows = [_found(row, len(search.sort)) for row in found]
         more = len(rows) > search.count
         matches = rows[: search.count]
@@ -71,7 +71,7 @@ class Selector:
         included = await self._included(connection, matches, search.includes) if search.includes else []
         return Page(matches, more, included)
 
-    def _page_query(self, search: Search, place: Place | None) -> Select[*tuple[Any, ...]]:
+    def statement(self, search: Search, place: Place | None = None) -> Select[*tuple[Any, ...]]:
         row, keys = search.row, search.sort
         back = place is not None and place.back
         labelled = [key.column.label(f"s{i}") for i, key in enumerate(keys)]
