@@ -36,6 +36,7 @@ class Finish(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     state: Word = ""
     error: Word = ""
     iss: Address = ""
+    bound: bool = False  # the browser brought the cookies of SM-2, and they are those of this state
 
 
 class Complete(OfPlatform, frozen=True, kw_only=True):
@@ -49,6 +50,7 @@ class Wait(OfPlatform, frozen=True, kw_only=True):
 
 class SignIn(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     next: Address = "/"
+    bound: bool = False  # the gateway ties the way back to this browser with the cookies of SM-2
 
 
 class SignOut(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

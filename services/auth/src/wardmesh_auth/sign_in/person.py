@@ -48,9 +48,9 @@ class PersonSignIn:
         self._store, self._tell, self._end_session = store, tell, end_session
 
     async def begin(self, call: Call, asked: SignIn) -> Outcome:
-        return await self.first(call, asked.next or "/")
+        return await self.first(call, asked.next or "/", bound=asked.bound)
 
-    async def first(self, call: Call, next_path: str) -> Outcome:
+    async def first(self, call: Call, next_path: str, *, bound: bool = False) -> Outcome:
         """Sends the browser to where people sign in, and afterwards to `next_path`."""
         if _PATH.fullmatch(next_path) is None or len(next_path) > 2048:
             raise InvalidRequest("`next` must be a path of this server")
@@ -66,7 +66,9 @@ class PersonSignIn:
             principal_id=browser.principal.id,
             platform=place.platform,
             session=browser.principal.session,
-            secrets=Secrets(**one_time, redirect_uri=place.redirect_uri, scopes=place.scopes, next=next_path),
+            secrets=Secrets(
+                **one_time, redirect_uri=place.redirect_uri, scopes=place.scopes, next=next_path, bound=bound
+            ),
         )
         async with self._database.transaction() as connection:
             await self._pending.begin(connection, pending)
@@ -76,7 +78,7 @@ class PersonSignIn:
         return answer({"location": location, "state": one_time["state"], **cookie}, "auth.start")
 
     async def finish(self, call: Call, pending: Pending, asked: Finish) -> Outcome:
-        if not same_browser(call, pending):
+        if not same_browser(call, pending) or (pending.secrets.bound and not asked.bound):
             return _refused(400, "session_mismatch", "State mismatch", "security.session_mismatch")
         if asked.error:
             return _refused(400, "failed", "FHIR callback processing failed", "auth.failure")
