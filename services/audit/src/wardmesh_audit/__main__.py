@@ -11,6 +11,7 @@ from typing import NoReturn
 
 from wardmesh_audit.commands import event_id, path, perform
 from wardmesh_audit.findings import USAGE
+from wardmesh_audit.keeping_commands import add_parsers
 from wardmesh_audit.settings import AuditSettings
 from wardmesh_common.settings import EXIT_CONFIGURATION, BadSettings, load
 
@@ -33,7 +34,8 @@ def _instant(text: str) -> datetime:
 def parser() -> argparse.ArgumentParser:
     top = _Parser(prog="wardmesh-audit", description="The append-only, provable record of every call")
     commands = top.add_subparsers(dest="command", metavar="COMMAND")
-    commands.add_parser("run", help="run the service (default)")
+    service = commands.add_parser("run", help="run the service (default)")
+    service.add_argument("--roles", help="comma-separated, instead of WARDMESH_AUDIT_ROLES")
     commands.add_parser("migrate", help="bring the databases to the newest schema")
     commands.add_parser("provision", help="make the JetStream streams and check them")
     commands.add_parser("public-key", help="print the verifier key of the log")
@@ -64,13 +66,14 @@ def parser() -> argparse.ArgumentParser:
     copy = commands.add_parser("verify-copy", help="check an NDJSON or Parquet copy offline")
     copy.add_argument("directory", type=path)
     copy.add_argument("--key", metavar="VKEY")
+    add_parsers(commands)
     return top
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = parser().parse_args(argv)
     if args.command in (None, "run"):
-        return _run()
+        return _run(getattr(args, "roles", None))
     if args.command == "witness":
         from wardmesh_audit import witness_server  # noqa: PLC0415 - an HTTP server is nothing the other commands need
 
@@ -84,16 +87,23 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
 
 
-def _run() -> int:
+def _run(roles: str | None) -> int:
     # The commands need neither the bus nor the service around it, and should answer at once.
     from wardmesh_audit.app import Stopped, create_app  # noqa: PLC0415
     from wardmesh_common.service import run  # noqa: PLC0415
 
     try:
-        return run("audit", lambda: load(AuditSettings, os.environ), create_app)
+        return run("audit", lambda: _settings(roles), create_app)
     except Stopped as error:
         sys.stderr.write(f"wardmesh-audit: stopped: {error}\n")
         return EXIT_REFUSED
+
+
+def _settings(roles: str | None) -> AuditSettings:
+    settings = load(AuditSettings, os.environ)
+    if roles is not None:
+        settings.audit_roles = tuple(role.strip() for role in roles.split(","))
+    return settings
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from nats.errors import Error as NatsError
 from wardmesh_audit.api_role import open_api
 from wardmesh_audit.assertions import Unsafe, check_role, check_server
 from wardmesh_audit.guard import GuardTripped, Outside, read_outside
+from wardmesh_audit.keepers import keepers
 from wardmesh_audit.ledger import Connection
 from wardmesh_audit.note import Checkpoint, Verifier
 from wardmesh_audit.outbox import Outbox
@@ -68,6 +69,8 @@ async def create_app(settings: AuditSettings, bus: Bus, health: Health) -> Async
                 roles.start(roles.writer(stack, health, log_id))
             if "publisher" in settings.audit_roles:
                 roles.start(roles.publisher(stack, health, log_id))
+        for role in keepers(settings, bus, connector):
+            roles.start(role)
         stack.push_async_callback(roles.stop)
         if "api" in settings.audit_roles:
             await _safe(open_api(stack, settings, bus, health))

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
-from wardmesh_audit import signing
+from wardmesh_audit import keeping_commands, signing
 from wardmesh_audit.connect import database, nats_as
 from wardmesh_audit.export import export_ndjson, export_tlog
 from wardmesh_audit.findings import CANNOT_VERIFY, TAMPERED, VERIFIED
@@ -37,7 +37,9 @@ async def cmd_migrate(_args: argparse.Namespace, settings: AuditSettings) -> int
     from wardmesh_audit.migrate import migrate  # noqa: PLC0415 - Alembic takes half a second to import, `verify` needs none
 
     owner = need("WARDMESH_AUDIT_OWNER_URL", settings.audit_owner_url)
-    await migrate(owner, settings.audit_keys_owner_url or _as_owner(owner, settings.audit_keys_url))
+    await migrate(
+        owner, settings.audit_keys_owner_url or _as_owner(owner, settings.audit_keys_url), logs=len(settings.logs)
+    )
     say("the ledger and the key database are up to date")
     return 0
 
@@ -179,6 +181,7 @@ COMMANDS: Mapping[str, Command] = {
     "export": cmd_export,
     "verify-copy": cmd_verify_copy,
     "status": cmd_status,
+    **keeping_commands.COMMANDS,
 }
 
 

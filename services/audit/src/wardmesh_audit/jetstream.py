@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from base64 import b64decode
+from datetime import datetime
 from typing import Any, Protocol
 
 import msgspec
@@ -41,6 +42,7 @@ class StoredMessage(Struct, frozen=True):
     subject: str
     seq: int
     data: bytes
+    received: datetime
 
 
 _STREAM_NOT_FOUND = 10059
@@ -81,4 +83,11 @@ async def last_message(nc: Requester, stream: str, subject: str) -> StoredMessag
 
 def _stored(answer: dict[str, Any]) -> StoredMessage:
     message = answer["message"]
-    return StoredMessage(message["subject"], int(message["seq"]), b64decode(message.get("data", "")))
+    data = b64decode(message.get("data", ""))
+    return StoredMessage(message["subject"], int(message["seq"]), data, _instant(str(message["time"])))
+
+
+def _instant(text: str) -> datetime:
+    """The server's time with nanoseconds, cut to the microseconds that an acknowledgement subject gives as well."""
+    seconds, _, fraction = text.removesuffix("Z").partition(".")
+    return datetime.fromisoformat(f"{seconds}.{fraction[:6]:0<6}+00:00")

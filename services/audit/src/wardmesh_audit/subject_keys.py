@@ -32,6 +32,11 @@ class SubjectKey(Struct, frozen=True):
     data_key: bytes
 
 
+def handle_of(handle_key: bytes, tenant: str, patient: str) -> bytes:
+    """Where the key of a subject is found; without the deployment's key nobody can tell."""
+    return hmac.digest(handle_key, f"{tenant}\x1f{patient}".encode(), hashlib.sha256)
+
+
 class KeyBook:
     """Finds or makes the key of a subject. The handle is keyed, so the table alone leads from nobody to a pseudonym."""
 
@@ -62,7 +67,7 @@ class KeyBook:
         return [found[handle] for handle in handles]
 
     def handle(self, tenant: str, patient: str) -> bytes:
-        return hmac.digest(self._handle_key, f"{tenant}\x1f{patient}".encode(), hashlib.sha256)
+        return handle_of(self._handle_key, tenant, patient)
 
     async def _find(self, conn: asyncpg.pool.PoolConnectionProxy, handles: list[bytes]) -> dict[bytes, SubjectKey]:
         return {row["handle"]: self._open(row) for row in await conn.fetch(_FIND, handles)}
