@@ -49,7 +49,7 @@ class Callback:
         arguments: dict[str, object] = {
             name: given[name] for name in ("code", "state", "error", "iss") if name in given
         }
-        arguments["path_platform"] = path_platform
+        arguments |= {"path_platform": path_platform, "bound": sm}
         try:
             said = await self._browser.run("finish_auth", arguments, visit, request)
         except WardmeshError as error:

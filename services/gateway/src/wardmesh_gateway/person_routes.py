@@ -45,7 +45,7 @@ class PersonRoutes:
         visit = await self._entrance.visit(request)
         given = parameters(request)
         try:
-            arguments = {"next": given.get("next", "/")}
+            arguments = {"next": given.get("next", "/"), "bound": True}
             said = await self._browser.run("sign_in", arguments, visit, request)
         except RateLimited:
             raise

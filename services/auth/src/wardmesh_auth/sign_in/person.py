@@ -6,6 +6,8 @@ import logging
 import re
 from collections.abc import Awaitable, Callable
 
+import msgspec
+
 from wardmesh_auth.database import Database
 from wardmesh_auth.grant_store import GrantKey, GrantStore
 from wardmesh_auth.platform_token import PlatformToken
@@ -60,15 +62,14 @@ class PersonSignIn:
         location = await self._smart.authorization(
             place.facts, place.client, redirect_uri=place.redirect_uri, scopes=place.scopes, **one_time
         )
+        secrets = Secrets(**one_time, redirect_uri=place.redirect_uri, scopes=place.scopes, next=next_path)
         pending = Pending(
             purpose=PERSON,
             tenant=browser.principal.tenant,
             principal_id=browser.principal.id,
             platform=place.platform,
             session=browser.principal.session,
-            secrets=Secrets(
-                **one_time, redirect_uri=place.redirect_uri, scopes=place.scopes, next=next_path, bound=bound
-            ),
+            secrets=msgspec.structs.replace(secrets, bound=bound),
         )
         async with self._database.transaction() as connection:
             await self._pending.begin(connection, pending)
