@@ -58,6 +58,7 @@ class Event(Struct, frozen=True):
     index: int
     leaf: bytes
     subject: str
+    stored_ms: int  # when the stream took it: no evidence, but all that a malformed event has
     headers: dict[str, str] = {}
 
     @property
@@ -217,7 +218,8 @@ def _event(message: Msg) -> Event:
     digest = b64encode(hashlib.sha256(b"\x00" + message.data).digest()).decode()
     if headers.get("Audit-Log-Index") != str(index) or headers.get("Audit-Leaf-Hash") != digest:
         raise BadLeaf(index)
-    return Event(index, message.data, message.subject, headers)
+    stored_ms = round(message.metadata.timestamp.timestamp() * 1000)
+    return Event(index, message.data, message.subject, stored_ms, headers)
 
 
 __all__ = [
