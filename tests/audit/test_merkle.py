@@ -136,6 +136,36 @@ def test_every_mutated_proof_of_small_trees_is_rejected(forest: Forest) -> None:
             assert not verify_consistency(old, new, proof, old_root, leaf_hash(b"other"))
 
 
+def one_of_each(proof: list[bytes], place: int) -> Iterator[list[bytes]]:
+    """One mutation of every kind, at a place that moves from pair to pair."""
+    yield [*proof, leaf_hash(b"added")]
+    if proof:
+        at = place % len(proof)
+        flipped = bytearray(proof[at])
+        flipped[place % 32] ^= 1 << place % 8
+        yield [*proof[:at], bytes(flipped), *proof[at + 1 :]]
+        yield [*proof[:at], *proof[at + 1 :]]
+        if len(proof) > 1:
+            yield [*proof[1:], proof[0]]
+
+
+@pytest.mark.requirement("AU-401")
+def test_for_every_pair_of_sizes_up_to_300_every_kind_of_mutation_is_rejected(forest: Forest) -> None:
+    for new in range(1, LIMIT + 1):
+        root = forest.root(0, new)
+        for old in range(1, new + 1):
+            index, place = old - 1, old * 7 + new
+            hashed, old_root = forest.hashes[index], forest.root(0, old)
+            path, proof = forest.inclusion(index, new), forest.consistency(old, new)
+            assert not any(verify_inclusion(hashed, index, new, bad, root) for bad in one_of_each(path, place))
+            assert not any(verify_consistency(old, new, bad, old_root, root) for bad in one_of_each(proof, place))
+            other = (index + 1 + place % (new - 1)) % new if new > 1 else 1
+            assert not verify_inclusion(hashed, other, new, path, root)
+            if old < new:
+                assert not verify_consistency(old + 1, new, proof, old_root, root)
+                assert not verify_consistency(old, new, proof, root, root)
+
+
 @pytest.mark.requirement("AU-401")
 @settings(max_examples=60, deadline=None)
 @given(st.data())
