@@ -6,6 +6,7 @@ from typing import Any
 
 from msgspec import Struct
 
+from wardmesh_auth.accounts.log_ins import LogIns
 from wardmesh_auth.client_key_ring import ClientKeyRing
 from wardmesh_auth.database import Database
 from wardmesh_auth.grant_store import GrantStore
@@ -46,6 +47,7 @@ class Parts(Struct, frozen=True, kw_only=True):
     client_keys: ClientKeyRing
     tell: TellsGrant
     revoke_token: RevokesToken
+    log_ins: LogIns
     public_url: str
 
 
@@ -62,6 +64,7 @@ def procedures(parts: Parts) -> dict[str, Procedure]:
         parts.journal,
         parts.tell,
         parts.revoke_token,
+        parts.log_ins,
     )
     person = PersonSignIn(
         parts.database,
@@ -72,6 +75,7 @@ def procedures(parts: Parts) -> dict[str, Procedure]:
         parts.store,
         parts.tell,
         ending.replaced,
+        parts.log_ins,
     )
     starting = Starting(parts.attempts, parts.pending, browsers, parts.handles, person.first, parts.public_url)
     finishing = _finishing(parts, person)
@@ -90,6 +94,8 @@ def procedures(parts: Parts) -> dict[str, Procedure]:
         "revoke_auth": _plain(arguments.OfPlatform, ending.revoke),
         "sign_in": _plain(arguments.SignIn, person.begin),
         "sign_out": _plain(arguments.SignOut, ending.sign_out),
+        "issue_tokens": _plain(arguments.LogIn, parts.log_ins.issue),
+        "refresh_tokens": _plain(arguments.Refresh, parts.log_ins.refresh),
         "published_keys": _plain(arguments.Nothing, published_keys),
     }
 

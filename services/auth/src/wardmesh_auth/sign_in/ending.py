@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable
 
+from wardmesh_auth.accounts.log_ins import LogIns
 from wardmesh_auth.database import Database
 from wardmesh_auth.grant_store import GrantKey, GrantStore
 from wardmesh_auth.identify import TOKEN
@@ -44,10 +45,12 @@ class Ending:
         journal: Journal,
         tell: TellsGrant,
         revoke_token: RevokesToken,
+        log_ins: LogIns,
     ) -> None:
         self._database, self._attempts, self._pending = database, attempts, pending
         self._consents, self._sessions, self._store = consents, sessions, store
-        self._smart, self._journal, self._tell, self._revoke_token = smart, journal, tell, revoke_token
+        self._smart, self._journal, self._tell = smart, journal, tell
+        self._revoke_token, self._log_ins = revoke_token, log_ins
 
     async def revoke(self, call: Call, asked: OfPlatform) -> Outcome:
         """revoke_auth: gone here first, whatever the platform says then (FG-11)."""
@@ -79,6 +82,7 @@ class Ending:
             return answer({"success": True}, "session.destroy")
         if asked.everywhere and not is_session(principal.id):
             await self._forget(principal, grants=False)
+            await self._log_ins.ended(principal)
             await self._sessions.revoke_principal(principal.id)
         elif principal.session.startswith(TOKEN):
             await self._revoke_token(principal.session.removeprefix(TOKEN))

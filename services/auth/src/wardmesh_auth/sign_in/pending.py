@@ -29,7 +29,7 @@ class Secrets(Struct, frozen=True, kw_only=True, omit_defaults=True):
     scopes: tuple[str, ...] = ()
     location: str = ""  # where the person signs in
     next: str = "/"  # where a person's own sign-in leads to afterwards
-    bound: bool = False  # it ends only in a browser that brings the cookies of SM-2
+    flavour: str = ""  # "sm": it ends only in a browser that brings the cookies of SM-2
 
     def __repr__(self) -> str:
         return "Secrets(...)"

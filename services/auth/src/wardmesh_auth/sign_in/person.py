@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 
 import msgspec
 
+from wardmesh_auth.accounts.log_ins import LogIns
 from wardmesh_auth.database import Database
 from wardmesh_auth.grant_store import GrantKey, GrantStore
 from wardmesh_auth.platform_token import PlatformToken
@@ -44,18 +45,19 @@ class PersonSignIn:
         store: GrantStore,
         tell: TellsGrant,
         end_session: EndsSession,
+        log_ins: LogIns,
     ) -> None:
         self._database, self._people, self._pending = database, people, pending
         self._browsers, self._smart = browsers, smart
         self._store, self._tell, self._end_session = store, tell, end_session
+        self._log_ins = log_ins
 
     async def begin(self, call: Call, asked: SignIn) -> Outcome:
         return await self.first(call, asked.next or "/", bound=asked.bound)
 
     async def first(self, call: Call, next_path: str, *, bound: bool = False) -> Outcome:
         """Sends the browser to where people sign in, and afterwards to `next_path`."""
-        if _PATH.fullmatch(next_path) is None or len(next_path) > 2048:
-            raise InvalidRequest("`next` must be a path of this server")
+        _require_path(next_path)
         place = await self._people.place()
         browser = await self._browsers.known_or_new(call)
         one_time = {"state": new_state(), "verifier": new_verifier(), "nonce": new_nonce()}
@@ -69,7 +71,7 @@ class PersonSignIn:
             principal_id=browser.principal.id,
             platform=place.platform,
             session=browser.principal.session,
-            secrets=msgspec.structs.replace(secrets, bound=bound),
+            secrets=msgspec.structs.replace(secrets, flavour="sm" if bound else ""),
         )
         async with self._database.transaction() as connection:
             await self._pending.begin(connection, pending)
@@ -79,7 +81,7 @@ class PersonSignIn:
         return answer({"location": location, "state": one_time["state"], **cookie}, "auth.start")
 
     async def finish(self, call: Call, pending: Pending, asked: Finish) -> Outcome:
-        if not same_browser(call, pending) or (pending.secrets.bound and not asked.bound):
+        if not same_browser(call, pending) or (pending.secrets.flavour and not asked.bound):
             return _refused(400, "session_mismatch", "State mismatch", "security.session_mismatch")
         if asked.error:
             return _refused(400, "failed", "FHIR callback processing failed", "auth.failure")
@@ -116,6 +118,11 @@ class PersonSignIn:
         age = min(made.cookie.max_age, seconds_left(token)) if place.platform else made.cookie.max_age
         page = Page(status=200, page="success", location=next_path, session=made.cookie.session, max_age=age)
         return shown(page, "auth.success")
+
+
+def _require_path(next_path: str) -> None:
+    if _PATH.fullmatch(next_path) is None or len(next_path) > 2048:
+        raise InvalidRequest("`next` must be a path of this server")
 
 
 def _refused(status: int, page: str, text: str, event: str) -> Outcome:
