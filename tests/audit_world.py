@@ -19,7 +19,7 @@ from wardmesh_audit.findings import Report
 from wardmesh_audit.guard import read_outside
 from wardmesh_audit.ledger import Connection
 from wardmesh_audit.migrate import migrate
-from wardmesh_audit.note import Signer
+from wardmesh_audit.note import Signer, Verifier
 from wardmesh_audit.outbox import Outbox
 from wardmesh_audit.publisher import Publisher
 from wardmesh_audit.puller import Puller
@@ -102,6 +102,7 @@ class World:
     nc: LeanClient
     database: str
     signer: Signer = field(default_factory=lambda: Signer("test/audit/0", SEED))
+    verifiers: list[Verifier] = field(default_factory=list[Verifier])  # other keys that are trusted
     statuses: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
 
     def url(self, role: str) -> str:
@@ -119,7 +120,7 @@ class World:
         return Publisher(
             wrap(Outbox(self.nc)),
             connector(self.url("audit_signer")),
-            lambda: read_outside(self.nc, [self.signer.verifier]),
+            lambda: read_outside(self.nc, [self.signer.verifier, *self.verifiers]),
             self.signer,
             self.status,
             **{"checkpoint_seconds": 0.05, **options},

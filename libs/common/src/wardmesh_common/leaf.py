@@ -74,17 +74,19 @@ def draft_events(call: Call, outcome: Outcome | None, touched: Iterable[Touched]
     return drafts
 
 
-def status_draft(reason: str, service: str, facts: dict[str, Any] | None = None) -> Draft:
-    """An event about the audit itself: start, stop, id conflict. `facts` hold numbers and codes only."""
+def status_draft(
+    reason: str, service: str, facts: dict[str, Any] | None = None, *, event_class: str = "audit_status"
+) -> Draft:
+    """An event about the audit itself: start, stop, id conflict, keys. `facts` hold numbers and codes only."""
     data: dict[str, Any] = {
-        "action": "audit_status",
+        "action": event_class,
         "actor": {"id": service, "type": "service"},
         "outcome": {"code": "success", "reason": reason},
         "phase": "outcome",
     }
     if facts:
         data["facts"] = facts
-    return Draft(event_class="audit_status", data=data, tenant="default")
+    return Draft(event_class=event_class, data=data, tenant="default")
 
 
 def withheld(draft: Draft, corrects: str, reason: str) -> Draft:

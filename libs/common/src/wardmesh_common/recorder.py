@@ -101,9 +101,11 @@ class Recorder:
         """Records that a write is about to happen. Only after this returns may it be sent to the platform."""
         await self._record(draft_events(call, None, touched, self._stamp.now()))
 
-    async def status(self, reason: str, facts: dict[str, Any] | None = None) -> None:
-        """Records an event about the audit itself; `facts` hold numbers and codes only."""
-        await self._record([status_draft(reason, self._stamp.service, facts)])
+    async def status(
+        self, reason: str, facts: dict[str, Any] | None = None, *, event_class: str = "audit_status"
+    ) -> None:
+        """Records an event about the audit itself, or about its keys; `facts` hold numbers and codes only."""
+        await self._record([status_draft(reason, self._stamp.service, facts, event_class=event_class)])
 
     def foresee(self, call: Call, patients: Iterable[str] = ()) -> None:
         """Asks for the keys a record of this call will need, beside other work; never waits, never fails."""

@@ -39,6 +39,7 @@ from wardmesh_common.recorder import Recorder
 from wardmesh_common.settings import BadSettings
 
 _ASSERT_SECONDS = 600.0
+KEY_REASONS = frozenset({"signing_key_changed"})
 
 _log = logging.getLogger("wardmesh.audit")
 
@@ -190,7 +191,7 @@ def status_of(bus: Bus) -> Status:
         recorder = bus.recorder
         if isinstance(recorder, Recorder):
             try:
-                await recorder.status(reason, facts)
+                await recorder.status(reason, facts, event_class="key" if reason in KEY_REASONS else "audit_status")
             except AuditUnavailable:
                 _log.error("audit status %s is queued, not acknowledged", reason)
 

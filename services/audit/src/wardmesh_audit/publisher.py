@@ -17,7 +17,7 @@ from wardmesh_audit.assertions import check_guards
 from wardmesh_audit.guard import GuardTripped, Outside, check, check_checkpoint
 from wardmesh_audit.ledger import NOTIFY_CHANNEL, Connection
 from wardmesh_audit.nodes import MissingLeaves
-from wardmesh_audit.note import BadNote, BadSignature, Signer, UnknownKey
+from wardmesh_audit.note import BadNote, BadSignature, Signer, UnknownKey, split_note
 from wardmesh_audit.outbox import Committed, Outbox, OutOfOrder
 from wardmesh_audit.writer import TRANSIENT, Status
 
@@ -135,6 +135,15 @@ class Publisher:
             if outside.checkpoint is None or outside.checkpoint.size < stored[0].size:
                 await self._outbox.publish_checkpoint(stored[0].size, stored[1])
             self.state.signed = stored[0].size
+            await self._tell_new_keys(stored[1])
+
+    async def _tell_new_keys(self, note: str) -> None:
+        """A change of signing keys is an event; the first note of the new ones ends it."""
+        ours = [verifier.key_id.hex() for verifier in self._signer.verifiers]
+        name = self._signer.verifier.name
+        before = [identifier.hex() for who, identifier, _ in split_note(note)[1] if who == name]
+        if before != ours:
+            await self._status("signing_key_changed", {"log": self._log_id, "before": before, "keys": ours})
 
     async def _publish_new(self, conn: Connection) -> int:
         rows = await conn.fetch(
