@@ -1,4 +1,4 @@
-"""`wardmesh-fhir-store`: serve (default), migrate, seed, load."""
+"""`wardmesh-fhir-store`: serve (default), migrate, reindex, seed, load."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from wardmesh_common.telemetry import configure_logging
 from wardmesh_fhir_store.app import serve
 from wardmesh_fhir_store.loading import load_files
 from wardmesh_fhir_store.migrate import migrate_url
+from wardmesh_fhir_store.reindexing import reindex
 from wardmesh_fhir_store.seeding import seed
 from wardmesh_fhir_store.settings import StoreSettings
 
@@ -24,6 +25,7 @@ def _arguments() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command")
     commands.add_parser("serve", help="answer FHIR requests (default)")
     commands.add_parser("migrate", help="bring the database to the newest schema")
+    commands.add_parser("reindex", help="rebuild the search index while the store serves")
     seeding = commands.add_parser("seed", help="store the demo patients; safe to repeat")
     seeding.add_argument("--patients", type=int, default=50)
     loading = commands.add_parser("load", help="load transaction or collection Bundles")
@@ -36,6 +38,8 @@ async def _run(arguments: argparse.Namespace, settings: StoreSettings) -> int:
         return await migrate_url(settings.database_url)
     if arguments.command == "seed":
         return await seed(settings, arguments.patients)
+    if arguments.command == "reindex":
+        return await reindex(settings)
     if arguments.command == "load":
         return await load_files(settings, arguments.files)
     return await serve(settings)

@@ -6,12 +6,15 @@ import asyncio
 import random
 from collections.abc import Awaitable, Callable, Generator
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import Any, TypeVar
 
+import asyncpg
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.pool import QueuePool
+from sqlalchemy.util.concurrency import greenlet_spawn
 
 from wardmesh_fhir_store.faults import Fault
 from wardmesh_fhir_store.records import Raced
@@ -24,7 +27,8 @@ LONGEST_PAUSE_SECONDS = 0.25
 AWAY = frozenset({"", "08", "53", "57"})  # classes of SQLSTATE: connection, resources, operator intervention
 STATEMENT_TIMEOUT = "57014"
 BOUND = "datastore"
-_BIND = text("SELECT set_config('wardmesh.datastore', :datastore, false)")
+BIND = "SELECT set_config('wardmesh.datastore', $1, false)"
+_BIND = text(BIND.replace("$1", ":datastore"))
 
 
 class Away(Fault):
@@ -68,11 +72,25 @@ def engine_for(url: str, pool_size: int, statement_timeout_ms: int) -> AsyncEngi
     )
 
 
+class Stale(Away):
+    """A pooled connection turned out to be dead: another may live."""
+
+
+def _meaning(error: BaseException) -> BaseException:
+    """What a failure of the driver is to our caller."""
+    if isinstance(error, asyncpg.QueryCanceledError):
+        return Fault(504, "timeout", "The database needed too long for this request.")
+    state = str(getattr(error, "sqlstate", None) or "")
+    dead = (OSError, asyncpg.InterfaceError, asyncpg.InternalClientError)
+    return Stale() if isinstance(error, dead) or (state and state[:2] in AWAY) else error
+
+
 class Database:
     """Hands out connections in the isolation that the work needs."""
 
     def __init__(self, engine: AsyncEngine, datastore: int = 0) -> None:
         self.engine = engine
+        self._pool_size = engine.pool.size() if isinstance(engine.pool, QueuePool) else 1
         self._datastore = datastore  # 0: the registry only, no row of any datastore is visible
         self._reader = engine.execution_options(isolation_level="AUTOCOMMIT")
         self._serializable = engine.execution_options(isolation_level="SERIALIZABLE")
@@ -93,6 +111,33 @@ class Database:
             async with self._reader.connect() as connection:
                 await self._bind(connection)
                 return await work(connection)
+
+    async def fetch_row(self, statement: str, *values: object) -> asyncpg.Record | None:
+        """The shortest way to one row, for the read that everybody makes: the pool's connection without the engine."""
+        for _ in range(self._pool_size):
+            try:
+                return await self._fetch_row(statement, values)
+            except Stale:  # the pool may hold more connections that the server dropped
+                pass
+        return await self._fetch_row(statement, values)
+
+    async def _fetch_row(self, statement: str, values: tuple[object, ...]) -> asyncpg.Record | None:
+        with reachable():
+            try:
+                held = await greenlet_spawn(self.engine.sync_engine.pool.connect)
+            except asyncpg.PostgresError:
+                raise Away from None
+            try:
+                driver: Any = held.driver_connection
+                if held.info.get(BOUND) != self._datastore:
+                    await driver.execute(BIND, str(self._datastore))
+                    held.info[BOUND] = self._datastore
+                return await driver.fetchrow(statement, *values)
+            except BaseException as error:  # noqa: BLE001 - whatever ended it, the connection is in doubt
+                await greenlet_spawn(held.invalidate)
+                raise _meaning(error) from None
+            finally:
+                await greenlet_spawn(held.close)
 
     async def write(self, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
         """READ COMMITTED: enough when the writer locks the rows it changes."""

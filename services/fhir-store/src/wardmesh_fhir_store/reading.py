@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from typing import Any
 
+import asyncpg
 from msgspec import Raw
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -25,11 +28,10 @@ MATCH, INCLUDE, OUTCOME = EntrySearch("match"), EntrySearch("include"), EntrySea
 
 
 # Built once: composing a statement costs more than running these two.
-_READ = text(
-    """SELECT v.version, v.last_updated, v.body, v.meta_revision FROM fhir_current c JOIN fhir_version v
+READ = """SELECT v.version, v.last_updated, v.body, v.meta_revision FROM fhir_current c JOIN fhir_version v
     USING (datastore_id, resource_type, resource_id, version)
-    WHERE c.datastore_id = :datastore AND c.resource_type = :type AND c.resource_id = :id"""
-)
+    WHERE c.datastore_id = $1 AND c.resource_type = $2 AND c.resource_id = $3"""
+_READ = text(READ.replace("$1", ":datastore").replace("$2", ":type").replace("$3", ":id"))
 _VREAD = text(
     """SELECT version, last_updated, body, meta_revision FROM fhir_version
     WHERE datastore_id = :datastore AND resource_type = :type AND resource_id = :id AND version = :version"""
@@ -80,6 +82,14 @@ class Reading:
         if version:
             values["version"] = int(version) if version.isascii() and version.isdigit() and len(version) < 10 else -1
         row = (await connection.execute(_VREAD if version else _READ, values)).first()
+        return self._answered(request, kind, row)
+
+    async def read_current(self, request: Request, kind: str, identity: str) -> Response:
+        """The same outside of any transaction."""
+        row = await self._store.database.fetch_row(READ, self._store.datastore, kind, identity)
+        return self._answered(request, kind, row)
+
+    def _answered(self, request: Request, kind: str, row: Sequence[Any] | asyncpg.Record | None) -> Response:
         if row is None:
             raise not_found()
         number, updated, body, revision = row

@@ -67,14 +67,9 @@ _CREATE = text(
 )
 
 
-def _save_statement() -> TextClause:
-    """Everything after the lock in one statement: current rows, versions, old and new index rows."""
-    parts = [
-        """touched AS (UPDATE fhir_current c SET version = x.v, deleted = x.gone, last_updated = x.updated
-        FROM unnest(CAST(:keys AS bigint[]), CAST(:versions AS int[]), CAST(:gone AS bool[]),
-            CAST(:updated AS timestamptz[])) AS x(k, v, gone, updated)
-        WHERE c.datastore_id = CAST(:datastore AS int) AND c.resource_key = x.k)"""
-    ]
+def index_parts() -> list[str]:
+    """Common table expressions that replace the index rows of the keys in `:stale`."""
+    parts: list[str] = []
     for name, table in INDEX_TABLES.items():
         parts.append(
             f"""old_{name} AS (DELETE FROM {table.name} WHERE datastore_id = CAST(:datastore AS int)
@@ -87,6 +82,18 @@ def _save_statement() -> TextClause:
             f"""new_{name} AS (INSERT INTO {table.name} (datastore_id, resource_key, {names})
             SELECT CAST(:datastore AS int), x.* FROM unnest(CAST(:{name}_resource_key AS bigint[]), {arrays}) AS x)"""  # noqa: S608
         )
+    return parts
+
+
+def _save_statement() -> TextClause:
+    """Everything after the lock in one statement: current rows, versions, old and new index rows."""
+    parts = [
+        """touched AS (UPDATE fhir_current c SET version = x.v, deleted = x.gone, last_updated = x.updated
+        FROM unnest(CAST(:keys AS bigint[]), CAST(:versions AS int[]), CAST(:gone AS bool[]),
+            CAST(:updated AS timestamptz[])) AS x(k, v, gone, updated)
+        WHERE c.datastore_id = CAST(:datastore AS int) AND c.resource_key = x.k)"""
+    ]
+    parts += index_parts()
     return text(
         f"""WITH {", ".join(parts)}
         INSERT INTO fhir_version
@@ -133,7 +140,7 @@ async def save(connection: AsyncConnection, datastore: int, changes: Sequence[Ch
         "bodies": [s.body for s in saved],
         "statuses": [204 if s.body is None else 201 if s.created else 200 for s in saved],
     }
-    await connection.execute(_SAVE, values | _index_values(changes, values["keys"]))
+    await connection.execute(_SAVE, values | index_values([c.rows or {} for c in changes], values["keys"]))
     return saved
 
 
@@ -162,15 +169,16 @@ def _version(change: Change, now: datetime) -> Saved:
     return Saved(type=change.type, id=change.id, version=number, updated=updated, body=body, created=created)
 
 
-def _index_values(changes: Sequence[Change], keys: list[int]) -> dict[str, list[Any]]:
+def index_values(found: Sequence[Rows], keys: Sequence[int]) -> dict[str, list[Any]]:
+    """Index rows as the arrays that `index_parts` reads."""
     values: dict[str, list[Any]] = {}
     for name, columns in COLUMN_TYPES.items():
         rows: list[tuple[Any, ...]] = []
         owners: list[int] = []
-        for change, key in zip(changes, keys, strict=True):
-            found = (change.rows or {}).get(name, ())
-            rows += found
-            owners += [key] * len(found)
+        for one, key in zip(found, keys, strict=True):
+            held = one.get(name, ())
+            rows += held
+            owners += [key] * len(held)
         values[f"{name}_resource_key"] = owners
         for position, (column, _) in enumerate(columns):
             values[f"{name}_{column}"] = [row[position] for row in rows]

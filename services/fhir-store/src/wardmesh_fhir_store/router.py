@@ -23,6 +23,7 @@ from wardmesh_fhir_store.transactions import Transactions, entry_of
 from wardmesh_fhir_store.wire import Request, Response, fault_response
 from wardmesh_fhir_store.writing import JSON_TYPES, LARGE_BODY, Writing, media_type
 
+BESIDE_IDS = frozenset({"_history", "_search"})
 SAFE = frozenset({"GET", "HEAD"})
 ACCEPTED = JSON_TYPES | {"*/*", "application/*", "text/*", ""}
 
@@ -68,7 +69,10 @@ class Router:
         if request.method in SAFE or parts[-1:] == ["_search"]:
             if parts == ["metadata"]:
                 return self._capability.answer(request)
-            answer = await self._store.database.read(lambda connection: self._read(connection, request))
+            if len(parts) == 2 and parts[1] not in BESIDE_IDS and ID.fullmatch(parts[1]):
+                answer = await self._reading.read_current(request, self._store.check_type(parts[0]), parts[1])
+            else:
+                answer = await self._store.database.read(lambda connection: self._read(connection, request))
             content = raw and (len(parts) == 2 or (len(parts) == 4 and parts[2] == "_history"))
             return unwrapped(answer) if content else answer
         if not parts:
