@@ -35,14 +35,17 @@ def send(batch: dict[str, Any], url: str) -> None:
 async def main() -> None:
     parser = argparse.ArgumentParser(description="audit stream to a FHIR server")
     parser.add_argument("--nats", required=True)
-    parser.add_argument("--creds")
+    parser.add_argument("--creds", help="credentials file of this consumer")
+    parser.add_argument("--nkey", help="seed file of this consumer")
     parser.add_argument("--key", required=True)
     parser.add_argument("--cursor", required=True)
     parser.add_argument("--name", default="fhir")
     parser.add_argument("--log", type=int, default=0)
     parser.add_argument("--url", required=True)
     args = parser.parse_args()
-    nc = await nats.connect(args.nats, user_credentials=args.creds, inbox_prefix=f"_INBOX_{args.name}")
+    nc = await nats.connect(
+        args.nats, user_credentials=args.creds, nkeys_seed=args.nkey, inbox_prefix=f"_INBOX_{args.name}"
+    )
     consumer = AuditConsumer(nc, args.name, cursor_file=args.cursor, log_keys=[args.key], log=args.log)
     async for batch in consumer.batches():
         events = [audit_event(event.json()) for event in batch if event.type != "malformed"]

@@ -53,7 +53,8 @@ def write(events: list[Event], log: int, put: Put, scratch: Path) -> None:
 async def main() -> None:
     parser = argparse.ArgumentParser(description="audit stream to Parquet")
     parser.add_argument("--nats", required=True)
-    parser.add_argument("--creds")
+    parser.add_argument("--creds", help="credentials file of this consumer")
+    parser.add_argument("--nkey", help="seed file of this consumer")
     parser.add_argument("--key", required=True)
     parser.add_argument("--cursor", required=True)
     parser.add_argument("--name", default="parquet")
@@ -63,7 +64,9 @@ async def main() -> None:
     parser.add_argument("--rows", type=int, default=50_000, help="per file")
     args = parser.parse_args()
     put = storage(args.to, args.endpoint)
-    nc = await nats.connect(args.nats, user_credentials=args.creds, inbox_prefix=f"_INBOX_{args.name}")
+    nc = await nats.connect(
+        args.nats, user_credentials=args.creds, nkeys_seed=args.nkey, inbox_prefix=f"_INBOX_{args.name}"
+    )
     consumer = AuditConsumer(
         nc, args.name, cursor_file=args.cursor, log_keys=[args.key], log=args.log, verified_only=True
     )
