@@ -7,8 +7,9 @@ from wardmesh_audit.projection import MALFORMED
 
 def _leaf(*path: str) -> str:
     """An element that has no column; malformed leaves are not JSON."""
-    places = ",".join(path)
-    return f"case when event_type <> '{MALFORMED}' then convert_from(leaf, 'UTF8')::jsonb #>> '{{data,{places}}}' end"
+    places = ", ".join(f"'{place}'" for place in ("data", *path))
+    text = f"convert_from(leaf, 'UTF8')::jsonb #>> array[{places}]"
+    return f"case when event_type <> '{MALFORMED}' then {text} end"
 
 
 def _instant(column: str) -> str:
