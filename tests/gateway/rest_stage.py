@@ -11,7 +11,7 @@ import msgspec
 
 from wardmesh_common.contracts import Call, Outcome, Reply
 from wardmesh_common.errors import Problem, Unauthenticated, WardmeshError
-from wardmesh_common.questions import Catalogue, PlatformFacts
+from wardmesh_common.questions import Catalogue, DirectoryAnswer, DirectoryQuestion, PlatformFacts
 from wardmesh_common.tokens import VerifiedToken, principal_id
 from wardmesh_gateway.app import Parts, build_parts, build_router
 from wardmesh_gateway.catalogue import Platforms
@@ -100,6 +100,9 @@ class FakeBus:
         self.recorded: list[tuple[Call, Outcome]] = []
         self.told: list[tuple[str, Any]] = []
         self.reply: Reply | WardmeshError | Answer | FakeDelivery = ok(PATIENT)
+        # What is answered to a question of this type.
+        self.answers: dict[type, Any] = {DirectoryQuestion: DirectoryAnswer(candidates=(), total=0)}
+        self.questions: list[Any] = []
 
     async def submit(self, call: Call, body: bytes | None = None) -> FakeDelivery:
         self.calls.append(call)
@@ -119,7 +122,12 @@ class FakeBus:
         self.told.append((subject, event))
 
     async def ask(self, subject: str, question: Any, answer_type: Any, **_: Any) -> Any:
-        raise AssertionError("nothing is asked here")
+        assert type(question) in self.answers, "nothing is asked here"
+        self.questions.append(question)
+        found = self.answers[type(question)]
+        if isinstance(found, WardmeshError):
+            raise found
+        return found
 
     async def hear(self, subject: str, event_type: Any, handler: Any) -> None:
         raise AssertionError("nothing is heard here")

@@ -100,7 +100,7 @@ def _body(path: str, method: str) -> bytes | None:
             "platform_id": "store" if own is None else "smarthealthit-sandbox-patient",
             "resource_type": "Patient", "resource_id": "p1", "operation": "$everything", "code": "c", "state": "s",
             "resource": {"resourceType": "Patient"}, "fields": {"active": True},
-            "url": "http://gateway.test/fhir/store/Patient?_cursor=a",
+            "query": "clinic", "url": "http://gateway.test/fhir/store/Patient?_cursor=a",
         }  # fmt: skip
         required = next(tool for tool in TOOLS if tool.name == name).input["required"]
         return json.dumps({key: known[key] for key in required}).encode()

@@ -29,7 +29,7 @@ async def tool(stage: Stage, name: str, arguments: Any, headers: dict[str, str] 
 
 def test_every_tool_has_a_valid_strict_schema_and_a_way_to_a_call() -> None:
     own = {tool.name for tool in TOOLS if tool.performer in PROCEDURE_KINDS}
-    assert {tool.name for tool in TOOLS} == BUILD.keys() | {"list_platforms"} | own
+    assert {tool.name for tool in TOOLS} == BUILD.keys() | {"list_platforms", "find_platform"} | own
     for spec in TOOLS:
         jsonschema_rs.meta.validate(spec.input)
         assert spec.input["additionalProperties"] is False
@@ -262,8 +262,8 @@ async def test_mcp_refusals_are_results() -> None:
 async def test_the_tool_list_is_what_policy_allows_and_without_policy_only_the_catalogue() -> None:
     stage = Stage()
     caller = Caller(bearer="doctor:fhir.read")
-    assert await mcp(stage).allowed_tools(caller) == {"list_platforms", "read"}
-    assert await mcp(stage, None).allowed_tools(caller) == {"list_platforms"}
+    assert await mcp(stage).allowed_tools(caller) == {"find_platform", "list_platforms", "read"}
+    assert await mcp(stage, None).allowed_tools(caller) == {"find_platform", "list_platforms"}
 
 
 def test_hints_and_scopes_follow_from_the_interaction() -> None:

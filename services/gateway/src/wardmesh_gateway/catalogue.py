@@ -11,10 +11,17 @@ from typing import Any, Protocol
 
 from msgspec import Struct
 
-from wardmesh_common.contracts import ASK_CATALOGUE, EVENT_CATALOGUE_CHANGED
+from wardmesh_common.contracts import ASK_CATALOGUE, ASK_DIRECTORY, ASK_ORGANISATION, EVENT_CATALOGUE_CHANGED
 from wardmesh_common.errors import BadRequest, Unavailable, WardmeshError
 from wardmesh_common.organisations import facts_behind, vendor_of
-from wardmesh_common.questions import Catalogue, Changed, PlatformFacts
+from wardmesh_common.questions import (
+    Catalogue,
+    Changed,
+    DirectoryAnswer,
+    DirectoryQuestion,
+    OrganisationQuestion,
+    PlatformFacts,
+)
 from wardmesh_gateway.rules import is_platform_id
 
 FIRST_RETRY_SECONDS = 0.05
@@ -131,6 +138,17 @@ class Platforms:
             return self._snapshot.find(platform_id) if self._snapshot else None
         except Ambiguous:
             return None
+
+    async def details(self, name: str) -> PlatformFacts | None:
+        """As `snapshot.find`, with the address of an organisation. Raises PlatformUnknown for one nobody lists."""
+        facts = self.snapshot.find(name)
+        if facts is None or not facts.vendor:
+            return facts
+        return await self._bus.ask(ASK_ORGANISATION, OrganisationQuestion(platform=facts.id), PlatformFacts)
+
+    async def search(self, question: DirectoryQuestion) -> DirectoryAnswer:
+        """Platforms and organisations that fit a name or place. Raises BadRequest, Unavailable."""
+        return await self._bus.ask(ASK_DIRECTORY, question, DirectoryAnswer)
 
     def put(self, catalogue: Catalogue) -> None:
         self._snapshot = Snapshot(catalogue.platforms)

@@ -11,9 +11,10 @@ from fastapi.responses import HTMLResponse, JSONResponse, Response
 from pydantic import BaseModel
 
 from wardmesh_common.errors import NotFound, WardmeshError
-from wardmesh_common.questions import PlatformFacts
+from wardmesh_common.questions import DirectoryQuestion, PlatformFacts
 from wardmesh_gateway.catalogue import Platforms
 from wardmesh_gateway.openapi import document
+from wardmesh_gateway.tool_door import listed
 
 VERSION = "0.1.0"
 
@@ -116,6 +117,7 @@ def create_catalogue_api(platforms: Platforms, *, registered: Callable[[str], bo
 
     _add_health(api, platforms)
     _add_platforms(api, platforms, registered)
+    _add_directory(api, platforms)
     _add_documents(api, public_url)
     _add_problems(api)
     return api
@@ -149,10 +151,45 @@ def _add_platforms(api: FastAPI, platforms: Platforms, registered: Callable[[str
         response_model_exclude_unset=True,
     )
     async def get_platform(platform_id: str) -> PlatformDetail:
-        facts = platforms.snapshot.find(platform_id)
+        facts = await platforms.details(platform_id)
         if facts is None:
             raise NotFound(f"Platform '{platform_id[:64]}' not found")
         return detail_of(facts, registered=registered(facts.id))
+
+
+class CandidateRow(BaseModel):
+    platform_id: str
+    name: str
+    vendor: str = ""
+    city: str = ""
+    state: str = ""
+    fhir_base_url: str = ""
+    verification_status: str
+    verified_on: str = ""
+    source: str = ""
+    listed_on: str = ""
+
+
+class CandidateRows(BaseModel):
+    candidates: list[CandidateRow]
+    total: int
+
+
+def _add_directory(api: FastAPI, platforms: Platforms) -> None:
+    @api.get(
+        "/api/organisations",
+        summary="Platforms and organisations by name, alias, payer id, city or state; best first",
+        operation_id="findPlatforms",
+        response_model_exclude_unset=True,
+    )
+    async def find(
+        q: Annotated[str, Query(min_length=1, max_length=200, description="Words of a name or place.")],
+        state: Annotated[str, Query(pattern="^([A-Za-z]{2})?$", description="Two letters.")] = "",
+        vendor: Annotated[str, Query(pattern="^([a-z][a-z0-9-]+)?$", description="Lists of this vendor only.")] = "",
+        limit: Annotated[int, Query(ge=1, le=50)] = 10,
+    ) -> CandidateRows:
+        answer = await platforms.search(DirectoryQuestion(text=q, state=state, vendor=vendor, limit=limit))
+        return CandidateRows.model_validate(listed(answer))
 
 
 def _add_documents(api: FastAPI, public_url: str) -> None:

@@ -23,11 +23,13 @@ UNRECORDED_ROUTES = (
     "/health",
     "/api/platforms",
     "/api/platforms/{platform_id}",
+    "/api/organisations",
     "/openapi.json",
     "/redoc",
     "/docs",
     "/docs/",
     "/v1/tools/list_platforms",
+    "/v1/tools/find_platform",
     "/console/static/console.css",
     "/console/static/console.js",
 )

@@ -10,6 +10,7 @@ import msgspec
 from msgspec import Struct
 
 from wardmesh_common.errors import BadRequest, BadUpstream
+from wardmesh_common.questions import DirectoryAnswer, DirectoryQuestion
 from wardmesh_common.vocabulary import Face
 from wardmesh_gateway import capability
 from wardmesh_gateway.answers import Answered, success
@@ -115,6 +116,8 @@ class ToolCalls:
         self, tool: ToolSpec, arguments: Mapping[str, Any], visit: Visit, face: Face, traceparent: str
     ) -> Answered:
         """What no platform answers: the catalogue and our own operations."""
+        if tool.name == "find_platform":
+            return Answered(body=await self.find_platform(arguments))
         if tool.interaction is None:
             return Answered(body=self.list_platforms())
         told = {name: value for name, value in arguments.items() if name != "auth_handle"}
@@ -135,6 +138,12 @@ class ToolCalls:
             return self._door.signs_in(name, Face.MCP).id
         return self._sign_in.platform(name, Face.MCP).id
 
+    async def find_platform(self, arguments: Mapping[str, Any]) -> bytes:
+        question = DirectoryQuestion(
+            text=arguments["query"], state=arguments.get("state", ""), limit=arguments.get("limit", 10)
+        )
+        return msgspec.json.encode(listed(await self._platforms.search(question)))
+
     def list_platforms(self) -> bytes:
         platforms = self._platforms.snapshot.platforms
         rows = [
@@ -147,6 +156,16 @@ class ToolCalls:
             for facts in platforms
         ]
         return msgspec.json.encode({"platforms": rows, "total": len(rows)})
+
+
+def listed(answer: DirectoryAnswer) -> dict[str, Any]:
+    """Candidates as callers see them; what is not known of one is left out."""
+    rows = [msgspec.to_builtins(candidate) for candidate in answer.candidates]
+    for row in rows:
+        row["platform_id"] = row.pop("platform")
+        row.setdefault("verification_status", "unverified")
+        row.pop("score", None)
+    return {"candidates": rows, "total": answer.total}
 
 
 def for_tools(answered: Answered) -> Answered:
