@@ -178,6 +178,7 @@ BAD: list[tuple[int, Any]] = [
     (400, document(operation(type="delete", path="Patient.name.where(((("))),
     (400, document(operation(type="delete", path="Patient.name.where(use ="))),
     (400, document(operation(type="delete", path="Patient.name.repeat(x)"))),
+    (400, document(operation(type="delete", path="Patient.name.where(family.matches('(a+)+b'))"))),
     (400, document(operation(type="delete", path="Patient." + "a" * 600))),
     (422, document(operation(type="delete", path="Patient"))),
     (422, document(operation(type="delete", path="Patient.name"))),

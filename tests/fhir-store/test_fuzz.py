@@ -22,9 +22,11 @@ SAMPLES = (
     observation("Patient/1", valueQuantity={"value": 1, "unit": "kg"}, effectivePeriod={"start": "2020"}),
     {"resourceType": "Bundle", "type": "batch", "entry": [{"request": {"method": "GET", "url": "Patient/1"}}]},
 )
+US_CORE = "http://hl7.org/fhir/us/core/StructureDefinition/us-core-patient"
 CODES = (
     "name", "birthdate", "identifier", "general-practitioner", "_id", "_lastUpdated", "_sort", "_include",
     "_count", "organization.name", "_elements", "_summary", "_cursor", "gender:not", "_has:Observation:patient:code",
+    "_list", "identifier:of-type", "identifier:text", "gender:in", "_type", "_total", "phone:missing",
 )  # fmt: skip
 
 
@@ -122,4 +124,60 @@ def test_arbitrary_patches_never_crash_the_store(fhir: Fhir, operations: list[An
     fhir.put("Patient/fuzz-patch", patient("Fuzz") | {"id": "fuzz-patch"})
     body = json.dumps(operations).encode("utf-8", "surrogatepass")
     answer = fhir.call("PATCH", "Patient/fuzz-patch", body, Content_Type="application/json-patch+json")
+    check(answer.status_code, answer.content, answer.headers.get("content-type"))
+
+
+@pytest.mark.requirement("ST-65")
+@SETTINGS
+@given(value=st.text(max_size=16) | st.sampled_from(["a$b", "$", "a$1|b|c", "a$gt", "|$|", "a\\$b$c", "x$1e9999"]))
+def test_arbitrary_composites_never_crash_the_store(fhir: Fhir, value: str) -> None:
+    text = quote(value.encode("utf-8", "surrogatepass"))
+    for code in ("code-value-quantity", "code-value-date", "code-value-string", "component-code-value-concept"):
+        answer = fhir.get(f"Observation?{code}={text}")
+        check(answer.status_code, answer.content, answer.headers.get("content-type"))
+
+
+@pytest.mark.requirement("ST-65")
+@SETTINGS
+@given(body=mutated(), profile=st.sampled_from(["", "?profile=urn:x", "?mode=update", f"?profile={US_CORE}"]))
+def test_mutated_resources_never_crash_an_operation(fhir: Fhir, body: Any, profile: str) -> None:
+    text = json.dumps(body).encode("utf-8", "surrogatepass")
+    wrapped = json.dumps(
+        {"resourceType": "Parameters", "parameter": [{"name": "meta", "valueMeta": body}, body]}
+    ).encode("utf-8", "surrogatepass")
+    for path, given_body in (
+        (f"Patient/$validate{profile}", text),
+        (f"Observation/$validate{profile}", text),
+        ("Patient/fuzz/$meta-add", wrapped),
+        ("Patient/fuzz/$meta-delete", text),
+        ("Patient/fuzz/$everything", wrapped),
+    ):
+        answer = fhir.post(path, given_body)
+        check(answer.status_code, answer.content, answer.headers.get("content-type"))
+
+
+@pytest.mark.requirement("ST-65")
+@SETTINGS
+@given(
+    kind=st.sampled_from(["add", "insert", "delete", "replace", "move"]),
+    path=st.text(max_size=12)
+    | st.sampled_from(
+        ["Patient", "Patient.name", "Patient.name[0].given", "Patient.where(true)", "Patient.name.where(1)"]
+    ),
+    parts=st.lists(
+        st.fixed_dictionaries(
+            {
+                "name": st.sampled_from(["name", "value", "index", "source", "destination"]),
+                "valueString": JSON,
+            }
+        )
+        | st.fixed_dictionaries({"name": st.just("value"), "part": JSON}),
+        max_size=3,
+    ),
+)
+def test_arbitrary_fhirpath_patches_never_crash_the_store(fhir: Fhir, kind: str, path: str, parts: list[Any]) -> None:
+    fhir.put("Patient/fuzz-fhirpath", patient("Fuzz") | {"id": "fuzz-fhirpath"})
+    first = [{"name": "type", "valueCode": kind}, {"name": "path", "valueString": path}]
+    body = {"resourceType": "Parameters", "parameter": [{"name": "operation", "part": first + parts}]}
+    answer = fhir.call("PATCH", "Patient/fuzz-fhirpath", json.dumps(body).encode("utf-8", "surrogatepass"))
     check(answer.status_code, answer.content, answer.headers.get("content-type"))

@@ -16,6 +16,7 @@ from wardmesh_fhir_store.faults import Fault, invalid
 from wardmesh_fhir_store.invariants import silent
 
 LONGEST_PATH = 500
+_COSTLY = re.compile(r"\b(matches|replaceMatches|repeat|descendants|trace|aggregate)\b")  # no bound on their work
 _STEP = re.compile(r"\.?(?:([A-Za-z_]\w*)(\()?|\[(\d{1,6})\])", re.ASCII)
 
 
@@ -83,6 +84,8 @@ def _closing(path: str, position: int) -> int:
 
 @lru_cache(maxsize=512)
 def _compiled(expression: str) -> Any:
+    if _COSTLY.search(expression):
+        raise invalid("A filter in a path of the patch uses a function that is not offered.")
     try:
         return fhirpathpy.compile(expression, model=models["r4"], options={"traceFn": silent})
     except Exception:  # noqa: BLE001 - the engine's parser has no exception class of its own
