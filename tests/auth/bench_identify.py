@@ -8,6 +8,7 @@ import time
 
 from auth.fake_issuer import AUDIENCE, http_fetch, issuer
 from auth.stage import platforms
+from wardmesh_auth.bearers import Bearers
 from wardmesh_auth.catalogue import Platforms
 from wardmesh_auth.database import Database, engine_for
 from wardmesh_auth.grant_store import GrantKey
@@ -58,7 +59,7 @@ async def main() -> None:
         sessions = Sessions(database, revocations, tell, max_age_seconds=60, idle_seconds=60)
         client = PlatformClient("id", "secret")
         grants = Grants(Platforms(ask, ask_organisation), PlatformTokens(Exchange()), lambda _: client, os.urandom(32))
-        identify = Identifier(verifier, sessions, revocations, grants, NoHandles(), Roles(("roles",), {}), {})
+        identify = Identifier(Bearers(verifier), sessions, revocations, grants, NoHandles(), Roles(("roles",), {}), {})
         token = fake.sign(roles=["Doctor"])
         hop = Hop(time.monotonic() + 3600, "", None)  # type: ignore[arg-type]
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from wardmesh_auth.identify import Roles
-from wardmesh_auth.settings import PlatformClient, PlatformClients, master_ring, read_settings
+from wardmesh_auth.settings import PlatformClient, PlatformClients, has_master_key, master_ring, read_settings
 from wardmesh_auth.vault import Envelope, Vault, master_key
 from wardmesh_common.errors import Internal
 from wardmesh_common.settings import BadSettings
@@ -26,7 +26,8 @@ def test_good_settings_are_read_and_the_audience_follows_the_public_url() -> Non
     assert settings.all_audiences == ("https://mesh.example/mcp",)
     assert settings.role_claims == ("roles",)
     assert settings.role_map == {}
-    assert master_ring(settings) == ()
+    assert len(master_ring(settings)) == 1, "without a master key only the deployment's own"
+    assert not has_master_key(settings)
     more = read_settings(GOOD | {"WARDMESH_AUDIENCE": "a", "WARDMESH_AUDIENCES": '["b"]'})
     assert more.all_audiences == ("a", "b")
     mapped = read_settings(GOOD | {"WARDMESH_ROLE_MAP": '{"g1": ["Doctor"]}', "WARDMESH_ROLE_CLAIMS": '["groups"]'})
@@ -55,7 +56,8 @@ def test_the_ring_of_master_keys_takes_keys_and_passphrases_newest_first() -> No
     new, old = base64.urlsafe_b64encode(os.urandom(32)).decode(), "a passphrase of more than 32 characters"
     environ = GOOD | {"WARDMESH_MASTER_KEYS": f'["{new}"]', "FHIR_GATEWAY_MASTER_KEY": old}
     ring = master_ring(read_settings(environ))
-    assert ring == (base64.urlsafe_b64decode(new), master_key(old))
+    assert ring[:2] == (base64.urlsafe_b64decode(new), master_key(old))
+    assert ring[2:] == master_ring(read_settings(GOOD)), "what was stored before is still read"
     assert master_key(old) == master_key(old), "every replica must find the same key"
 
 

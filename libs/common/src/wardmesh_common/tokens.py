@@ -145,11 +145,14 @@ class TokenVerifier:
             return False
 
     def _judge(self, payload: bytes, digest: str) -> VerifiedToken:
-        """Judge the claims of a payload whose signature holds."""
         try:
             claims = msgspec.json.decode(payload, type=dict[str, Any])
         except (msgspec.DecodeError, RecursionError):
             raise _refused() from None
+        return self.judged(claims, digest)
+
+    def judged(self, claims: dict[str, Any], digest: str) -> VerifiedToken:
+        """Judge claims that are known to be the issuer's: a signature holds, or the issuer itself said them."""
         now = self._clock()
         expires, not_before = _moment(claims.get("exp")), _moment(claims.get("nbf", 0))
         issued = _moment(claims.get("iat", 0))

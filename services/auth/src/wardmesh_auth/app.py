@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 
 import aiohttp
 from msgspec import Struct
 
+from wardmesh_auth.accounts.log_ins import LogIns
+from wardmesh_auth.accounts.passwords import Passwords
+from wardmesh_auth.accounts.store import Accounts
+from wardmesh_auth.background import every, until_read
+from wardmesh_auth.bearers import Bearers
 from wardmesh_auth.catalogue import Platforms
 from wardmesh_auth.client_key_ring import ClientKeyRing
 from wardmesh_auth.database import Database, engine_for
@@ -17,6 +22,7 @@ from wardmesh_auth.fetch import fetching
 from wardmesh_auth.grant_store import GrantKey, GrantStore, principal_digest
 from wardmesh_auth.grants import Grants
 from wardmesh_auth.identify import Identifier, Roles
+from wardmesh_auth.introspection import introspection_of
 from wardmesh_auth.journal import Journal, Records
 from wardmesh_auth.platform_tokens import PlatformTokens
 from wardmesh_auth.procedures import Procedures
@@ -40,6 +46,7 @@ from wardmesh_common.bus import Bus
 from wardmesh_common.contracts import (
     ASK_CATALOGUE,
     ASK_ORGANISATION,
+    ASK_TOKEN,
     DECIDE,
     EVENT_CATALOGUE_CHANGED,
     EVENT_GRANT_CHANGED,
@@ -47,16 +54,20 @@ from wardmesh_common.contracts import (
     IDENTIFY,
     perform_subject,
 )
-from wardmesh_common.errors import Unavailable, WardmeshError
+from wardmesh_common.errors import Unauthenticated, WardmeshError
 from wardmesh_common.health import Health
 from wardmesh_common.issuer_keys import IssuerKeys
+from wardmesh_common.local_tokens import LocalTokens
 from wardmesh_common.questions import (
+    Ask,
     Catalogue,
     Changed,
     GrantChanged,
     OrganisationQuestion,
     PlatformFacts,
     SessionRevoked,
+    TokenAnswer,
+    TokenQuestion,
 )
 from wardmesh_common.token_seal import parse_key
 from wardmesh_common.tokens import KEPT_CLAIMS, TokenVerifier
@@ -117,10 +128,14 @@ class App:
             kept_claims=tuple({*KEPT_CLAIMS, *roles.claims}),
             skew_seconds=settings.clock_skew_seconds,
         )
+        self.local_tokens = LocalTokens(settings.secret_key, settings.all_audiences[0]) if settings.secret_key else None
+        self.bearers = Bearers(self.verifier, self.local_tokens, introspection_of(settings, http, self.verifier))
         clients = PlatformClients(environ)
         self.journal = Journal(records)
         self.pending, self.consents = PendingSignIns(self.database, vault), Consents(self.database)
         self.waiters = Waiters()
+        self.accounts = Accounts(self.database)
+        self.log_ins = LogIns(self.accounts, Passwords(), self.local_tokens)
         seal_key = parse_key(settings.token_seal_key)
         handles = AuthHandles(seal_key)
         self.procedures = self._procedures(settings, clients, handles, roles)
@@ -132,13 +147,28 @@ class App:
             anonymous_open=settings.anonymous_open_platforms,
         )
         self.identifier = Identifier(
-            self.verifier,
+            self.bearers,
             self.sessions,
             self.revocations,
             grants,
             HandleOwners(handles, self.consents, self.platforms),
             roles,
             settings.client_agents,
+        )
+
+    async def checked(self, question: TokenQuestion, _ask: Ask) -> TokenAnswer:
+        """The gateway cannot judge every token itself: an opaque one, or one that only we may verify."""
+        token = await self.bearers.verify(question.token)
+        if self.revocations.token_revoked(token):
+            raise Unauthenticated("the access token has been revoked")
+        return TokenAnswer(
+            issuer=token.issuer,
+            subject=token.subject,
+            principal_id=token.principal_id,
+            client_id=token.client_id,
+            scopes=token.scopes,
+            roles=self.identifier.roles_of(token),
+            expires_at=token.expires_at,
         )
 
     def _procedures(
@@ -168,6 +198,7 @@ class App:
             client_keys=self.client_keys,
             tell=self.tell_grant,
             revoke_token=self.revoke_token,
+            log_ins=self.log_ins,
             public_url=settings.public_url,
         )
         return Procedures(procedures(parts))
@@ -202,7 +233,7 @@ class App:
     async def heard_revoked(self, event: SessionRevoked) -> None:
         self.revocations.heard(event)
         self.sessions.heard(event)
-        self.verifier.forget(digest=event.token_digest, subject=event.principal)
+        self.bearers.forget(digest=event.token_digest, subject=event.principal)
         if event.principal:
             self.tokens.forget(event.principal)
             self.consents.heard(event.principal)
@@ -213,6 +244,7 @@ class App:
         await self.pending.sweep()
         await self.consents.sweep()
         await self.store.sweep()
+        await self.accounts.sweep()
         if gone:
             log.info("removed %d sessions that were over", gone)
             await self.journal.status("session.cleanup", {"removed": gone})
@@ -221,6 +253,7 @@ class App:
         await self.tokens.close()
         await self.platforms.close()
         await self.keys.close()
+        await self.bearers.close()
         await self.smart.close()
         await self.wire.close()
         await self.database.close()
@@ -239,18 +272,20 @@ async def create_app(
             await bus.hear(EVENT_SESSION_REVOKED, SessionRevoked, app.heard_revoked)
             await bus.hear(EVENT_GRANT_CHANGED, GrantChanged, app.heard_grant)
             await bus.hear(EVENT_CATALOGUE_CHANGED, Changed, app.platforms.changed)
-            await _until_read(app.revocations)
+            await until_read(app.revocations)
             await app.client_keys.refresh()
+            await app.log_ins.seed(settings.accounts)
             if not await app.keys.first(settings.issuer_wait_seconds):
                 log.warning("the token issuer does not answer: no bearer token is good until it does")
             if not await app.platforms.first(settings.catalogue_wait_seconds):
                 log.warning("the platform catalogue cannot be had yet: calls are refused until it can")
             health.checks["database"] = lambda: (app.database.up, "up" if app.database.up else "away")
             tasks = [
-                asyncio.create_task(_every(_REFRESH_SECONDS, app.revocations.refresh)),
-                asyncio.create_task(_every(_SWEEP_SECONDS, app.sweep)),
-                asyncio.create_task(_every(_KEYS_SECONDS, app.client_keys.refresh)),
+                asyncio.create_task(every(_REFRESH_SECONDS, app.revocations.refresh)),
+                asyncio.create_task(every(_SWEEP_SECONDS, app.sweep)),
+                asyncio.create_task(every(_KEYS_SECONDS, app.client_keys.refresh)),
             ]
+            await bus.answer(ASK_TOKEN, TokenQuestion, app.checked)
             await bus.station(perform_subject("auth"), app.procedures, limit=settings.station_limit)
             await bus.station(IDENTIFY, app.identifier, onward=DECIDE, limit=settings.station_limit)
             yield app
@@ -259,23 +294,3 @@ async def create_app(
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
             await app.close()
-
-
-async def _until_read(revocations: Revocations) -> None:
-    """Without the list of what was revoked nobody is let in."""
-    while True:
-        try:
-            await revocations.refresh()
-        except Unavailable:
-            await asyncio.sleep(0.5)
-        else:
-            return
-
-
-async def _every(seconds: float, work: Callable[[], Awaitable[None]]) -> None:
-    while True:
-        await asyncio.sleep(seconds)
-        try:
-            await work()
-        except WardmeshError as error:
-            log.info("postponed: %s", error.problem.detail)

@@ -7,13 +7,15 @@ from typing import Any, Protocol
 
 import msgspec
 
+from wardmesh_auth.bearers import Bearers
 from wardmesh_auth.bounded import Bounded
 from wardmesh_auth.revocations import Revocations
 from wardmesh_auth.sign_in.handles import refused
 from wardmesh_common.contracts import Call, Caller
 from wardmesh_common.errors import Unauthenticated
+from wardmesh_common.local_tokens import ISSUER
 from wardmesh_common.station import Hop
-from wardmesh_common.tokens import TokenVerifier, VerifiedToken
+from wardmesh_common.tokens import VerifiedToken
 from wardmesh_common.vocabulary import Grant, Principal
 
 ANONYMOUS = Principal(id="anonymous")
@@ -62,7 +64,7 @@ class Identifier:
 
     def __init__(
         self,
-        verifier: TokenVerifier,
+        verifier: Bearers,
         sessions: FindsSessions,
         revocations: Revocations,
         grants: LendsGrants,
@@ -74,6 +76,7 @@ class Identifier:
         self._verifier, self._sessions = verifier, sessions
         self._revocations, self._grants, self._handles = revocations, grants, handles
         self._roles, self._client_agents = roles, client_agents
+        self._local_roles = Roles(("role",), {})
         self._principals: Bounded[str, Principal] = Bounded(cache_size)
 
     async def __call__(self, call: Call, hop: Hop) -> Call:
@@ -89,6 +92,13 @@ class Identifier:
         call.grant = Grant(platform="") if call.procedure else await self._grants.lend(call, principal)
         return call
 
+    def roles_of(self, token: VerifiedToken) -> tuple[str, ...]:
+        return self._roles_for(token).of(token.claims)
+
+    def _roles_for(self, token: VerifiedToken) -> Roles:
+        """A local account's role is ours; what an issuer says is mapped as the deployment wants."""
+        return self._local_roles if token.issuer == ISSUER else self._roles
+
     async def _principal(self, caller: Caller, call: Call) -> Principal:
         """A header takes precedence over a cookie (FG-14). A bad credential is refused, never made anonymous."""
         if caller.bearer:
@@ -97,7 +107,7 @@ class Identifier:
                 raise Unauthenticated("the access token has been revoked")
             principal = self._principals.get(token.digest)
             if principal is None:
-                principal = principal_of(token, self._roles)
+                principal = principal_of(token, self._roles_for(token))
                 self._principals.put(token.digest, principal, 300.0)
             if call.performer == "auth" and call.tool == "sign_out":
                 # What is signed out is this token, known to everyone after us by its digest only.

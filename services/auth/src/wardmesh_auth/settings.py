@@ -10,9 +10,11 @@ from pathlib import Path
 import msgspec
 from msgspec import Struct, field
 
+from wardmesh_auth.accounts.seed import SeedAccount
 from wardmesh_auth.bounded import Bounded
 from wardmesh_auth.database import SCHEMES
 from wardmesh_auth.vault import master_key
+from wardmesh_common.local_tokens import MIN_SECRET
 from wardmesh_common.questions import PlatformFacts
 from wardmesh_common.settings import PREFIX, BadSettings, BusSettings, load
 from wardmesh_common.token_seal import parse_key
@@ -79,6 +81,10 @@ class AuthSettings(KeySettings, kw_only=True):
     smart_redirect_uri: str = ""
     smart_roles: dict[str, tuple[str, ...]] = field(default_factory=lambda: dict(_SMART_ROLES))
     secret_key: str = ""  # signs and verifies tokens of local accounts (SH-9); "" = there are none
+    accounts: tuple[SeedAccount, ...] = ()  # JSON; those that are not there yet are added at the start
+    introspection_url: str = ""  # set: tokens that are no JWT are asked about there (OA-4)
+    introspection_client_id: str = ""
+    introspection_client_secret: str = ""
 
     @property
     def redirect_uri(self) -> str:
@@ -111,6 +117,8 @@ def read_settings(environ: Mapping[str, str]) -> AuthSettings:
     _check_keys(settings)
     if not 0 <= settings.clock_skew_seconds <= 120:
         raise BadSettings("WARDMESH_CLOCK_SKEW_SECONDS must be between 0 and 120")
+    if settings.secret_key and len(settings.secret_key) < MIN_SECRET:
+        raise BadSettings(f"SECRET_KEY must have at least {MIN_SECRET} characters")
     if settings.smart_client_id and not settings.smart_iss:
         return msgspec.structs.replace(settings, smart_iss=environ.get("FHIR_BASE_URL", ""))  # SM-9
     return settings

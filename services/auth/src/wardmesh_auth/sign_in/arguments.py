@@ -51,6 +51,11 @@ class Wait(OfPlatform, frozen=True, kw_only=True):
 class SignIn(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     next: Address = "/"
     bound: bool = False  # the gateway ties the way back to this browser with the cookies of SM-2
+    username: Annotated[str, Meta(max_length=255)] = ""  # of a local account: no other place is asked
+    password: Annotated[str, Meta(max_length=1024)] = ""
+
+    def __repr__(self) -> str:
+        return "SignIn(...)"
 
 
 class SignOut(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

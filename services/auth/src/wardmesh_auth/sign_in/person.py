@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 
 import msgspec
 
-from wardmesh_auth.accounts.log_ins import LogIns
+from wardmesh_auth.accounts.log_ins import LogIns, principal_of
 from wardmesh_auth.database import Database
 from wardmesh_auth.grant_store import GrantKey, GrantStore
 from wardmesh_auth.platform_token import PlatformToken
@@ -53,7 +53,19 @@ class PersonSignIn:
         self._log_ins = log_ins
 
     async def begin(self, call: Call, asked: SignIn) -> Outcome:
+        if asked.username or asked.password:
+            return await self._with_password(call, asked)
         return await self.first(call, asked.next or "/", bound=asked.bound)
+
+    async def _with_password(self, call: Call, asked: SignIn) -> Outcome:
+        _require_path(asked.next)
+        found = await self._log_ins.checked(call, asked.username, asked.password)
+        before = caller(call)
+        made = await self._browsers.new(call, principal_of(found, None))
+        await self._end_session(call, before)
+        call.principal = made.principal
+        body = {"location": asked.next, "session": made.cookie.session, "max_age": made.cookie.max_age}
+        return answer(body, "auth.success")
 
     async def first(self, call: Call, next_path: str, *, bound: bool = False) -> Outcome:
         """Sends the browser to where people sign in, and afterwards to `next_path`."""

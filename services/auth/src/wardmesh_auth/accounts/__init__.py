@@ -1,0 +1,1 @@
+"""Accounts that live here, for demonstrations and small sites (SH-9)."""
