@@ -23,7 +23,7 @@ from wardmesh_audit.note import Signer, Verifier
 from wardmesh_audit.outbox import Outbox
 from wardmesh_audit.publisher import Publisher
 from wardmesh_audit.puller import Puller
-from wardmesh_audit.streams import AUDIT_IN, StreamSettings, consumer_of, provision
+from wardmesh_audit.streams import AUDIT_IN, StreamSettings, audit_stream, consumer_of, provision
 from wardmesh_audit.verify import Verification
 from wardmesh_audit.writer import Writer
 from wardmesh_common.bus import Bus
@@ -212,18 +212,18 @@ async def cancel(*tasks: asyncio.Task[Any]) -> None:
 async def world(nats: Nats, pg: Postgres, settings: StreamSettings = SMALL) -> AsyncIterator[World]:
     """A fresh ledger: new database, provisioned streams. The streams are removed at the end."""
     database = f"audit_{os.urandom(4).hex()}"
-    await migrate(pg.url(database))
+    await migrate(pg.url(database), logs=settings.logs)
     bus = await Bus.connect("audit", nats.url, "")
     try:
         await provision(bus.nc, settings)
         yield World(nats, pg, bus.nc, database)
     finally:
-        await remove_streams(bus.nc)
+        await remove_streams(bus.nc, settings.logs)
         await bus.close()
 
 
-async def remove_streams(nc: LeanClient) -> None:
-    for stream in ("AUDIT_IN", "AUDIT", "AUDIT_CHECKPOINT"):
+async def remove_streams(nc: LeanClient, logs: int = 1) -> None:
+    for stream in ("AUDIT_IN", "AUDIT_CHECKPOINT", *(audit_stream(log) for log in range(logs))):
         await nc.request(f"$JS.API.STREAM.DELETE.{stream}", b"", timeout=5)
 
 

@@ -56,7 +56,7 @@ class Batcher:
         self._name = name  # <producer id>.<epoch>, the first part of every Nats-Msg-Id
         self._capacity = capacity
         self._queue: deque[_Entry] = deque()
-        self._flights: set[asyncio.Task[None]] = set()
+        self._flights: dict[asyncio.Task[None], int] = {}  # and the first number in each
         self._woken = False
         self._pending = 0
         self.messages = 0
@@ -70,11 +70,15 @@ class Batcher:
     def room(self, leaves: int) -> bool:
         return len(self._queue) + leaves <= self._capacity
 
-    def offer(self, leaves: Sequence[tuple[bytes, int]]) -> Ticket:
-        """Queues leaves with their numbers; raises AuditUnavailable at once when the queue is full."""
+    def offer(self, leaves: Sequence[tuple[bytes, int]], ticket: Ticket | None = None) -> Ticket:
+        """Queues leaves with their numbers; raises AuditUnavailable at once when the queue is full.
+
+        `ticket` is given when one call has leaves in several queues: it counts all of them.
+        """
         if not self.room(len(leaves)):
             raise AuditUnavailable("The audit queue is full.", retry_after=1)
-        ticket = Ticket(len(leaves), asyncio.get_running_loop().create_future())
+        if ticket is None:
+            ticket = Ticket(len(leaves), asyncio.get_running_loop().create_future())
         self._pending += len(leaves)
         self._queue.extend(_Entry(leaf, seq, ticket) for leaf, seq in leaves)
         self._wake()
@@ -85,6 +89,11 @@ class Batcher:
         self._pending += 1
         self._queue.append(_Entry(leaf, seq, None))
         self._wake()
+
+    def acknowledged_through(self, seq: int) -> bool:
+        """True when the stream has every leaf up to this number."""
+        waiting = [*self._flights.values(), *([self._queue[0].seq] if self._queue else ())]
+        return all(first > seq for first in waiting)
 
     async def drain(self) -> None:
         """Returns when everything queued has been acknowledged."""
@@ -109,12 +118,13 @@ class Batcher:
     def _fly(self) -> None:
         self._woken = False
         while self._queue and len(self._flights) < IN_FLIGHT:
-            flight = asyncio.create_task(self._send(self._take()))
-            self._flights.add(flight)
+            entries = self._take()
+            flight = asyncio.create_task(self._send(entries))
+            self._flights[flight] = entries[0].seq
             flight.add_done_callback(self._landed)
 
     def _landed(self, flight: asyncio.Task[None]) -> None:
-        self._flights.discard(flight)
+        self._flights.pop(flight, None)
         if self._queue and not flight.cancelled():
             self._fly()
 

@@ -5,16 +5,19 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from wardmesh_common.batcher import QUEUE_EVENTS, Batcher, Ticket
+from wardmesh_common.batcher import QUEUE_EVENTS, Publish, Ticket
 from wardmesh_common.contracts import ASK_KEY, RECORD, Call, Outcome, Touched
 from wardmesh_common.errors import AuditUnavailable
 from wardmesh_common.leaf import Draft, draft_events, status_draft, withheld
 from wardmesh_common.questions import KeyAnswer, KeyQuestion
 from wardmesh_common.record_keys import KeyRing
+from wardmesh_common.record_lane import Lane, deliver_left, lane_of, spooled_draft
 from wardmesh_common.record_nats import BusPublisher
 from wardmesh_common.record_seal import OpenKey
+from wardmesh_common.spool import left_behind
 from wardmesh_common.stamp import Stamp
 
 if TYPE_CHECKING:
@@ -22,6 +25,7 @@ if TYPE_CHECKING:
 
 DEADLINE_SECONDS = 0.25
 CLOSE_SECONDS = 5.0
+_SPOOL_SECONDS = 1.0
 
 _log = logging.getLogger("wardmesh.record")
 
@@ -32,24 +36,28 @@ class Publisher(Protocol):
     async def publish(self, subject: str, data: bytes, msg_id: str) -> None: ...
 
 
-def open_recorder(bus: Bus) -> Recorder:
+def open_recorder(bus: Bus, *, logs: int = 1, spool_dir: Path | None = None) -> Recorder:
     """The recorder of a service: publishes on its bus and asks audit for keys over it."""
 
     async def ask(question: KeyQuestion) -> KeyAnswer:
         return await bus.ask(ASK_KEY, question, KeyAnswer)
 
-    return Recorder(BusPublisher(bus), KeyRing(ask), service=bus.service, instance=bus.instance)
+    return Recorder(
+        BusPublisher(bus), KeyRing(ask), service=bus.service, instance=bus.instance, logs=logs, spool_dir=spool_dir
+    )
 
 
 class _Handed:
-    """Events handed to the batcher for one call, kept until we know whether a correction is due."""
+    """Events handed over for one call, kept until we know whether a correction is due."""
 
-    __slots__ = ("drafts", "ids", "ticket")
+    __slots__ = ("drafts", "ids", "lanes", "leaves", "ticket")
 
-    def __init__(self, drafts: Sequence[Draft], ids: list[str], ticket: Ticket) -> None:
+    def __init__(self, drafts: Sequence[Draft]) -> None:
         self.drafts = drafts
-        self.ids = ids
-        self.ticket = ticket
+        self.ids: list[str] = []
+        self.lanes: list[int] = []
+        self.leaves: dict[int, list[tuple[bytes, int]]] = {}
+        self.ticket: Ticket
 
 
 class Recorder:
@@ -62,28 +70,32 @@ class Recorder:
         *,
         service: str,
         instance: str,
-        subject: str = f"{RECORD}.0",
+        logs: int = 1,
+        spool_dir: Path | None = None,
         deadline_seconds: float = DEADLINE_SECONDS,
         capacity: int = QUEUE_EVENTS,
     ) -> None:
         self._publisher = publisher
         self._keys = keys
-        self._subject = subject
         self._deadline = deadline_seconds
-        self._stamp = Stamp(service, instance)
-        self._batcher = Batcher(self._publish, name=f"{instance}.{self._stamp.epoch}", capacity=capacity)
+        self._service = service
+        self._spool_dir = spool_dir
+        self._lanes = [
+            Lane(self._publish_to(log), Stamp(service, instance), log, capacity=capacity, spool_dir=spool_dir)
+            for log in range(logs)
+        ]
+        self._stamp = self._lanes[0].stamp
         self._running: set[asyncio.Task[Any]] = set()
-        self._started = False
         self._closed = False
 
     @property
     def pending(self) -> int:
         """Events handed over and not yet acknowledged."""
-        return self._batcher.pending
+        return sum(lane.batcher.pending for lane in self._lanes)
 
     @property
     def messages(self) -> int:
-        return self._batcher.messages
+        return sum(lane.batcher.messages for lane in self._lanes)
 
     @property
     def epoch(self) -> str:
@@ -95,7 +107,8 @@ class Recorder:
 
     async def outcome(self, call: Call, outcome: Outcome) -> None:
         """Records how a call ended. Only after this returns may anything of the answer leave."""
-        await self._record(draft_events(call, outcome, outcome.touched, self._stamp.now()))
+        spool = call.decision is not None and call.decision.obligations.spool
+        await self._record(draft_events(call, outcome, outcome.touched, self._stamp.now()), spool=spool)
 
     async def intent(self, call: Call, touched: tuple[Touched, ...]) -> None:
         """Records that a write is about to happen. Only after this returns may it be sent to the platform."""
@@ -105,7 +118,7 @@ class Recorder:
         self, reason: str, facts: dict[str, Any] | None = None, *, event_class: str = "audit_status"
     ) -> None:
         """Records an event about the audit itself, or about its keys; `facts` hold numbers and codes only."""
-        await self._record([status_draft(reason, self._stamp.service, facts, event_class=event_class)])
+        await self._record([status_draft(reason, self._service, facts, event_class=event_class)])
 
     def foresee(self, call: Call, patients: Iterable[str] = ()) -> None:
         """Asks for the keys a record of this call will need, beside other work; never waits, never fails."""
@@ -121,26 +134,55 @@ class Recorder:
             return
         if self._running:
             await asyncio.wait(tuple(self._running), timeout=CLOSE_SECONDS)
-        if self._started:
-            draft = status_draft("stop", self._stamp.service, {"last_seq": self._stamp.next_seq})
-            leaf, seq, _ = self._stamp.leaf(draft, {})
-            self._batcher.add(leaf, seq)
+        for lane in self._lanes:
+            lane.stop()
         self._closed = True
         try:
-            await asyncio.wait_for(self._batcher.drain(), CLOSE_SECONDS)
+            await asyncio.wait_for(asyncio.gather(*(lane.batcher.drain() for lane in self._lanes)), CLOSE_SECONDS)
         except TimeoutError:
-            _log.error("audit queue not empty at stop: %d events lost", self._batcher.abandon())
+            lost = sum(lane.batcher.abandon() for lane in self._lanes)
+            _log.error("audit queue not empty at stop: %d events lost", lost)
+        for lane in self._lanes:
+            lane.end()
 
-    async def _publish(self, body: bytes, message_id: str) -> None:
-        await self._publisher.publish(self._subject, body, message_id)
+    async def resume_spools(self) -> None:
+        """Delivers what processes that are gone have spooled on this machine; until it is done, or cancelled."""
+        if self._spool_dir is None:
+            return
+        for left in left_behind(self._spool_dir):
+            try:
+                leaves = left.leaves()
+                await self._deliver(left.name, leaves)
+                left.remove()
+            except asyncio.CancelledError:
+                left.release()
+                raise
 
-    async def _record(self, drafts: list[Draft]) -> None:
+    async def _deliver(self, name: str, leaves: list[bytes]) -> None:
+        log = int(name.rpartition("@")[2])
+        while True:
+            try:
+                last = await deliver_left(self._publisher, f"{RECORD}.{log}", name, leaves)
+                break
+            except Exception as error:  # noqa: BLE001 - the edge to the broker: it is tried until it is stored
+                _log.warning("audit spool not delivered yet (%s)", type(error).__name__)
+                await asyncio.sleep(_SPOOL_SECONDS)
+        if last is not None:
+            lane = self._lanes[log % len(self._lanes)]
+            lane.start()
+            lane.add(spooled_draft(self._service, last.id, last.epoch, last.seq - len(leaves) + 1, last.seq))
+
+    def _publish_to(self, log: int) -> Publish:
+        subject = f"{RECORD}.{log}"
+        return lambda body, message_id: self._publisher.publish(subject, body, message_id)
+
+    async def _record(self, drafts: list[Draft], *, spool: bool = False) -> None:
         loop = asyncio.get_running_loop()
         until = loop.time() + self._deadline
         handed = self._hand_over_now(drafts)
         if handed is None:
             # The keys are asked for in a task of its own: a caller that hangs up does not cancel its record.
-            task = loop.create_task(self._lend_and_wait(drafts, until))
+            task = loop.create_task(self._lend_and_wait(drafts, until, spool=spool))
             self._running.add(task)
             task.add_done_callback(self._settled)
             try:
@@ -149,7 +191,7 @@ class Recorder:
                 task.add_done_callback(self._hung_up)
                 raise
             return
-        await self._acknowledged(handed, until)
+        await self._acknowledged(handed, until, spool=spool)
 
     def _hand_over_now(self, drafts: list[Draft]) -> _Handed | None:
         """Hands the events over when every key is at hand; None when keys have to be asked for first."""
@@ -159,7 +201,7 @@ class Recorder:
         keys = self._keys.held(drafts[0].tenant, wanted)
         return None if keys is None else self._hand_over(drafts, keys)
 
-    async def _lend_and_wait(self, drafts: list[Draft], until: float) -> _Handed:
+    async def _lend_and_wait(self, drafts: list[Draft], until: float, *, spool: bool) -> _Handed:
         wanted = {name for draft in drafts for name in draft.subjects}
         left = until - asyncio.get_running_loop().time()
         try:
@@ -168,25 +210,30 @@ class Recorder:
             self._unsealed(drafts)
             raise AuditUnavailable("The record could not be sealed.", retry_after=1) from error
         handed = self._hand_over(drafts, keys)
-        await self._acknowledged(handed, until)
+        await self._acknowledged(handed, until, spool=spool)
         return handed
 
     def _hand_over(self, drafts: Sequence[Draft], keys: dict[str, OpenKey]) -> _Handed:
         """From here on the events are on their way. Synchronous, so that the counter stays dense."""
         if self._closed:
             raise AuditUnavailable("Recording has stopped.", retry_after=1)
-        if not self._batcher.room(len(drafts) + 1):
+        if not all(lane.batcher.room(len(drafts) + 1) for lane in self._lanes):
             raise AuditUnavailable("The audit queue is full.", retry_after=1)
-        self._start()
-        leaves: list[tuple[bytes, int]] = []
-        ids: list[str] = []
+        handed = _Handed(drafts)
         for draft in drafts:
-            leaf, seq, event_id = self._stamp.leaf(draft, keys)
-            leaves.append((leaf, seq))
-            ids.append(event_id)
-        return _Handed(drafts, ids, self._batcher.offer(leaves))
+            log = lane_of(draft, keys, len(self._lanes))
+            lane = self._lanes[log]
+            lane.start()
+            leaf, seq, event_id = lane.stamp.leaf(draft, keys)
+            handed.leaves.setdefault(log, []).append((leaf, seq))
+            handed.lanes.append(log)
+            handed.ids.append(event_id)
+        handed.ticket = Ticket(len(drafts), asyncio.get_running_loop().create_future())
+        for log, leaves in handed.leaves.items():
+            self._lanes[log].batcher.offer(leaves, handed.ticket)
+        return handed
 
-    async def _acknowledged(self, handed: _Handed, until: float) -> None:
+    async def _acknowledged(self, handed: _Handed, until: float, *, spool: bool) -> None:
         ticket = handed.ticket
         loop = asyncio.get_running_loop()
         expiry = loop.call_at(until, ticket.expire)
@@ -197,33 +244,33 @@ class Recorder:
             raise
         finally:
             expiry.cancel()
-        if not acknowledged:
+        if not acknowledged and not (spool and await self._spool(handed)):
             self._correct(handed, "audit_unavailable")
             raise AuditUnavailable("The record was not acknowledged in time.", retry_after=1)
 
+    async def _spool(self, handed: _Handed) -> bool:
+        """True when every event of the call is on the local disk: policy lets such an answer leave."""
+        for log, leaves in handed.leaves.items():
+            if not await self._lanes[log].spool(leaves):
+                return False
+        return True
+
     def _correct(self, handed: _Handed, reason: str) -> None:
-        for draft, event_id in zip(handed.drafts, handed.ids, strict=True):
+        for draft, event_id, log in zip(handed.drafts, handed.ids, handed.lanes, strict=True):
             if draft.event_class != "audit_status":
-                self._add_unsealed(withheld(draft, event_id, reason))
+                self._add_unsealed(withheld(draft, event_id, reason), log)
 
     def _unsealed(self, drafts: Sequence[Draft]) -> None:
         """Without a key nothing may be written about the patient; that an answer was held back can be."""
         for draft in drafts:
-            if self._batcher.room(1):
-                self._add_unsealed(withheld(draft, "", "key_unavailable"))
+            log = lane_of(draft, {}, len(self._lanes))
+            if self._lanes[log].batcher.room(1):
+                self._add_unsealed(withheld(draft, "", "key_unavailable"), log)
 
-    def _add_unsealed(self, draft: Draft) -> None:
-        if self._closed:
-            return
-        self._start()
-        leaf, seq, _ = self._stamp.leaf(draft, {})
-        self._batcher.add(leaf, seq)
-
-    def _start(self) -> None:
-        if not self._started:
-            self._started = True
-            leaf, seq, _ = self._stamp.leaf(status_draft("start", self._stamp.service), {})
-            self._batcher.add(leaf, seq)
+    def _add_unsealed(self, draft: Draft, log: int) -> None:
+        if not self._closed:
+            self._lanes[log].start()
+            self._lanes[log].add(draft)
 
     async def _warm(self, tenant: str, wanted: set[str]) -> None:
         try:

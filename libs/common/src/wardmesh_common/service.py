@@ -11,6 +11,7 @@ import signal
 import sys
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
+from pathlib import Path
 from typing import TypeVar
 
 import uvloop
@@ -71,8 +72,10 @@ async def _serve(service: str, settings: S, create_app: CreateApp[S]) -> int:
         await health.close()
         return 0
     health.checks["bus"] = lambda: (bus.connected, "connected" if bus.connected else "away")
-    recorder = open_recorder(bus)
+    spool_dir = Path(settings.audit_spool_dir) if settings.audit_spool_dir else None
+    recorder = open_recorder(bus, logs=settings.audit_logs, spool_dir=spool_dir)
     bus.recorder = recorder
+    spools = asyncio.create_task(recorder.resume_spools())
     ending.starting = True
     try:
         async with create_app(settings, bus, health):
@@ -86,6 +89,8 @@ async def _serve(service: str, settings: S, create_app: CreateApp[S]) -> int:
             raise
     finally:
         ending.starting = False
+        spools.cancel()
+        await asyncio.gather(spools, return_exceptions=True)
         await recorder.close()
         await bus.close()
         telemetry.close()

@@ -31,6 +31,8 @@ class BusSettings(Struct, kw_only=True):
     log_level: str = "INFO"
     log_json: bool = True
     drain_seconds: float = 15.0
+    audit_logs: int = 1  # as many as the audit service has
+    audit_spool_dir: str = ""  # where records wait that policy lets through while the stream is away
 
 
 def load(kind: type[T], environ: Mapping[str, str], *, aliases: Mapping[str, str] | None = None) -> T:

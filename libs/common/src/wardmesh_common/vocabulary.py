@@ -138,6 +138,7 @@ class Obligations(Struct, frozen=True, kw_only=True, omit_defaults=True):
     compartment: str = ""
     max_entries: int = 0  # 0 = no cap
     max_bytes: int = 0
+    spool: bool = False  # the record may wait on the local disk while the stream is away (break-glass reads)
     denied_entries: tuple[int, ...] = ()  # positions in a batch that are answered 403 and never sent (PX-10)
 
 

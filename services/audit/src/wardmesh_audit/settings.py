@@ -44,7 +44,6 @@ class AuditSettings(BusSettings, kw_only=True):
     audit_kek: str = ""  # 32 bytes, base64url
     audit_handle_key: str = ""
     audit_roles: tuple[str, ...] = ("writer", "publisher", "keys", "api")
-    audit_logs: int = 1
     audit_unterminated_seconds: float = 300.0  # an intent without an outcome ends as unterminated
     audit_silent_seconds: float = 120.0  # a producer that neither records nor answers is lost
     audit_export_dir: str = ""  # where retention keeps what it drops
