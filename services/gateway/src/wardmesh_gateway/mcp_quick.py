@@ -15,7 +15,7 @@ from wardmesh_gateway.asgi import App, Receive, Scope, Send, respond
 from wardmesh_gateway.edge_answers import JSON, Refusal
 from wardmesh_gateway.edge_request import Inbound
 from wardmesh_gateway.mcp_door import McpTool, ToolResult
-from wardmesh_gateway.mcp_sign_in import START, Way, way_of
+from wardmesh_gateway.mcp_sign_in import START
 from wardmesh_gateway.mcp_visit import Visit
 
 log = logging.getLogger("wardmesh.gateway")
@@ -62,7 +62,7 @@ class QuickCalls:
     def answering(self, tool: McpTool, inbound: Inbound, visit: Visit, otherwise: App) -> App:
         """The answer to this one message, in the form of an ASGI application.
 
-        A call that needs a sign-in first takes several rounds: those are `otherwise`'s, from the beginning.
+        A call that needs a sign-in first is led there by `otherwise`, from the beginning: rounds or a link.
         """
 
         async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -72,7 +72,7 @@ class QuickCalls:
                 # The edge of this face: a bug becomes an answer, its place a line in the log.
                 log.exception("a tool call failed unexpectedly")
                 raise Refusal(500, "Internal error", code=INTERNAL_ERROR, request=inbound.id) from None
-            if result.sign_in and way_of(visit) is Way.ROUNDS:
+            if result.sign_in:
                 await otherwise(scope, receive, send)
                 return
             asked = [(b"x-request-id", result.call_id.encode())] if result.call_id else []
