@@ -25,14 +25,17 @@ export function send(response, status, { headers, body }) {
   response.writeHead(status, headers).end(body);
 }
 
+// Our pages send no referrer, so browsers call their origin `null`.
+export function foreign(request, issuer) {
+  const { origin } = request.headers;
+  return Boolean(origin) && origin !== 'null' && origin !== new URL(issuer).origin;
+}
+
 // A handler of one interaction: `show` writes its page, `answer` takes its form.
 export function interactionPages({ provider, issuer, show, answer }) {
   return async (request, response) => {
     try {
-      const origin = request.headers.origin;
-      if (request.method === 'POST' && origin && origin !== 'null' && origin !== new URL(issuer).origin) {
-        return send(response, 403, errorPage('access_denied'));
-      }
+      if (request.method === 'POST' && foreign(request, issuer)) return send(response, 403, errorPage('access_denied'));
       const details = await provider.interactionDetails(request, response);
       if (request.method === 'POST') return await answer(request, response, details);
       return await show(response, details);

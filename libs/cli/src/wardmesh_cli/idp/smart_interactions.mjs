@@ -1,6 +1,6 @@
 // Sign-in, choice of a patient and consent at the local hospital, and launches from its portal.
 
-import { interactionPages, readForm, samePassword, send } from './forms.mjs';
+import { foreign, interactionPages, readForm, samePassword, send } from './forms.mjs';
 import { askedScopes, fillGrant } from './grants.mjs';
 import { consent, portal, signIn } from './smart_pages.mjs';
 import { mayGrant, ownRecord } from './smart_scopes.mjs';
@@ -72,8 +72,7 @@ export function portalPages({ hospital, launches, base, publicUrl, issuer }) {
     }
     const form = await readForm(request);
     const [patient, platform] = [form.get('patient') ?? '', form.get('platform') ?? ''];
-    const foreign = request.headers.origin && request.headers.origin !== issuer;
-    if (foreign || !Object.hasOwn(patients, patient) || !Object.hasOwn(platforms, platform)) {
+    if (foreign(request, issuer) || !Object.hasOwn(patients, patient) || !Object.hasOwn(platforms, platform)) {
       return response.writeHead(400, { 'content-type': 'text/plain' }).end('unknown patient or connection\n');
     }
     const query = new URLSearchParams({ iss: base, launch: launches.begin(patient) });
