@@ -11,7 +11,16 @@ from urllib.parse import parse_qsl, urlencode
 
 import msgspec
 
-from wardmesh_common.errors import BadRequest, Denied, NotAllowed, NotFound, Problem, TooLarge, Unauthenticated
+from wardmesh_common.errors import (
+    BadRequest,
+    Denied,
+    NotAllowed,
+    NotFound,
+    Problem,
+    TooLarge,
+    Unauthenticated,
+    WardmeshError,
+)
 from wardmesh_gateway import console_events, console_views
 from wardmesh_gateway.asgi import Header, Message, Request, Send, respond
 from wardmesh_gateway.audit_door import Asked, AuditDoor
@@ -26,6 +35,7 @@ _FILES = Path(__file__).with_name("static")
 _STATIC = {
     f"{STATIC}/console.css": ("console.css", b"text/css; charset=utf-8"),
     f"{STATIC}/console.js": ("console.js", b"text/javascript; charset=utf-8"),
+    f"{STATIC}/icon.svg": ("icon.svg", b"image/svg+xml"),
 }
 _MOST_FORM = 32 * 1024
 _PAGE_EVENTS = 50
@@ -62,8 +72,9 @@ class Console:
         try:
             visit = await self._visit(request)
             await self._view(request, send, visit)
-        except Unauthenticated:
-            if request.method != "GET" or request.header(b"accept").startswith("text/event-stream"):
+        except WardmeshError as error:
+            streaming = request.header(b"accept").startswith("text/event-stream")
+            if error.problem.status != 401 or request.method != "GET" or streaming:
                 raise
             onward = urlencode({"next": request.path})
             headers = [(b"location", f"/auth/login?{onward}".encode()), NO_STORE]

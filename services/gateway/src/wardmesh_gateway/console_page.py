@@ -68,6 +68,7 @@ def page(view: str, title: str, *parts: Part) -> bytes:
         tag("meta", name="color-scheme", content="light dark"),
         tag("meta", name="referrer", content="same-origin"),
         tag("title", f"{title} · Wardmesh compliance"),
+        tag("link", rel="icon", href=f"{STATIC}/icon.svg", type="image/svg+xml"),
         tag("link", rel="stylesheet", href=f"{STATIC}/console.css"),
         tag("script", type="module", src=f"{STATIC}/console.js"),
     )

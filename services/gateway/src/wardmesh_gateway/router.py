@@ -32,6 +32,7 @@ UNRECORDED_ROUTES = (
     "/v1/tools/find_platform",
     "/console/static/console.css",
     "/console/static/console.js",
+    "/console/static/icon.svg",
 )
 
 # Beside them `/` for a browser without a session, and our public keys out of the memory of a minute.

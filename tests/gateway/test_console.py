@@ -1,0 +1,226 @@
+"""The console for compliance in a real browser, over a real ledger: incident, live rows, timeline, review, keys."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import uuid
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+from playwright.async_api import Browser, Page, async_playwright, expect
+
+from audit_stage import Stage, audit_stage
+from audit_world import make_call, make_outcome
+from engines import Nats, Postgres, nats, postgres
+
+pytestmark = pytest.mark.anyio
+CONSOLE = "/console/audit"
+SHOTS = os.environ.get("WARDMESH_SCREENSHOTS", "")
+
+
+@pytest.fixture(scope="module")
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture(scope="module")
+def engines_up() -> Iterator[tuple[Nats, Postgres]]:
+    with nats() as broker, postgres(durable=True) as server:
+        yield broker, server
+
+
+@pytest.fixture(scope="module")
+async def stage(engines_up: tuple[Nats, Postgres]) -> AsyncIterator[Stage]:
+    async with audit_stage(*engines_up) as made:
+        for number in range(30):
+            patient = f"p{number % 4 + 1}"
+            status = 403 if number % 9 == 4 else 200
+            await made.record(make_call(number, patient=patient), *make_outcome(patient).touched, status=status)
+        await made.settled()
+        yield made
+
+
+@pytest.fixture(scope="module")
+async def chromium() -> AsyncIterator[Browser]:
+    path = shutil.which("chromium")
+    if path is None:
+        pytest.skip("this machine has no Chromium: the console is not tested in a browser")
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        yield browser
+        await browser.close()
+
+
+@asynccontextmanager
+async def page_of(chromium: Browser, stage: Stage, who: str, **options: object) -> AsyncIterator[Page]:
+    """A page of somebody's session; any error of a script or of the content policy fails the test."""
+    context = await chromium.new_context(base_url=stage.base, **options)  # type: ignore[arg-type]
+    context.set_default_timeout(10_000)
+    if who:
+        await context.add_cookies([{"name": "app_session", "value": who, "url": stage.base}])
+    page = await context.new_page()
+    complaints: list[str] = []
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.on("console", lambda said: complaints.append(said.text) if said.type == "error" else None)
+    yield page
+    await context.close()
+    assert not complaints
+
+
+async def shot(page: Page, name: str) -> None:
+    if SHOTS:
+        await page.screenshot(path=str(Path(SHOTS) / f"{name}.png"), full_page=True)
+
+
+async def plant(stage: Stage) -> str:
+    """An incident as detection leaves it: an alert about an event, and the review it asks for."""
+    rows = await stage.query(
+        "select seq, patient_ref, actor_id from event where outcome = 'denied' order by seq limit 1"
+    )
+    alert, review = uuid.uuid4(), uuid.uuid4()
+    await stage.query(
+        "insert into alert (id, rule, log_id, seq, severity, score, actor_id, patient_ref, facts)"
+        " values ($1, 'denied_burst', 0, $2, 'high', 0.9, $3, $4, '{\"denials\": 21, \"minutes\": 5}')",
+        alert, rows[0]["seq"], rows[0]["actor_id"], rows[0]["patient_ref"],
+    )  # fmt: skip
+    await stage.query("insert into review (id, alert_id, kind) values ($1, $2, 'alert')", review, alert)
+    return str(review)
+
+
+async def test_a_browser_without_a_session_is_sent_to_the_sign_in_and_others_are_refused(stage: Stage) -> None:
+    async with stage.http.get(stage.base + CONSOLE, allow_redirects=False) as answer:
+        assert (answer.status, answer.headers["Location"]) == (303, "/auth/login?next=%2Fconsole%2Faudit")
+    for who, status in (("doctor", 403), ("patient", 403), ("nobody", 303), ("auditor", 200)):
+        headers = {"cookie": f"app_session={who}"}
+        async with stage.http.get(stage.base + CONSOLE, headers=headers, allow_redirects=False) as answer:
+            assert answer.status == status, who
+            assert "script-src 'self'" in answer.headers.get("Content-Security-Policy", "script-src 'self'")
+            if status == 403:
+                assert "You may not see this" in await answer.text()
+
+
+async def test_the_planted_incident_shows_and_is_reviewed_with_evidence(stage: Stage, chromium: Browser) -> None:
+    review = await plant(stage)
+    async with page_of(chromium, stage, "compliance") as page:
+        await page.goto(CONSOLE)
+        await expect(page.locator("#strip")).to_contain_text("Waiting reviews")
+        await page.get_by_role("link", name="Reviews").click()
+        entry = page.locator(f"#r-{review}")
+        await expect(entry).to_contain_text("denied_burst")
+        await expect(entry).to_contain_text("21")
+        await shot(page, "reviews")
+        await entry.get_by_label("Outcome").select_option("inappropriate")
+        await entry.get_by_label("Evidence").fill("asked the ward <b>twice</b>")
+        await entry.get_by_role("button", name="Close the review").click()
+        await expect(page.locator(f"#r-{review}")).to_have_count(0)
+        await page.goto(f"{CONSOLE}/reviews?status=closed")
+        await expect(page.locator(f"#r-{review}")).to_contain_text("asked the ward <b>twice</b>")
+    rows = await stage.query("select outcome, reviewer from review where id = $1", uuid.UUID(review))
+    assert tuple(rows[0]) == ("inappropriate", "i:compliance")
+
+
+async def test_a_form_from_elsewhere_changes_nothing(stage: Stage) -> None:
+    review = await plant(stage)
+    address = f"{stage.base}{CONSOLE}/reviews/{review}"
+    form = {"outcome": "appropriate", "evidence": "x", "csrf": "0" * 64}
+    cookie = {"cookie": "app_session=compliance"}
+    for headers in ({"origin": "https://evil.example"}, {"sec-fetch-site": "cross-site"}, {"origin": stage.base}):
+        async with stage.http.post(address, data=form, headers={**cookie, **headers}) as answer:
+            assert answer.status == 403
+    async with stage.http.post(f"{stage.base}/v1/reviews/{review}", json=form, headers=cookie) as answer:
+        assert answer.status == 403, "a cookie alone is not enough for the API either"
+    rows = await stage.query("select status from review where id = $1", uuid.UUID(review))
+    assert rows[0]["status"] == "open"
+
+
+async def test_live_rows_arrive_pause_and_go_on(stage: Stage, chromium: Browser) -> None:
+    async with page_of(chromium, stage, "auditor") as page:
+        await page.goto(f"{CONSOLE}?type=access")
+        state = page.locator("#state")
+        await expect(state).to_contain_text("Live")
+        before = await page.locator("#rows tr").count()
+        await stage.record(make_call(500, patient="p1"), *make_outcome("p1").touched)
+        await expect(page.locator("#rows tr")).to_have_count(before + 1)
+        await expect(page.locator("#rows tr").first).to_contain_text("issuer|doctor")
+        await shot(page, "live")
+        await page.keyboard.press("p")
+        await expect(state).to_contain_text("Paused")
+        await stage.record(make_call(501, patient="p1"), *make_outcome("p1").touched)
+        await expect(state).to_contain_text("1 waiting")
+        await expect(page.locator("#rows tr")).to_have_count(before + 1)
+        await page.keyboard.press("p")
+        await expect(page.locator("#rows tr")).to_have_count(before + 2)
+
+
+async def test_the_timeline_of_a_patient_and_no_id_in_an_address(stage: Stage, chromium: Browser) -> None:
+    await stage.settled()
+    async with page_of(chromium, stage, "auditor", color_scheme="dark") as page:
+        addresses: list[str] = []
+        page.on("request", lambda request: addresses.append(request.url))
+        await page.goto(f"{CONSOLE}/patient")
+        await page.get_by_label("Patient id").fill("p2")
+        await page.get_by_role("button", name="Show the history").click()
+        lines = page.locator(".timeline li")
+        expected = await stage.query(
+            "select count(*) as n from event where event_type = 'access'"
+            " and patient_ref = (select patient_ref from event where request_id = 'call-1')"
+        )
+        await expect(lines).to_have_count(expected[0]["n"])
+        await expect(lines.first).to_contain_text("proven")
+        await shot(page, "timeline-dark")
+        assert not [address for address in addresses if "p2" in address]
+
+
+async def test_search_filters_and_pages_and_an_event_has_its_proof(stage: Stage, chromium: Browser) -> None:
+    async with page_of(chromium, stage, "auditor", viewport={"width": 390, "height": 800}) as page:
+        await page.goto(f"{CONSOLE}/events")
+        await page.locator("select[name=outcome]").select_option("denied")
+        await page.get_by_role("button", name="Apply").click()
+        await expect(page).to_have_url(f"{stage.base}{CONSOLE}/events?outcome=denied")
+        badges = page.locator("#rows .badge")
+        assert set(await badges.all_inner_texts()) == {"denied"}
+        wide = await page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+        assert wide == 0, "a narrow window does not scroll sideways"
+        await shot(page, "search-narrow")
+        await page.locator("#rows tr a").first.click()
+        await expect(page.locator("pre")).to_contain_text("specversion")
+        proof = await page.get_by_role("link", name="Download the proof").get_attribute("href")
+        answer = await page.request.get(str(proof))
+        assert (await answer.text()).startswith("c2sp.org/tlog-proof@v1")
+
+
+async def test_verification_shows_the_last_checkpoint_and_the_last_run(stage: Stage, chromium: Browser) -> None:
+    await stage.query(
+        "insert into verification_run (id, log_id, started_at, ended_at, size, exit_code)"
+        " values (gen_random_uuid(), 0, now(), now(), 5, 0)"
+    )
+    async with page_of(chromium, stage, "auditor") as page:
+        await page.goto(f"{CONSOLE}/verification")
+        await expect(page.locator("main")).to_contain_text("test/audit/0")
+        await expect(page.locator(".badge.success")).to_contain_text("verified")
+        await expect(page.locator("main")).to_contain_text("Last cosigned checkpoint")
+        await shot(page, "verification")
+
+
+async def test_everything_can_be_reached_by_keyboard(stage: Stage, chromium: Browser) -> None:
+    async with page_of(chromium, stage, "auditor") as page:
+        await page.goto(f"{CONSOLE}/events?limit=20")
+        await page.keyboard.press("Tab")
+        assert await page.evaluate("document.activeElement.textContent") == "Skip to content"
+        await page.keyboard.press("Enter")
+        assert await page.evaluate("document.activeElement.id") == "content"
+        await page.keyboard.press("/")
+        assert await page.evaluate("document.activeElement.tagName") in ("INPUT", "SELECT")
+        await page.evaluate("document.activeElement.blur()")
+        await page.keyboard.press("j")
+        first = await page.evaluate("document.activeElement.closest('tr').id")
+        await page.keyboard.press("j")
+        second = await page.evaluate("document.activeElement.closest('tr').id")
+        await page.keyboard.press("k")
+        assert first != second
+        assert await page.evaluate("document.activeElement.closest('tr').id") == first
+        await page.keyboard.press("Enter")
+        await expect(page.get_by_role("heading", level=1)).to_have_text("Event")
