@@ -7,7 +7,7 @@ from msgspec import Struct
 
 from wardmesh_common.errors import Problem
 from wardmesh_common.sign_in_facts import SignInFacts
-from wardmesh_common.vocabulary import Decision, Interaction, Principal
+from wardmesh_common.vocabulary import Decision, Grant, Interaction, Principal
 
 
 class Ask(Struct, kw_only=True, omit_defaults=True):
@@ -112,6 +112,7 @@ class KindsQuestion(Struct, frozen=True, kw_only=True, omit_defaults=True):
     platform: str
     interaction: Interaction
     kinds: tuple[str, ...]
+    grant: Grant | None = None  # of the call, without its token: some people's only right is their own sign-in
 
 
 class KindVerdict(Struct, frozen=True, kw_only=True):
@@ -125,11 +126,12 @@ class KindsAnswer(Struct, frozen=True, kw_only=True):
 
 class ToolsQuestion(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Which of these tools may this caller use at all? `tools` maps tool name to its interaction, `procedures`
-    the name of an operation of ours to its performer."""
+    the name of an operation of ours to its performer, `operations` a tool to the one operation that it runs."""
 
     principal: Principal
     tools: dict[str, Interaction]
     procedures: dict[str, str] = {}
+    operations: dict[str, str] = {}
 
 
 class ToolsAnswer(Struct, frozen=True, kw_only=True):

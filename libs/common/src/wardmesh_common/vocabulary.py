@@ -46,6 +46,12 @@ WRITES = frozenset(
 # Operations that may change state on the platform; every other allowed operation only reads.
 STATEFUL_OPERATIONS = frozenset({"$process-message", "$submit-data", "$closure"})
 
+# What we ask of a payer for a Coverage (FG-10): our own words, carried out by fhir-proxy, never sent on under this name.
+CHECK_PRIOR_AUTH = "$check-prior-auth"
+QUESTIONNAIRE_PACKAGE = "$questionnaire-package"
+COVERAGE_RULES = "$coverage-rules"
+COVERAGE_OPERATIONS = (CHECK_PRIOR_AUTH, QUESTIONNAIRE_PACKAGE, COVERAGE_RULES)
+
 
 def is_write(interaction: Interaction, operation: str = "") -> bool:
     """True when the interaction may change something upstream: it then records an intent and is never retried."""
