@@ -6,6 +6,7 @@ import pytest
 
 import engines
 from policy.pdp_stage import OWN, PLATFORMS, POLICIES, caller, judging
+from wardmesh_common.contracts import PROCEDURE_KINDS
 from wardmesh_common.errors import Unavailable
 from wardmesh_common.questions import PlatformFacts, ToolsQuestion
 from wardmesh_common.vocabulary import Interaction, is_write
@@ -16,7 +17,7 @@ from wardmesh_policy.checks import ACTIONS
 from wardmesh_policy.offers import OPERATIONS, Offers
 
 pytestmark = pytest.mark.anyio
-ASKED = {tool.name: tool.interaction for tool in TOOLS if tool.interaction is not None}
+ASKED = {tool.name: tool.interaction for tool in TOOLS if tool.interaction is not None and tool.performer == "fhir"}
 MUTATING = {name for name, interaction in ASKED.items() if is_write(interaction)}
 READING = {"get_capabilities", "search", "read", "execute_operation", "count", "get_next_page"}
 SEARCHING = READING - {"execute_operation"}
@@ -55,6 +56,19 @@ async def test_each_role_is_shown_what_it_may_use_somewhere(pdp: engines.Cerbos)
         assert await shown(made, "", id="anonymous") == set()
         assert await shown(made, "admin", id="anonymous") == set()
         await client.close()
+
+
+async def test_who_may_sign_in_at_a_platform_is_shown_what_that_would_open(pdp: engines.Cerbos) -> None:
+    """A guest's only right is the own sign-in there; nobody has none, and writes stay off with the platform's."""
+    client = CerbosClient(pdp.target)
+    place = PlatformFacts(id="clinic", name="C", type="ehr", auth_method="authorization_code")
+    made = offers(client, place)
+    assert {"search", "read", "count"} <= await shown(made, "")
+    assert not await shown(made, "") & MUTATING
+    assert await shown(made, "", id="anonymous") == set()
+    deployment = PlatformFacts(id="payer", name="P", type="payer", auth_method="client_credentials")
+    assert await shown(offers(client, deployment), "") == {"get_capabilities"}
+    await client.close()
 
 
 async def test_no_mutating_tool_is_shown_while_no_platform_takes_writes(pdp: engines.Cerbos) -> None:
@@ -106,7 +120,7 @@ async def test_every_tool_and_every_kind_has_a_rule(pdp: engines.Cerbos) -> None
             for operation in operations:
                 if (await judge.ask("Admin", "operation", kind, resource_id=OWN, operation=operation)).allowed:
                     reached.add("operation")
-        assert kinds == set(kinds_of(POLICIES))
+        assert kinds == set(kinds_of(POLICIES)) - set(PROCEDURE_KINDS.values())
         assert {str(interaction) for interaction in ASKED.values()} <= reached
         assert set(SPEC_KINDS.split()) <= kinds
 

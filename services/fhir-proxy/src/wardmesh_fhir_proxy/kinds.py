@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable
 
+import msgspec
+
 from wardmesh_common.contracts import Call
 from wardmesh_common.errors import Denied
 from wardmesh_common.questions import KindsAnswer, KindsQuestion
@@ -41,8 +43,13 @@ class KindChecks:
 
     async def learn_all(self, wanted: tuple[str, ...], interaction: Interaction) -> None:
         assert self._call.principal is not None, "the pair assertion comes first"
+        grant = self._call.grant
         question = KindsQuestion(
-            principal=self._call.principal, platform=self._call.platform, interaction=interaction, kinds=wanted
+            principal=self._call.principal,
+            platform=self._call.platform,
+            interaction=interaction,
+            kinds=wanted,
+            grant=msgspec.structs.replace(grant, sealed_token=b"") if grant else None,
         )
         answer = await self._ask(question)
         found = {verdict.kind: verdict.decision for verdict in answer.verdicts}

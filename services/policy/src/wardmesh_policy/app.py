@@ -110,6 +110,6 @@ async def answer_kinds(decider: Decider, question: KindsQuestion) -> KindsAnswer
     action = ACTIONS[question.interaction]
     came_along = question.interaction is not Interaction.SEARCH
     checks = [Check(kind=kind, action=action, came_along=came_along) for kind in question.kinds]
-    decisions = await decider.judge(question.principal, None, question.platform, checks, ASK_SECONDS)
+    decisions = await decider.judge(question.principal, question.grant, question.platform, checks, ASK_SECONDS)
     pairs = zip(question.kinds, decisions, strict=True)
     return KindsAnswer(verdicts=tuple(KindVerdict(kind=kind, decision=decision) for kind, decision in pairs))

@@ -8,12 +8,14 @@ from collections.abc import Callable, Hashable
 
 from wardmesh_common.contracts import PROCEDURE_KINDS
 from wardmesh_common.questions import PlatformFacts, ToolsAnswer, ToolsQuestion
-from wardmesh_common.vocabulary import Interaction, Principal, is_write
+from wardmesh_common.vocabulary import Grant, Interaction, Principal, is_write
 from wardmesh_policy.checks import ACTIONS, Check, caller_of
 from wardmesh_policy.decider import Asks
 
 SECONDS = 10.0
 # Everything an operation tool could be good for; one of them is enough to show the tool.
+SIGN_IN = "authorization_code"
+_OWN_GRANT = Grant(platform="any", scopes=("patient/*.cruds",), patient="own")
 OPERATIONS = ("operation:everything", "operation:validate", "operation:summary")
 
 
@@ -59,30 +61,29 @@ class Offers:
 
     async def _actions(self, principal: Principal) -> frozenset[str]:
         platforms = self._platforms()
-        facts = PlatformFacts(
-            id="any",
-            name="any",
-            type="any",
-            open=any(platform.open for platform in platforms),
-            writes=any(platform.writes for platform in platforms),
-        )
+        facts = _any_of(platforms)
+        # Where people sign in themselves: what their own sign-in would open is shown before they have done so.
+        places = [p for p in platforms if p.auth_method == SIGN_IN] if not principal.anonymous else []
+        own = _any_of(places, SIGN_IN)
         who = (principal.roles, bool(principal.patient), bool(principal.practitioner), principal.anonymous)
-        key = (self._version(), who, facts.open, facts.writes)
+        key = (self._version(), who, facts.open, facts.writes, bool(places), own.writes)
         held = self._held.get(key)
         if held is not None and held[0] > time.monotonic():
             return held[1]
-        actions = await self._ask(principal, facts)
+        actions = await self._ask(principal, facts, None)
+        if places:
+            actions |= await self._ask(principal, own, _OWN_GRANT)
         if len(self._held) > 1000:
             self._held.clear()
         self._held[key] = (time.monotonic() + SECONDS, actions)
         return actions
 
-    async def _ask(self, principal: Principal, facts: PlatformFacts) -> frozenset[str]:
-        caller = caller_of(principal, None, home=True)
+    async def _ask(self, principal: Principal, facts: PlatformFacts, grant: Grant | None) -> frozenset[str]:
+        caller = caller_of(principal, grant, home=grant is None)
 
         async def allowed(action: str) -> bool:
-            checks = [_example(kind, action, principal) for kind in self._kinds()]
-            asked = [(check, check.attributes(facts, None)) for check in checks]
+            checks = [_example(kind, action, principal, grant) for kind in self._kinds()]
+            asked = [(check, check.attributes(facts, grant)) for check in checks]
             return any(verdict.allowed for verdict in await self._cerbos.ask(caller, asked, self._timeout))
 
         actions = (*dict.fromkeys(ACTIONS.values()), *OPERATIONS)
@@ -90,10 +91,23 @@ class Offers:
         return frozenset(action for action, yes in zip(actions, answers, strict=True) if yes)
 
 
-def _example(kind: str, action: str, principal: Principal) -> Check:
+def _any_of(platforms: list[PlatformFacts], auth_method: str = "none") -> PlatformFacts:
+    """One platform that allows whatever one of these allows."""
+    return PlatformFacts(
+        id="any",
+        name="any",
+        type="any",
+        open=any(platform.open for platform in platforms),
+        writes=any(platform.writes for platform in platforms),
+        auth_method=auth_method,
+    )
+
+
+def _example(kind: str, action: str, principal: Principal, grant: Grant | None) -> Check:
     """The resource of this kind that the caller would most likely be allowed to touch: the own one."""
-    own = {"Patient": principal.patient, "Practitioner": principal.practitioner, "Person": principal.practitioner}
-    return Check(kind=kind, action=action, id=own.get(kind, ""), subject=principal.patient)
+    patient = grant.patient if grant else principal.patient
+    own = {"Patient": patient, "Practitioner": principal.practitioner, "Person": principal.practitioner}
+    return Check(kind=kind, action=action, id=own.get(kind, ""), subject=patient)
 
 
 def _actions_of(interaction: Interaction) -> frozenset[str]:
