@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import pytest
 from store_stage import Fhir, observation, patient
+
+from wardmesh_fhir_store.definitions import load_definitions
 
 
 def chart(fhir: Fhir) -> dict[str, str]:
@@ -57,3 +60,22 @@ def test_everything_holds_the_chart_and_what_it_refers_to_but_no_neighbour(fhir:
     assert fhir.get(f"{path}?name=x").status_code == 400
     fhir.call("DELETE", f"Patient/{ids['owner']}")
     assert fhir.get(path).status_code == 410
+
+
+@pytest.mark.requirement("ST-57")
+def test_all_five_compartments_take_their_members_and_nothing_else(fhir: Fhir) -> None:
+    """Every pair of the definitions' CompartmentDefinitions; the search features are those of any search."""
+    definitions = load_definitions()
+    assert len(definitions.compartments) == 5
+    ids = chart(fhir)
+    for compartment, members in definitions.compartments.items():
+        assert fhir.get(f"{compartment}/x/*").status_code == 200
+        for kind in sorted(members):
+            assert fhir.get(f"{compartment}/x/{kind}?_summary=count").status_code == 200, (compartment, kind)
+        for kind in sorted(definitions.resource_types - set(members)):
+            assert fhir.get(f"{compartment}/x/{kind}").status_code == 404, (compartment, kind)
+    root = f"Patient/{ids['owner']}/Observation"
+    assert fhir.ids(f"{root}?subject:Patient.family=Owner&_sort=date&_count=1") == [ids["old"]]
+    included = fhir.get(f"{root}?_include=Observation:subject").json()["entry"]
+    assert [e["resource"]["id"] for e in included if e["search"]["mode"] == "include"] == [ids["owner"]]
+    assert fhir.get(f"{root}?nonsense=1", Prefer="handling=strict").status_code == 400

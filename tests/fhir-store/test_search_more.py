@@ -5,6 +5,9 @@ from __future__ import annotations
 import pytest
 from store_stage import Fhir, issue_of, observation, patient
 
+from wardmesh_fhir_store.faults import Fault
+from wardmesh_fhir_store.paging import LINK_SECONDS, CursorSealer
+
 PRESSURE = {"system": "http://loinc.org", "code": "8480-6"}
 
 
@@ -141,3 +144,29 @@ def test_uris_go_up_and_down(fhir: Fhir, mark: str) -> None:
     assert set(fhir.ids(f"ValueSet?url:above={urls[1]}")) == set(ids[:2])
     assert fhir.ids(f"ValueSet?url={urls[3]}") == [ids[3]]
     assert fhir.ids(f"ValueSet?url={urls[3].upper()}") == []
+
+
+@pytest.mark.requirement("ST-51")
+def test_links_are_signed_opaque_and_end(fhir: Fhir, mark: str) -> None:
+    """What the rule says of links beside the walks in test_search_oracle.py and test_search_results.py."""
+    now = [1000.0]
+    sealer = CursorSealer(b"k" * 32, lambda: now[0])
+    token = sealer.issue("Patient", "family=x", ["a", "7"], 3)
+    assert sealer.open(token, "Patient").after == ["a", "7"]
+    now[0] += LINK_SECONDS + 1
+    with pytest.raises(Fault) as late:
+        sealer.open(token, "Patient")
+    assert late.value.status == 410
+    with pytest.raises(Fault) as moved:
+        sealer.open(sealer.issue("Patient", "", ["1"]), "Observation")
+    assert moved.value.status == 400
+    for _ in range(3):
+        fhir.create(patient(mark))
+    bundle = fhir.get(f"Patient?family={mark}&_count=2").json()
+    following = {link["relation"]: link["url"] for link in bundle["link"]}
+    assert set(following) == {"self", "first", "next"}
+    assert fhir.get(following["next"][:-2]).status_code == 400
+    last = {link["relation"]: link["url"] for link in fhir.get(following["next"]).json()["link"]}
+    assert set(last) == {"self", "first", "previous"}
+    counts = [fhir.get(f"Patient?family={mark}&{query}").json() for query in ("_count=0", "_summary=count")]
+    assert [(one["total"], one.get("entry")) for one in counts] == [(3, None), (3, None)]

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from store_stage import Fhir
 
-SETTINGS = settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+SETTINGS = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 SYSTEM = "urn:oracle"
 CODES = ("a", "b", "c")
 VALUES = ("1", "1.0", "1.5", "2", "10", "95", "100", "104.9")
