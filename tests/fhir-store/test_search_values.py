@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import pytest
 from store_stage import Fhir, observation, patient
 
 TAGS = "urn:test"
 
 
-def tagged(resource: dict[str, object], mark: str) -> dict[str, object]:
+def tagged(resource: Mapping[str, object], mark: str) -> dict[str, object]:
     """So that a search can be limited to one test's resources with `_tag`."""
-    return resource | {"meta": {"tag": [{"system": TAGS, "code": mark}]}}
+    return {**resource, "meta": {"tag": [{"system": TAGS, "code": mark}]}}
 
 
 def found(fhir: Fhir, kind: str, mark: str, query: str) -> set[str]:
     return set(fhir.ids(f"{kind}?_tag={TAGS}|{mark}&{query}"))
 
 
-def named(fhir: Fhir, mark: str, resources: dict[str, dict[str, object]]) -> dict[str, str]:
+def named(fhir: Fhir, mark: str, resources: Mapping[str, Mapping[str, object]]) -> dict[str, str]:
     """Create each; short name → id."""
     return {name: fhir.create(tagged(resource, mark))["id"] for name, resource in resources.items()}
 
