@@ -16,7 +16,8 @@ _RANGES = 100
 
 _EPOCHS = """
 select log_id, producer, epoch, last_seq, seen, closed, first_index, last_index, behind_since,
-  greatest(last_at, alive_at) as heard_at
+  greatest(last_at, alive_at) as heard_at,
+  not closed and greatest(last_at, alive_at) < clock_timestamp() - $2 * interval '1 second' as silent
 from producer_seq where ($1::smallint is null or log_id = $1) and ($4::timestamptz is null or last_at >= $4)
   and ((not closed and greatest(last_at, alive_at) < clock_timestamp() - $2 * interval '1 second')
     or behind_since < clock_timestamp() - $3 * interval '1 second')
@@ -58,7 +59,7 @@ async def find(
     for row in await conn.fetch(_EPOCHS, log_id, silent_seconds, missing_seconds, since):
         if row["behind_since"] is not None:
             found += await _numbers(conn, row)
-        if not row["closed"]:
+        if row["silent"]:
             # What it counted after its last record is unknown: that is the point of reporting it.
             found.append(_gap(row, "open", row["heard_at"]))
     return found
