@@ -8,6 +8,7 @@ import re
 from typing import Any
 
 import hypothesis
+import msgspec
 import pytest
 import schemathesis
 from schemathesis.checks import not_a_server_error
@@ -22,11 +23,13 @@ from starlette.routing import Route
 from gateway.rest_stage import PATIENT, WRITER, FakeDelivery, Stage, ok
 from wardmesh_common.contracts import Call
 from wardmesh_common.vocabulary import Interaction
+from wardmesh_gateway.audit_face import PREFIXES as LEDGER
 from wardmesh_gateway.catalogue_api import create_catalogue_api
 from wardmesh_gateway.router import UNRECORDED_ROUTES
 from wardmesh_gateway.tools import TOOLS
 from wardmesh_gateway.tools_sign_in import SIGN_IN_TOOLS
 
+LEDGER_ID = "0190c8a0-0000-7000-8000-000000000000"
 BUNDLE = b'{"resourceType":"Bundle","type":"searchset","total":0}'
 
 
@@ -67,9 +70,11 @@ def test_every_described_route_makes_a_call_unless_it_is_on_the_list_of_unrecord
     stage.bus.reply = ok(b'{"resourceType":"CapabilityStatement","total":1,"success":true}')
     values = {
         "platform": "smarthealthit-sandbox-patient" if path.startswith("/auth/") else "store", "resource_type": "Patient", "resource_id": "p1", "version_id": "1",
-        "operation": "$everything", "platform_id": "store",
+        "operation": "$everything", "platform_id": "store", "log": "0", "level": "0", "number": "000",
+        "event_id": LEDGER_ID, "hold_id": LEDGER_ID, "review_id": LEDGER_ID, "patient_id": "p1", "actor_id": "a",
     }  # fmt: skip
     target = re.sub(r"{(\w+)}", lambda found: values[found[1]], path)
+    target += "?patient=p1" if path == "/v1/disclosures" else ""
     item = {key: value for key, value in DOCUMENT["paths"][path].items() if key != "parameters"}
     for method in item:
         asyncio.run(
@@ -88,6 +93,9 @@ def test_what_is_not_described_is_on_the_list_of_unrecorded_routes() -> None:
 def _headers(path: str, method: str) -> dict[str, str]:
     if path.endswith("_search"):
         return {"content-type": "application/x-www-form-urlencoded"}
+    if path.startswith(LEDGER):
+        scopes = "fhir.read,audit.read,audit.manage"
+        return {"authorization": f"Bearer doctor:{scopes}", "content-type": "application/json"}
     kind = "application/json-patch+json" if method == "patch" else "application/fhir+json"
     return {"content-type": kind, "x-requested-with": "test"}
 
@@ -116,7 +124,7 @@ def _body(path: str, method: str) -> bytes | None:
 async def platform(call: Call) -> FakeDelivery:
     if call.procedure:
         said = b'{"success":true,"location":"https://platform.test/authorize?state=abc","platforms":{}}'
-        return FakeDelivery(ok(said))
+        return FakeDelivery(msgspec.structs.replace(ok(said), media_type="application/json"))
     statement = call.interaction is Interaction.CAPABILITIES
     return FakeDelivery(ok(b'{"resourceType":"CapabilityStatement"}' if statement else BUNDLE))
 
