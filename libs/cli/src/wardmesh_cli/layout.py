@@ -113,11 +113,8 @@ def _verifier_key(name: str, secret: Path, kind: bytes) -> str:
     return f"{name}+{key_id}+{b64encode(public).decode()}"
 
 
-def lay_out(state: State, options: UpOptions) -> Layout:
-    """Take ports and write the platform overrides. Raises PortTakenFault."""
-    book = PortBook(state.root / "ports.json")
-    public = book.take("gateway", preferred=PREFERRED_PUBLIC_PORT, only=options.port)
-    conformance = book.take("conformance") if options.conformance else 0
+def _replicas(book: PortBook, options: UpOptions, public: int, conformance: int) -> list[Replica]:
+    """Every process of every service; a gateway alone listens on the public port itself."""
     balanced = options.replicas.get("gateway", 1) > 1
     replicas: list[Replica] = []
     for service in SERVICES:
@@ -137,6 +134,16 @@ def lay_out(state: State, options: UpOptions) -> Layout:
                     else 0,
                 )
             )
+    return replicas
+
+
+def lay_out(state: State, options: UpOptions) -> Layout:
+    """Take ports and write the platform overrides. Raises PortTakenFault."""
+    book = PortBook(state.root / "ports.json")
+    public = book.take("gateway", preferred=PREFERRED_PUBLIC_PORT, only=options.port)
+    conformance = book.take("conformance") if options.conformance else 0
+    balanced = options.replicas.get("gateway", 1) > 1
+    replicas = _replicas(book, options, public, conformance)
     return Layout(
         state=state,
         nats_port=book.take("nats"),
