@@ -24,7 +24,7 @@ import pyarrow.parquet as pq
 from wardmesh_audit.client import AuditConsumer, Event
 from wardmesh_audit.parquet import SCHEMA, row_of
 
-Put = Callable[[Path, str], Any]
+Put = Callable[[Path, str], object]
 
 
 def storage(target: str, endpoint: str) -> Put:
@@ -35,7 +35,11 @@ def storage(target: str, endpoint: str) -> Put:
 
         client: Any = boto3.client("s3", endpoint_url=endpoint or None)
         prefix = parts.path.strip("/")
-        return lambda path, name: client.upload_file(str(path), parts.netloc, f"{prefix}/{name}".lstrip("/"))
+
+        def upload(path: Path, name: str) -> None:
+            client.upload_file(str(path), parts.netloc, f"{prefix}/{name}".lstrip("/"))
+
+        return upload
     folder = Path(target)
     folder.mkdir(parents=True, exist_ok=True)
     return lambda path, name: path.rename(folder / name)
