@@ -119,7 +119,7 @@ def facts_of(descriptor: Descriptor, *, organisations: int = 0, vendor: str = ""
         developer_portal=d.developer_portal,
         support_email=d.support_email,
         fhir_version=d.fhir_version,
-        capabilities=d.capabilities,
+        capabilities=tuple(dict.fromkeys((*d.capabilities, *d.coverage.capabilities))),
         aliases=d.aliases,
         name_patterns=d.name_patterns,
         payer_ids=d.payer_ids,

@@ -10,6 +10,7 @@ from msgspec import Struct
 
 ID_PATTERN = re.compile(r"[a-z][a-z0-9\-]+")
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
+OWN_BASE = "base"
 
 Kind = Literal["payer", "ehr", "sandbox", "government", "lab"]
 
@@ -94,6 +95,31 @@ class Operations(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, 
     missing: tuple[str, ...] = ()
 
 
+class Coverage(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """Where a payer says what it demands: CDS Hooks (CRD), `$questionnaire-package` (DTR), and its rules.
+
+    Each is an address, `base` for the platform's own FHIR base, or "" where the platform does not offer it.
+    """
+
+    crd_url: str = ""
+    crd_service: str = ""  # which of several services; "" = the first one for orders
+    dtr_url: str = ""
+    rules_url: str = ""
+
+    @property
+    def capabilities(self) -> tuple[str, ...]:
+        return tuple(name for name, url in (("crd", self.crd_url), ("dtr", self.dtr_url)) if url)
+
+    def at_own_base(self) -> Coverage:
+        """For an organisation behind a vendor: only what lies at its own base is its own."""
+        return Coverage(
+            crd_url=OWN_BASE if self.crd_url == OWN_BASE else "",
+            crd_service=self.crd_service,
+            dtr_url=OWN_BASE if self.dtr_url == OWN_BASE else "",
+            rules_url=OWN_BASE if self.rules_url == OWN_BASE else "",
+        )
+
+
 class Descriptor(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """One platform. `bases.patient` is the FHIR base; a platform without one cannot be called."""
 
@@ -135,6 +161,7 @@ class Descriptor(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, 
     required_search_params: dict[str, tuple[str, ...]] = {}
     max_count: int = 0
     operations: Operations = Operations()
+    coverage: Coverage = Coverage()
     if_none_exist: bool = True
     handling_strict: bool = False
     compression: bool = True
@@ -151,6 +178,10 @@ class Descriptor(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, 
         for name, url in (("bases.patient", self.bases.patient), ("bases.directory", self.bases.directory)):
             if url and not callable_url(url):
                 raise ValueError(f"`{name}` must be an https URL (http only on the loopback interface)")
+        for name in ("crd_url", "dtr_url", "rules_url"):
+            url: str = getattr(self.coverage, name)
+            if url not in ("", OWN_BASE) and not callable_url(url):
+                raise ValueError(f"`coverage.{name}` must be base or an https URL")
         if self.aud not in ("", "base", "none") and not callable_url(self.aud):
             raise ValueError("`aud` must be base, none or an https URL")
         for pattern in self.name_patterns:

@@ -6,12 +6,15 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Protocol
 
+import msgspec
+
 from wardmesh_common.assertion import assert_pair
 from wardmesh_common.contracts import Call, Outcome, Touched
-from wardmesh_common.errors import BadUpstream, OutcomeUnknown, TimedOut, TooLarge
-from wardmesh_fhir_proxy import admission, batches, cursors, touching
+from wardmesh_common.errors import BadUpstream, OutcomeUnknown, TimedOut, TooLarge, WardmeshError
+from wardmesh_fhir_proxy import admission, batches, coverage_desk, cursors, touching
 from wardmesh_fhir_proxy.answers import Journey, shape
 from wardmesh_fhir_proxy.catalogue import Platforms
+from wardmesh_fhir_proxy.coverage_desk import CoverageDesk
 from wardmesh_fhir_proxy.cursors import Cursors
 from wardmesh_fhir_proxy.descriptor import Descriptor
 from wardmesh_fhir_proxy.exchange import Exchanges
@@ -25,6 +28,7 @@ from wardmesh_fhir_proxy.upstream import UpstreamAnswer, UpstreamRequest
 ENDING_SECONDS = 0.3  # kept for recording and replying
 
 OpenToken = Callable[[Call], str]
+RenewToken = Callable[[Call], Awaitable[str]]  # after a 401; raises when there is no other token to be had
 RecordIntent = Callable[[Call, tuple[Touched, ...]], Awaitable[None]]
 
 
@@ -47,6 +51,7 @@ class Performer:
         open_token: OpenToken,
         ask_kinds: AskKinds,
         record_intent: RecordIntent,
+        renew_token: RenewToken,
     ) -> None:
         self._platforms = platforms
         self._exchanges = exchanges
@@ -54,11 +59,15 @@ class Performer:
         self._open_token = open_token
         self._ask_kinds = ask_kinds
         self._record_intent = record_intent
+        self._renew_token = renew_token
+        self._desk = CoverageDesk(exchanges)
         self._addresses: dict[tuple[str, tuple[str, ...]], Address] = {}
 
     async def perform(self, call: Call, hop: Hop) -> Outcome:
         principal, _ = assert_pair(call)
         descriptor = self._platforms.serving(call.platform)
+        if coverage_desk.concerns(call):
+            return await self._at_desk(call, descriptor, hop)
         admission.require_format(call)
         checks = KindChecks(self._ask_kinds, call)
         await admission.check_widening(call, checks)
@@ -79,8 +88,33 @@ class Performer:
             answer = batches.nothing_sent()
         else:
             answer = await self._exchanges.send(descriptor, request, principal.id, seconds)
+        if answer.status == 401 and not request.write and call.grant and call.grant.sealed_token:
+            answer = await self._once_more(call, descriptor, request, answer, hop)
         journey = Journey(call=call, descriptor=descriptor, address=address, screen=screen, pages=pages, denied=denied)
         return await self._shaped(journey, answer, request, touched)
+
+    async def _at_desk(self, call: Call, descriptor: Descriptor, hop: Hop) -> Outcome:
+        body = await hop.body() if (call.body or call.parked) else b""
+        address, token = self._address(descriptor), self._open_token(call)
+        return await self._desk.perform(
+            call, descriptor, address, body, token, lambda: hop.remaining() - ENDING_SECONDS
+        )
+
+    async def _once_more(
+        self, call: Call, descriptor: Descriptor, request: UpstreamRequest, refused: UpstreamAnswer, hop: Hop
+    ) -> UpstreamAnswer:
+        """A read again with a new token, once; without one the platform's 401 stands (PX-9)."""
+        assert call.principal is not None, "the pair assertion comes first"
+        try:
+            token = await self._renew_token(call)
+        except WardmeshError:
+            return refused
+        seconds = hop.remaining() - ENDING_SECONDS
+        if seconds <= 0:
+            return refused
+        headers = {**request.headers, "Authorization": f"Bearer {token}"}
+        again = msgspec.structs.replace(request, headers=headers)
+        return await self._exchanges.send(descriptor, again, call.principal.id, seconds)
 
     async def _shaped(
         self, journey: Journey, answer: UpstreamAnswer, request: UpstreamRequest, touched: tuple[Touched, ...]

@@ -99,7 +99,7 @@ def with_tenant(document: dict[str, Any]) -> dict[str, Any]:
 
     sections = {
         name: {key: filled(value) for key, value in section.items()}
-        for name in ("bases", "oauth")
+        for name in ("bases", "oauth", "coverage")
         if isinstance(section := document.get(name), dict)
     }
     return document | sections | ({"aud": filled(document["aud"])} if "aud" in document else {})

@@ -19,6 +19,7 @@ def descriptor_of(vendor: Descriptor, place: Place, probed: Verification | None)
         name=place.organisation.name,
         bases=Bases(patient=place.organisation.base),
         oauth=oauth,
+        coverage=vendor.coverage.at_own_base(),
         discovery="smart",
         verification=probed or Verification(status="unverified"),
         served_by="",
