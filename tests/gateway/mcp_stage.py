@@ -229,6 +229,7 @@ async def stage(
     hub: Any = None,
     name: str = "gateway-00000001",
     hears: Any = None,
+    security: Any = None,
     **settings: Any,
 ) -> AsyncIterator[Stage]:
     door, limiter = door or FakeDoor(), FakeLimiter()
@@ -242,6 +243,7 @@ async def stage(
         keys=KEYS,
         bus=(hub or Hub()).replica(name),
         hears=hears,
+        security=security,
     )
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(face.lifespan())

@@ -64,3 +64,44 @@ def test_a_platform_counts_as_registered_when_a_client_id_is_named() -> None:
         "WARDMESH_PLATFORM_ANTHEM_CLIENT_SECRET": "z",
     }
     assert registered_platforms(environ) == {"AETNA", "EPIC_SANDBOX_PATIENT", "CIGNA"}
+
+
+# --- FG-17, FG-33 ---
+
+SECRET = {"FHIR_GATEWAY_SESSION_SECRET": "a secret of some length"}
+
+
+def test_one_session_secret_is_enough_and_gives_every_replica_the_same_key() -> None:
+    keys = read_settings(SECRET).ring()
+    assert [len(key) for key in keys] == [32]
+    assert keys == read_settings(dict(SECRET)).ring()
+    assert keys != read_settings({"FHIR_GATEWAY_SESSION_SECRET": "another"}).ring()
+    assert b"secret" not in keys[0]
+    both = read_settings({**SECRET, **GOOD})
+    assert both.ring() == read_settings(GOOD).ring()
+
+
+def test_without_any_secret_it_starts_only_for_debugging() -> None:
+    with pytest.raises(BadSettings, match="FHIR_GATEWAY_SESSION_SECRET"):
+        read_settings({})
+    debugging = read_settings({"FHIR_GATEWAY_DEBUG": "true"})
+    assert [len(key) for key in debugging.ring()] == [32]
+
+
+def test_a_redis_url_is_checked_where_tls_is_required() -> None:
+    strict = {**GOOD, "FHIR_GATEWAY_REQUIRE_REDIS_TLS": "true"}
+    with pytest.raises(BadSettings, match="rediss://") as raised:
+        read_settings({**strict, "FHIR_GATEWAY_REDIS_URL": "redis://CANARY:6379"})
+    assert "CANARY" not in str(raised.value)
+    assert read_settings({**strict, "FHIR_GATEWAY_REDIS_URL": "rediss://cache:6379"}).redis_url
+    assert read_settings({**GOOD, "FHIR_GATEWAY_REDIS_URL": "redis://cache:6379"}).redis_url
+
+
+def test_cookies_are_secure_unless_a_setting_says_otherwise() -> None:
+    assert read_settings(GOOD).session_cookie_secure
+    assert not read_settings({**GOOD, "FHIR_GATEWAY_SESSION_COOKIE_SECURE": "false"}).session_cookie_secure
+
+
+def test_origins_have_three_names() -> None:
+    for name in ("WARDMESH_CORS_ORIGINS", "FHIR_GATEWAY_CORS_ORIGINS", "ALLOWED_ORIGINS"):
+        assert read_settings({**GOOD, name: "https://a.test"}).origins == ("https://a.test",)

@@ -128,6 +128,22 @@ async def test_neither_a_made_up_cookie_nor_another_header_opens_a_new_budget() 
     assert (await stage.get(PATH, {"cookie": "app_session=x"}, peer="203.0.113.8")).status_code == 200
 
 
+@pytest.mark.requirement("X-10")
+async def test_a_session_that_auth_knows_has_a_budget_of_its_own_and_many_sessions_share_a_larger_one() -> None:
+    stage = Stage(rate_limit=3)
+    mine = {"cookie": "app_session=" + "m" * 43}
+    statuses = [(await stage.get(PATH, mine)).status_code for _ in range(5)]
+    # The first request was paid for by the address: nobody had vouched for the cookie yet.
+    assert statuses == [200, 200, 200, 200, 429]
+    assert (await stage.get(PATH, mine, peer="198.51.100.77")).status_code == 429
+    stage.clock.now += 61
+    sessions = [{"cookie": f"app_session={number:043d}"} for number in range(40)]
+    for number, cookie in enumerate(sessions):
+        assert (await stage.get(PATH, cookie, peer=f"203.0.113.{100 + number}")).status_code == 200
+    statuses = [(await stage.get(PATH, cookie)).status_code for cookie in sessions]
+    assert statuses == [200] * 30 + [429] * 10
+
+
 async def test_tokens_are_counted_per_principal_on_every_route_and_guesses_per_address() -> None:
     stage = Stage(rate_limit=2)
     assert (await stage.get(PATH)).status_code == 200

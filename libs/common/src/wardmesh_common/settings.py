@@ -35,9 +35,11 @@ class BusSettings(Struct, kw_only=True):
     audit_spool_dir: str = ""  # where records wait that policy lets through while the stream is away
 
 
-def load(kind: type[T], environ: Mapping[str, str], *, aliases: Mapping[str, str] | None = None) -> T:
+def load(
+    kind: type[T], environ: Mapping[str, str], *, aliases: Mapping[str, str | tuple[str, ...]] | None = None
+) -> T:
     """Read `kind` from the environment: field `nats_url` is WARDMESH_NATS_URL, or the content of the file that
-    WARDMESH_NATS_URL_FILE names. `aliases` maps a field to another accepted variable (C-9); ours wins.
+    WARDMESH_NATS_URL_FILE names. `aliases` maps a field to other accepted variables (C-9); ours wins.
 
     Lists and structs are JSON. Raises BadSettings.
     """
@@ -46,7 +48,8 @@ def load(kind: type[T], environ: Mapping[str, str], *, aliases: Mapping[str, str
     for field in msgspec.structs.fields(kind):
         names = [PREFIX + field.name.upper()]
         if aliases and field.name in aliases:
-            names.append(aliases[field.name])
+            others = aliases[field.name]
+            names.extend((others,) if isinstance(others, str) else others)
         text = _find(names, environ)
         if text is not None:
             values[field.name] = _parse(names[0], text, hints[field.name])

@@ -40,6 +40,7 @@ class Visit(Struct, frozen=True, kw_only=True):
     caller: Caller
     budget: str  # whose rate limit this counts against: never a value that the client can choose
     token: VerifiedToken | None = None
+    own_session: bool = False  # the budget is that of a session that auth knows
 
     @property
     def anonymous(self) -> bool:
@@ -138,7 +139,7 @@ class Callers:
             return Visit(caller=caller, budget=budget_of(token.principal_id), token=token)
         # A cookie is only known to be real once auth has looked: until then the address pays.
         own = self._sessions.budget(caller.cookie) if caller.cookie else ""
-        return Visit(caller=caller, budget=own or address_key(caller.ip))
+        return Visit(caller=caller, budget=own or address_key(caller.ip), own_session=bool(own))
 
     async def _verify(self, bearer: str) -> VerifiedToken:
         if self._verifier is None:

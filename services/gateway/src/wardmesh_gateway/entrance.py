@@ -20,6 +20,9 @@ _log = logging.getLogger("wardmesh.gateway")
 Render = Callable[[Problem], bytes]
 Route = Callable[[Request, Send], Awaitable[None]]
 
+# So many times the general budget all sessions of one address have together.
+SESSIONS_PER_ADDRESS = 10
+
 # PX-4: what a caller may say to a platform, and what of the platform's answer reaches the caller.
 REQUEST_HEADERS = {
     name.encode(): name for name in ("if-match", "if-none-match", "if-modified-since", "if-none-exist", "prefer")
@@ -67,6 +70,9 @@ class Entrance:
             self._limits.take(address_key(self._callers.address(request.scope)))
             raise
         self._limits.take(visit.budget)
+        if visit.own_session:
+            # Sessions are free to open: a hundred of them must not be a hundred budgets.
+            self.ration("sessions", request, self._limits.limit * SESSIONS_PER_ADDRESS)
         if visit.caller.cookie:
             (self._same_site.own_page if form else self._same_site.check)(request)
         return visit

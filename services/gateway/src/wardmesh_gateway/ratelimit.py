@@ -76,7 +76,7 @@ class RateLimits:
         self._tell = tell
         self._replica = replica
         self._key = key
-        self._limit = limit
+        self.limit = limit
         self._slot_seconds = window_seconds / SLOTS
         self._clock = clock
         self._urgent = max(1, int(limit * URGENT_SHARE))
@@ -96,7 +96,7 @@ class RateLimits:
         slot = int(self._clock() / self._slot_seconds)
         if slot != window.newest:
             window.move_to(slot)
-        if window.total >= (limit or self._limit):
+        if window.total >= (limit or self.limit):
             raise RateLimited("Too many requests. Please try again later.", retry_after=RETRY_AFTER_SECONDS)
         window.slots[slot % SLOTS] += 1
         window.total += 1
@@ -124,7 +124,7 @@ class RateLimits:
         slot = int(self._clock() / self._slot_seconds)
         for digest, count in report.counts.items():
             if count > 0 and len(digest) == DIGEST_BYTES:
-                self._window(digest).add(slot, min(count, self._limit))
+                self._window(digest).add(slot, min(count, self.limit))
 
     async def report_forever(self) -> None:
         while True:

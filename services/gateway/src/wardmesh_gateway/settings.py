@@ -20,13 +20,13 @@ from wardmesh_gateway.caller import TrustedProxies
 
 KEY_BYTES = 32
 
-ALIASES = {
+ALIASES: dict[str, str | tuple[str, ...]] = {
     "host": "FHIR_GATEWAY_HOST",
     "port": "FHIR_GATEWAY_PORT",
     "log_level": "FHIR_GATEWAY_LOG_LEVEL",
     "log_json": "FHIR_GATEWAY_LOG_JSON",
     "public_url": "FHIR_GATEWAY_PUBLIC_URL",
-    "cors_origins": "FHIR_GATEWAY_CORS_ORIGINS",
+    "cors_origins": ("FHIR_GATEWAY_CORS_ORIGINS", "ALLOWED_ORIGINS"),
     "trusted_proxy_cidrs": "FHIR_GATEWAY_TRUSTED_PROXY_CIDRS",
     "allowed_hosts": "FHIR_GATEWAY_MCP_ALLOWED_HOSTS",
     "session_secret": "FHIR_GATEWAY_SESSION_SECRET",
