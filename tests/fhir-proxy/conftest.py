@@ -13,7 +13,7 @@ import pytest
 from aiohttp import web
 
 from wardmesh_common.contracts import Call, Outcome, Touched
-from wardmesh_common.errors import AuditUnavailable
+from wardmesh_common.errors import AuditUnavailable, SignInRequired
 from wardmesh_common.questions import KindsAnswer, KindsQuestion, KindVerdict
 from wardmesh_common.vocabulary import Decision, Face, Grant, Interaction, Obligations, Principal, Resource
 from wardmesh_fhir_proxy.catalogue import Platforms
@@ -138,6 +138,15 @@ class Bench:
     audit_down: bool = False
     keys: Cursors = field(default_factory=lambda: Cursors([KEY]))
     exchanges: Exchanges | None = None
+    renewed: str = ""
+    renewals: int = 0
+
+    async def renew(self, call: Call) -> str:
+        """What auth answers when the platform refused the token of this call."""
+        self.renewals += 1
+        if not self.renewed:
+            raise SignInRequired("there is no other token")
+        return self.renewed
 
     async def record_intent(self, call: Call, touched: tuple[Touched, ...]) -> None:
         if self.audit_down:
@@ -201,7 +210,13 @@ async def bench(upstream: Upstream, tmp_path: Path) -> AsyncIterator[Bench]:
     async def record(call: Call, touched: tuple[Touched, ...]) -> None:
         await holder[0].record_intent(call, touched)
 
-    performer = Performer(platforms, exchanges, keys, lambda call: "", policy.ask, record)
+    async def renew(call: Call) -> str:
+        return await holder[0].renew(call)
+
+    def lent(call: Call) -> str:
+        return "first" if call.grant and call.grant.sealed_token else ""
+
+    performer = Performer(platforms, exchanges, keys, lent, policy.ask, record, renew)
     made = Bench(upstream, performer, policy, tmp_path, platforms, keys=keys, exchanges=exchanges)
     holder.append(made)
     made.describe()

@@ -37,6 +37,7 @@ ASK_KINDS = "ask.policy.kinds.check"
 ASK_TOOLS = "ask.policy.tools.check"
 ASK_KEY = "ask.audit.key.lend"
 ASK_TOKEN = "ask.auth.token.check"  # noqa: S105 - a subject
+ASK_RENEWAL = "ask.auth.token.renew"
 
 EVENT_CATALOGUE_CHANGED = "event.fhir.catalogue.changed"
 EVENT_POLICY_CHANGED = "event.policy.bundle.changed"
@@ -83,6 +84,7 @@ SUBJECTS: tuple[SubjectRule, ...] = (
     SubjectRule(ASK_TOOLS, ("gateway",), ("policy",), True),
     SubjectRule(ASK_KEY, ("gateway", *STATIONS), ("audit",), True),
     SubjectRule(ASK_TOKEN, ("gateway",), ("auth",), True),
+    SubjectRule(ASK_RENEWAL, ("fhir-proxy",), ("auth",), True),
     SubjectRule(EVENT_CATALOGUE_CHANGED, ("fhir-proxy",), ("gateway", "auth", "policy"), False),
     SubjectRule(EVENT_POLICY_CHANGED, ("policy",), ("gateway", "policy"), False),
     SubjectRule(EVENT_SESSION_REVOKED, ("auth",), ("gateway", "auth"), False),

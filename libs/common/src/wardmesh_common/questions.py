@@ -159,6 +159,20 @@ class TokenAnswer(Struct, frozen=True, kw_only=True, omit_defaults=True):
     expires_at: float = 0.0
 
 
+class RenewalQuestion(Struct, frozen=True, kw_only=True):
+    """A platform answered 401 to the token of this call. Showing it proves that the asker was lent it (PX-9)."""
+
+    call_id: str
+    platform: str
+    tenant: str
+    principal_id: str
+    sealed_token: bytes
+
+
+class RenewalAnswer(Struct, frozen=True, kw_only=True):
+    sealed_token: bytes  # a new one, for the same call
+
+
 class KeyQuestion(Struct, frozen=True, kw_only=True):
     """A station asks for the data keys of patients it is about to record; answers are sealed to its X25519 key."""
 

@@ -1,4 +1,4 @@
-"""Composition root of auth: verifier, sessions, grants and the station on `call.identify`."""
+"""Runs auth: learns what it has to know, then takes the stations, questions and events."""
 
 from __future__ import annotations
 
@@ -8,44 +8,13 @@ from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 
 import aiohttp
-from msgspec import Struct
 
-from wardmesh_auth.accounts.log_ins import LogIns
-from wardmesh_auth.accounts.passwords import Passwords
-from wardmesh_auth.accounts.store import Accounts
 from wardmesh_auth.background import every, until_read
-from wardmesh_auth.bearers import Bearers
-from wardmesh_auth.catalogue import Platforms
-from wardmesh_auth.client_key_ring import ClientKeyRing
-from wardmesh_auth.database import Database, engine_for
-from wardmesh_auth.fetch import fetching
-from wardmesh_auth.grant_store import GrantKey, GrantStore, principal_digest
-from wardmesh_auth.grants import Grants
-from wardmesh_auth.identify import Identifier, Roles
-from wardmesh_auth.introspection import introspection_of
-from wardmesh_auth.journal import Journal, Records
-from wardmesh_auth.platform_tokens import PlatformTokens
-from wardmesh_auth.procedures import Procedures
-from wardmesh_auth.renewals import Renewals
-from wardmesh_auth.revocations import Revocations
-from wardmesh_auth.sessions import Sessions
-from wardmesh_auth.settings import AuthSettings, PlatformClients, has_master_key, master_ring
-from wardmesh_auth.sign_in.attempts import Attempts
-from wardmesh_auth.sign_in.consents import Consents
-from wardmesh_auth.sign_in.desk import Parts, procedures
-from wardmesh_auth.sign_in.handles import AuthHandles
-from wardmesh_auth.sign_in.owners import HandleOwners
-from wardmesh_auth.sign_in.pending import PendingSignIns
-from wardmesh_auth.sign_in.people import People
-from wardmesh_auth.sign_in.watching import Waiters
-from wardmesh_auth.smart.client import SmartClient
-from wardmesh_auth.smart.discovery import Discovery
-from wardmesh_auth.smart.wire import Wire
-from wardmesh_auth.vault import Vault
+from wardmesh_auth.settings import AuthSettings
+from wardmesh_auth.wiring import App
 from wardmesh_common.bus import Bus
 from wardmesh_common.contracts import (
-    ASK_CATALOGUE,
-    ASK_ORGANISATION,
+    ASK_RENEWAL,
     ASK_TOKEN,
     DECIDE,
     EVENT_CATALOGUE_CHANGED,
@@ -54,209 +23,20 @@ from wardmesh_common.contracts import (
     IDENTIFY,
     perform_subject,
 )
-from wardmesh_common.errors import Unauthenticated, WardmeshError
 from wardmesh_common.health import Health
-from wardmesh_common.issuer_keys import IssuerKeys
-from wardmesh_common.local_tokens import LocalTokens
 from wardmesh_common.questions import (
-    Ask,
-    Catalogue,
     Changed,
     GrantChanged,
-    OrganisationQuestion,
-    PlatformFacts,
+    RenewalQuestion,
     SessionRevoked,
-    TokenAnswer,
     TokenQuestion,
 )
-from wardmesh_common.token_seal import parse_key
-from wardmesh_common.tokens import KEPT_CLAIMS, TokenVerifier
-from wardmesh_common.vocabulary import Principal
 
 _REFRESH_SECONDS = 15.0
 _SWEEP_SECONDS = 300.0  # FG-15
 _KEYS_SECONDS = 60.0
-DEPLOYMENT_ACTOR = "wardmesh"  # who stands in the record of what the deployment does for itself
 
 log = logging.getLogger("wardmesh.auth")
-
-
-class _Nothing(Struct):
-    """A question without arguments."""
-
-
-class App:
-    """The parts of a running auth that others (sign-in, operations, tests) use."""
-
-    def __init__(
-        self,
-        settings: AuthSettings,
-        bus: Bus,
-        http: aiohttp.ClientSession,
-        environ: Mapping[str, str],
-        records: Records,
-    ) -> None:
-        self._bus = bus
-        self.database = Database(engine_for(settings.database_url))
-        self.revocations = Revocations(self.database)
-        self.sessions = Sessions(
-            self.database,
-            self.revocations,
-            self.tell_revoked,
-            max_age_seconds=settings.session_max_age,
-            idle_seconds=settings.session_idle_seconds,
-        )
-        if not has_master_key(settings):
-            log.warning("no master key is set: what is stored is sealed with a key of this deployment only")
-        vault = Vault(master_ring(settings))
-        self.store = GrantStore(self.database, vault)
-        self.wire = Wire()
-        self.client_keys = ClientKeyRing(self.database, vault)
-        self.smart = SmartClient(Discovery(self.wire), self.wire, self.client_keys)
-        self.tokens = PlatformTokens(Renewals(self.store, self.smart, self.renewed))
-        self.platforms = Platforms(
-            lambda: bus.ask(ASK_CATALOGUE, _Nothing(), Catalogue),
-            lambda name: bus.ask(ASK_ORGANISATION, OrganisationQuestion(platform=name), PlatformFacts),
-        )
-        self.keys = IssuerKeys(settings.issuer, fetching(http), jwks_uri=settings.jwks_uri)
-        roles = Roles(settings.role_claims, settings.role_map)
-        self.verifier = TokenVerifier(
-            self.keys,
-            issuer=settings.issuer,
-            audiences=settings.all_audiences,
-            token_types=settings.token_types,
-            kept_claims=tuple({*KEPT_CLAIMS, *roles.claims}),
-            skew_seconds=settings.clock_skew_seconds,
-        )
-        self.local_tokens = LocalTokens(settings.secret_key, settings.all_audiences[0]) if settings.secret_key else None
-        self.bearers = Bearers(self.verifier, self.local_tokens, introspection_of(settings, http, self.verifier))
-        clients = PlatformClients(environ)
-        self.journal = Journal(records)
-        self.pending, self.consents = PendingSignIns(self.database, vault), Consents(self.database)
-        self.waiters = Waiters()
-        self.accounts = Accounts(self.database)
-        self.log_ins = LogIns(self.accounts, Passwords(), self.local_tokens)
-        seal_key = parse_key(settings.token_seal_key)
-        handles = AuthHandles(seal_key)
-        self.procedures = self._procedures(settings, clients, handles, roles)
-        grants = Grants(
-            self.platforms,
-            self.tokens,
-            clients.at,
-            seal_key,
-            anonymous_open=settings.anonymous_open_platforms,
-        )
-        self.identifier = Identifier(
-            self.bearers,
-            self.sessions,
-            self.revocations,
-            grants,
-            HandleOwners(handles, self.consents, self.platforms),
-            roles,
-            settings.client_agents,
-        )
-
-    async def checked(self, question: TokenQuestion, _ask: Ask) -> TokenAnswer:
-        """The gateway cannot judge every token itself: an opaque one, or one that only we may verify."""
-        token = await self.bearers.verify(question.token)
-        if self.revocations.token_revoked(token):
-            raise Unauthenticated("the access token has been revoked")
-        return TokenAnswer(
-            issuer=token.issuer,
-            subject=token.subject,
-            principal_id=token.principal_id,
-            client_id=token.client_id,
-            scopes=token.scopes,
-            roles=self.identifier.roles_of(token),
-            expires_at=token.expires_at,
-        )
-
-    def _procedures(
-        self, settings: AuthSettings, clients: PlatformClients, handles: AuthHandles, roles: Roles
-    ) -> Procedures:
-        attempts = Attempts(
-            self.database,
-            self.pending,
-            self.consents,
-            self.platforms,
-            clients.at,
-            self.smart,
-            settings.redirect_uri,
-        )
-        parts = Parts(
-            database=self.database,
-            attempts=attempts,
-            pending=self.pending,
-            consents=self.consents,
-            people=People(settings, self.platforms, self.verifier, roles),
-            sessions=self.sessions,
-            handles=handles,
-            smart=self.smart,
-            store=self.store,
-            journal=self.journal,
-            waiters=self.waiters,
-            client_keys=self.client_keys,
-            tell=self.tell_grant,
-            revoke_token=self.revoke_token,
-            log_ins=self.log_ins,
-            public_url=settings.public_url,
-        )
-        return Procedures(procedures(parts))
-
-    async def renewed(self, key: GrantKey, failure: WardmeshError | None) -> None:
-        """One record per renewal, however many calls waited for it."""
-        await self.tell_grant(key)
-        event = "token.refresh_failure" if failure else "token.refresh"
-        owner = Principal(id=key.principal_id or DEPLOYMENT_ACTOR, tenant=key.tenant)
-        await self.journal.on_its_own(event, owner, key.platform, failure.problem if failure else None)
-
-    async def tell_grant(self, key: GrantKey) -> None:
-        """A grant came, changed or went: this replica knows at once, the others by the event."""
-        event = GrantChanged(principal=principal_digest(key), platform=key.platform)
-        await self.heard_grant(event)
-        await self._bus.tell(EVENT_GRANT_CHANGED, event)
-
-    async def heard_grant(self, event: GrantChanged) -> None:
-        self.tokens.changed(event)
-        self.waiters.heard(event)
-
-    async def tell_revoked(self, event: SessionRevoked) -> None:
-        await self._bus.tell(EVENT_SESSION_REVOKED, event)
-
-    async def revoke_token(self, digest: str) -> None:
-        """Refuse one access token from now on, on every replica."""
-        async with self.database.transaction() as connection:
-            event = await self.revocations.write(connection, SessionRevoked(token_digest=digest))
-        await self.heard_revoked(event)
-        await self.tell_revoked(event)
-
-    async def heard_revoked(self, event: SessionRevoked) -> None:
-        self.revocations.heard(event)
-        self.sessions.heard(event)
-        self.bearers.forget(digest=event.token_digest, subject=event.principal)
-        if event.principal:
-            self.tokens.forget(event.principal)
-            self.consents.heard(event.principal)
-
-    async def sweep(self) -> None:
-        gone = await self.sessions.sweep()
-        await self.revocations.sweep()
-        await self.pending.sweep()
-        await self.consents.sweep()
-        await self.store.sweep()
-        await self.accounts.sweep()
-        if gone:
-            log.info("removed %d sessions that were over", gone)
-            await self.journal.status("session.cleanup", {"removed": gone})
-
-    async def close(self) -> None:
-        await self.tokens.close()
-        await self.platforms.close()
-        await self.keys.close()
-        await self.bearers.close()
-        await self.smart.close()
-        await self.wire.close()
-        await self.database.close()
 
 
 @asynccontextmanager
@@ -285,6 +65,7 @@ async def create_app(
                 asyncio.create_task(every(_SWEEP_SECONDS, app.sweep)),
                 asyncio.create_task(every(_KEYS_SECONDS, app.client_keys.refresh)),
             ]
+            await bus.answer(ASK_RENEWAL, RenewalQuestion, app.renewal)
             await bus.answer(ASK_TOKEN, TokenQuestion, app.checked)
             await bus.station(perform_subject("auth"), app.procedures, limit=settings.station_limit)
             await bus.station(IDENTIFY, app.identifier, onward=DECIDE, limit=settings.station_limit)

@@ -42,6 +42,10 @@ class GrantKey(Struct, frozen=True):
         return "\x1f".join(("platform_grant", self.tenant, self.platform, self.principal_id))
 
 
+def deployment_key(platform: str) -> GrantKey:
+    return GrantKey("default", DEPLOYMENT, platform)
+
+
 class GrantStore:
     def __init__(self, database: Database, vault: Vault) -> None:
         self._database, self._vault = database, vault

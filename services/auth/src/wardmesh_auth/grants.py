@@ -5,15 +5,23 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from wardmesh_auth.catalogue import Platforms
+from wardmesh_auth.grant_store import GrantKey, deployment_key
 from wardmesh_auth.platform_token import PlatformToken
 from wardmesh_auth.platform_tokens import PlatformTokens
 from wardmesh_auth.scope_needs import needs_of
 from wardmesh_auth.scopes import granted, narrowed, smart
 from wardmesh_auth.settings import PlatformClient
 from wardmesh_common.contracts import Call
-from wardmesh_common.errors import InsufficientScope, PlatformUnconfigured, SignInRequired, Unauthenticated
-from wardmesh_common.questions import PlatformFacts
-from wardmesh_common.token_seal import seal_token
+from wardmesh_common.errors import (
+    Denied,
+    InsufficientScope,
+    Internal,
+    PlatformUnconfigured,
+    SignInRequired,
+    Unauthenticated,
+)
+from wardmesh_common.questions import PlatformFacts, RenewalAnswer, RenewalQuestion
+from wardmesh_common.token_seal import open_token, seal_token
 from wardmesh_common.vocabulary import Grant, Principal, is_write
 
 
@@ -63,6 +71,26 @@ class Grants:
         if client is None:
             raise PlatformUnconfigured("no client is configured for this platform")
         raise SignInRequired("sign in at this platform first: start_auth, or GET /auth/{platform_id}/login")
+
+    async def renewed(self, question: RenewalQuestion) -> RenewalAnswer:
+        """The platform refused the token of this call. Raises Denied, SignInRequired, the platform's trouble."""
+        bound = {
+            "call_id": question.call_id,
+            "platform": question.platform,
+            "principal_id": question.principal_id,
+        }
+        try:
+            refused = open_token(self._seal_key, question.sealed_token, **bound)
+        except Internal:
+            raise Denied("this token was not lent for that call") from None
+        facts = await self._platforms.serving(question.platform)
+        client = self._client_at(facts)
+        if client is None:
+            raise PlatformUnconfigured("no client is configured for this platform")
+        own = facts.auth_method != "client_credentials"
+        key = GrantKey(question.tenant, question.principal_id, facts.id) if own else deployment_key(facts.id)
+        token = await self._tokens.after_refusal(key, facts, client, refused)
+        return RenewalAnswer(sealed_token=seal_token(self._seal_key, token.access_token, **bound))
 
     def _sealed(self, call: Call, principal: Principal, token: PlatformToken) -> Grant:
         sealed = seal_token(

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 
 from wardmesh_auth.bounded import Bounded, SingleFlight
-from wardmesh_auth.grant_store import DEPLOYMENT, GrantKey, principal_digest
+from wardmesh_auth.grant_store import DEPLOYMENT, GrantKey, deployment_key, principal_digest
 from wardmesh_auth.platform_token import PlatformToken
 from wardmesh_auth.renewals import Renewals
 from wardmesh_auth.settings import PlatformClient
@@ -30,7 +30,7 @@ class PlatformTokens:
 
     async def deployment(self, facts: PlatformFacts, client: PlatformClient) -> PlatformToken:
         """The token of the deployment's own client credentials. Raises PlatformUnconfigured, PlatformDown."""
-        key = GrantKey("default", DEPLOYMENT, facts.id)
+        key = deployment_key(facts.id)
         token = self._cache.get(key)
         if token is None or not self._fresh(token):
             return await self._renewed(key, facts, client)

@@ -16,6 +16,7 @@ from wardmesh_common.contracts import (
     ASK_DIRECTORY,
     ASK_KINDS,
     ASK_ORGANISATION,
+    ASK_RENEWAL,
     EVENT_CATALOGUE_CHANGED,
     Call,
     Outcome,
@@ -23,7 +24,15 @@ from wardmesh_common.contracts import (
     perform_subject,
 )
 from wardmesh_common.health import Health
-from wardmesh_common.questions import Changed, DirectoryQuestion, KindsAnswer, KindsQuestion, OrganisationQuestion
+from wardmesh_common.questions import (
+    Changed,
+    DirectoryQuestion,
+    KindsAnswer,
+    KindsQuestion,
+    OrganisationQuestion,
+    RenewalAnswer,
+    RenewalQuestion,
+)
 from wardmesh_common.settings import BadSettings
 from wardmesh_common.token_seal import open_token
 from wardmesh_fhir_proxy import catalogue
@@ -31,10 +40,12 @@ from wardmesh_fhir_proxy.cursors import Cursors
 from wardmesh_fhir_proxy.exchange import Exchanges
 from wardmesh_fhir_proxy.finding import Finder
 from wardmesh_fhir_proxy.kinds import AskKinds
-from wardmesh_fhir_proxy.performer import Hop, OpenToken, Performer, RecordIntent
+from wardmesh_fhir_proxy.performer import Hop, OpenToken, Performer, RecordIntent, RenewToken
 from wardmesh_fhir_proxy.platforms_dir import PlatformFileInvalid
 from wardmesh_fhir_proxy.settings import Settings, key_of
 from wardmesh_fhir_proxy.upstream import Transport
+
+RENEWAL_SECONDS = 12.0  # the token endpoint of a platform takes its time; the call's own deadline holds as well
 
 
 class CatalogueQuestion(Struct, kw_only=True, omit_defaults=True):
@@ -48,13 +59,15 @@ async def create_app(settings: Settings, bus: Bus, health: Health) -> AsyncGener
     platforms = read_platforms(settings)
     health.checks["catalogue"] = lambda: (True, f"{len(platforms.descriptors)} platforms")
     transport = Transport()
+    seal_key = key_of("WARDMESH_TOKEN_SEAL_KEY", settings.token_seal_key)
     performer = Performer(
         platforms,
         Exchanges(transport),
         Cursors([key_of("WARDMESH_CURSOR_KEYS", key) for key in settings.cursor_keys]),
-        token_opener(key_of("WARDMESH_TOKEN_SEAL_KEY", settings.token_seal_key)),
+        token_opener(seal_key),
         kinds_asker(bus),
         intent_recorder(bus),
+        token_renewer(bus, seal_key),
     )
     wake = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -103,6 +116,24 @@ def token_opener(key: bytes) -> OpenToken:
         )
 
     return opened
+
+
+def token_renewer(bus: Bus, key: bytes) -> RenewToken:
+    async def renewed(call: Call) -> str:
+        assert call.grant is not None and call.principal is not None, "only a call with a token gets a new one"
+        question = RenewalQuestion(
+            call_id=call.id,
+            platform=call.platform,
+            tenant=call.principal.tenant,
+            principal_id=call.principal.id,
+            sealed_token=call.grant.sealed_token,
+        )
+        answer = await bus.ask(ASK_RENEWAL, question, RenewalAnswer, timeout_seconds=RENEWAL_SECONDS)
+        return open_token(
+            key, answer.sealed_token, call_id=call.id, platform=call.platform, principal_id=call.principal.id
+        )
+
+    return renewed
 
 
 def kinds_asker(bus: Bus) -> AskKinds:
