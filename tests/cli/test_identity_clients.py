@@ -170,3 +170,13 @@ async def test_the_scopes_of_the_ledger_belong_to_roles(idp: Provider) -> None:
     assert found["demo_auditor"] == {"audit.read"}
     assert found["demo_admin"] == {"audit.read", "audit.manage"}
     assert not found["demo_doctor"] | found["demo_patient"]
+
+
+async def test_claude_code_is_known_without_a_network(idp: Provider) -> None:
+    """It names itself by the address of its metadata; the demo must not need the internet for that (C-5)."""
+    asked = question("https://claude.ai/oauth/claude-code-client-metadata", "http://localhost:3118/callback")
+    async with httpx.AsyncClient(timeout=20, follow_redirects=True) as http:
+        page = await http.get(f"{idp.issuer}/auth", params=asked)
+    assert page.status_code == 200
+    assert "Claude Code" in page.text
+    assert "localhost:3118" in page.text

@@ -9,6 +9,7 @@ const ACCESS_TOKEN_SECONDS = 8 * HOUR;
 const LOOPBACK_PATHS = ['', '/', '/callback', '/oauth/callback', '/oauth/callback/debug', '/oauth2callback'];
 
 export const WEB_CLIENT = 'wardmesh-web';
+const CLAUDE_CODE = 'https://claude.ai/oauth/claude-code-client-metadata';
 const ROLE_SCOPES = { Auditor: ['audit.read'], Admin: ['audit.read', 'audit.manage'] };
 
 // Everybody may ask for the first two; the ledger's scopes belong to roles.
@@ -35,6 +36,16 @@ function clients(people, agentSecret, publicUrl) {
       grant_types: ['authorization_code', 'refresh_token'],
       response_types: ['code'],
       redirect_uris: [`${publicUrl}/auth/callback`],
+    },
+    {
+      // Claude Code calls itself by the address of its metadata. Known here, it signs in without a network too.
+      client_id: CLAUDE_CODE,
+      client_name: 'Claude Code',
+      application_type: 'native',
+      token_endpoint_auth_method: 'none',
+      grant_types: ['authorization_code', 'refresh_token'],
+      response_types: ['code'],
+      redirect_uris: ['http://localhost/callback', 'http://127.0.0.1/callback'],
     },
     {
       client_id: people.agent.client_id,
