@@ -192,6 +192,7 @@ def connect(mesh: Mesh, terminal: Terminal) -> None:
     terminal.title("connect")
     terminal.line(f"  MCP endpoint   {layout.audience}")
     terminal.line(f"  sign-in        {layout.issuer}   demo_doctor / DemoPass123! (also nurse, billing, reception ...)")
+    terminal.line(f"  a hospital     {layout.smart_issuer}/portal   dr_jansen or dana / DemoPass123!")
     terminal.line(f"  Claude Code    claude mcp add --transport http wardmesh {layout.audience}")
     terminal.line(f'  a token        TOKEN="$(cat {_short(str(token_file))})"')
     terminal.line(
