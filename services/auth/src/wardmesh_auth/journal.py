@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-import time
 from typing import Any, Protocol
 
 import msgspec
 
 from wardmesh_common.contracts import Call, Outcome
 from wardmesh_common.errors import Problem
-from wardmesh_common.vocabulary import Face, Interaction, Principal
+from wardmesh_common.happening import happening
+from wardmesh_common.vocabulary import Interaction, Principal
 
 
 class Records(Protocol):
@@ -41,18 +41,7 @@ class Journal:
 
     async def on_its_own(self, event: str, principal: Principal, platform: str, problem: Problem | None = None) -> None:
         """Something that many calls may wait for together: it belongs to none of them."""
-        now = time.time()
-        call = Call(
-            id=os.urandom(16).hex(),
-            reply_to="",
-            face=Face.REST,
-            tool=event,
-            interaction=Interaction.OPERATION,
-            performer="auth",
-            platform=platform,
-            deadline=now,
-            principal=principal,
-        )
+        call = happening(event, performer="auth", platform=platform, principal=principal)
         status = problem.status if problem else 200
         await self._records.outcome(call, Outcome(status=status, event=event, problem=problem))
 

@@ -7,15 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
-import time
-from collections.abc import Callable
 
 import msgspec
 from msgspec import Struct
 
-from wardmesh_common.contracts import Call, Caller, Outcome, Touched
+from wardmesh_common.contracts import Caller, Outcome, Touched
 from wardmesh_common.errors import Problem, WardmeshError
+from wardmesh_common.happening import happening
 from wardmesh_common.vocabulary import Face, Interaction
 from wardmesh_gateway.calls import Records
 from wardmesh_gateway.ratelimit import address_key
@@ -46,12 +44,10 @@ class SecurityRecords:
         *,
         window_seconds: float = WINDOW_SECONDS,
         max_open: int = MAX_OPEN,
-        clock: Callable[[], float] = time.time,
     ) -> None:
         self._records = records
         self._window = window_seconds
         self._max_open = max_open
-        self._clock = clock
         self._open: dict[tuple[str, str], _Refused] = {}
         self._timers: dict[tuple[str, str], asyncio.TimerHandle] = {}
         self._writing: set[asyncio.Task[None]] = set()
@@ -90,21 +86,14 @@ class SecurityRecords:
         task.add_done_callback(self._writing.discard)
 
     async def _record(self, refused: _Refused, count: int) -> None:
-        now = self._clock()
-        call_id = os.urandom(16).hex()
-        call = Call(
-            id=call_id,
-            reply_to="",
-            face=refused.face,
-            tool=refused.event,
-            interaction=Interaction.OPERATION if refused.event.startswith("security.") else Interaction.READ,
+        about_identity = refused.event.startswith("security.")
+        call = happening(
+            refused.event,
             # What is about who somebody is belongs to the records of signing in.
-            performer="auth" if refused.event.startswith("security.") else "fhir",
-            platform="",
-            deadline=now,
-            received_at=now,
+            performer="auth" if about_identity else "fhir",
+            interaction=Interaction.OPERATION if about_identity else Interaction.READ,
+            face=refused.face,
             caller=refused.caller,
-            traceparent=f"00-{call_id}-{call_id[:16]}-01",
         )
         outcome = Outcome(
             status=refused.problem.status,
