@@ -18,7 +18,7 @@ from wardmesh_common.errors import Internal
 _ONLY = 1
 
 log = logging.getLogger("wardmesh.auth")
-_BOUND_TO = "client_keys"
+BOUND_TO = "client_keys"
 
 
 class ClientKeyRing:
@@ -63,11 +63,11 @@ class ClientKeyRing:
         found = (await connection.execute(query.with_for_update() if locked else query)).one_or_none()
         if found is None:
             return None
-        plain = self._vault.open(Envelope(found.key_id, found.wrapped_key, found.sealed), _BOUND_TO)
+        plain = self._vault.open(Envelope(found.key_id, found.wrapped_key, found.sealed), BOUND_TO)
         return ClientKeys.parse(plain.decode())
 
     async def _write(self, connection: AsyncConnection, keys: ClientKeys, *, keep: bool = False) -> None:
-        envelope = self._vault.seal(keys.dump().encode(), _BOUND_TO)
+        envelope = self._vault.seal(keys.dump().encode(), BOUND_TO)
         sealed = {
             "key_id": envelope.key_id,
             "wrapped_key": envelope.wrapped_key,

@@ -9,7 +9,13 @@ from urllib.parse import parse_qsl
 from msgspec import Struct
 
 from wardmesh_common.contracts import Call, Entry
-from wardmesh_common.vocabulary import STATEFUL_OPERATIONS, Interaction, criteria_of
+from wardmesh_common.vocabulary import (
+    CHECK_PRIOR_AUTH,
+    COVERAGE_OPERATIONS,
+    STATEFUL_OPERATIONS,
+    Interaction,
+    criteria_of,
+)
 
 LETTERS = {
     Interaction.READ: "r",
@@ -60,6 +66,8 @@ def needed(interaction: Interaction, *, instance: bool = False, operation: str =
     if interaction is Interaction.HISTORY:
         return "r" if instance else "s"
     if interaction is Interaction.OPERATION:
+        if operation in COVERAGE_OPERATIONS:
+            return "r"  # the Coverage is read, and the payer asked
         return "cud" if operation in STATEFUL_OPERATIONS else "rs"
     # A bundle whose entries nobody listed is judged as the most that it could be.
     return LETTERS.get(interaction, _EVERYTHING)
@@ -127,6 +135,8 @@ def _needs(piece: Piece) -> tuple[Need, ...]:
 
 def _types(piece: Piece) -> list[str]:
     if piece.interaction is Interaction.OPERATION:
+        if piece.operation == CHECK_PRIOR_AUTH:
+            return [_kind(piece.type) or ANY, "Patient"]
         return [ANY if piece.operation in _WIDE else piece.type or ANY]
     if piece.interaction is Interaction.SEARCH and piece.operation:
         return [_kind(piece.operation)]  # the members of a compartment; `*` is all of them

@@ -42,14 +42,31 @@ class Vault:
         wrapped = _encrypt(self._ring[self._current], data_key, f"key|{self._current}|{row}")
         return Envelope(self._current, wrapped, _encrypt(AESGCM(data_key), plain, f"row|{row}"))
 
+    @property
+    def current(self) -> str:
+        """Name of the master key that seals."""
+        return self._current
+
+    def rewrapped(self, envelope: Envelope, row: str) -> Envelope:
+        """The same content under the current master key; only the data key is sealed anew. Raises Internal."""
+        data_key = self._data_key(envelope, row)
+        wrapped = _encrypt(self._ring[self._current], data_key, f"key|{self._current}|{row}")
+        return Envelope(self._current, wrapped, envelope.ciphertext)
+
     def open(self, envelope: Envelope, row: str) -> bytes:
         """Raises Internal when no key of the ring fits or the row was tampered with."""
+        data_key = self._data_key(envelope, row)
+        try:
+            return _decrypt(AESGCM(data_key), envelope.ciphertext, f"row|{row}")
+        except (InvalidTag, ValueError):
+            raise Internal("a stored secret does not open") from None
+
+    def _data_key(self, envelope: Envelope, row: str) -> bytes:
         master = self._ring.get(envelope.key_id)
         if master is None:
             raise Internal("a stored secret was sealed with a master key that is not in the ring")
         try:
-            data_key = _decrypt(master, envelope.wrapped_key, f"key|{envelope.key_id}|{row}")
-            return _decrypt(AESGCM(data_key), envelope.ciphertext, f"row|{row}")
+            return _decrypt(master, envelope.wrapped_key, f"key|{envelope.key_id}|{row}")
         except (InvalidTag, ValueError):
             raise Internal("a stored secret does not open") from None
 

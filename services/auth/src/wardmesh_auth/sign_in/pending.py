@@ -58,7 +58,7 @@ class PendingSignIns:
 
     async def begin(self, connection: AsyncConnection, pending: Pending, ticket: str = "") -> None:
         state = digest(pending.secrets.state)
-        envelope = self._vault.seal(msgspec.msgpack.encode(pending.secrets), _bound_to(state))
+        envelope = self._vault.seal(msgspec.msgpack.encode(pending.secrets), bound_to(state))
         await connection.execute(
             row.insert().values(
                 state=state,
@@ -117,7 +117,7 @@ class PendingSignIns:
     def _read(self, found: Any) -> Pending | None:
         if found is None:
             return None
-        plain = self._vault.open(Envelope(found.key_id, found.wrapped_key, found.sealed), _bound_to(found.state))
+        plain = self._vault.open(Envelope(found.key_id, found.wrapped_key, found.sealed), bound_to(found.state))
         try:
             secrets = msgspec.msgpack.decode(plain, type=Secrets)
         except msgspec.DecodeError:
@@ -136,5 +136,5 @@ def digest(value: str) -> str:
     return hashlib.sha256(value.encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def _bound_to(state: str) -> str:
+def bound_to(state: str) -> str:
     return f"pending_sign_in\x1f{state}"
