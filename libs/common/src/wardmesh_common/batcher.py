@@ -51,7 +51,16 @@ class _Entry(NamedTuple):
 class Batcher:
     """A bounded queue in front of at most two publishes; no timer anywhere."""
 
-    def __init__(self, publish: Publish, *, name: str, capacity: int = QUEUE_EVENTS) -> None:
+    def __init__(
+        self,
+        publish: Publish,
+        *,
+        name: str,
+        capacity: int = QUEUE_EVENTS,
+        on_return: Callable[[float], None] | None = None,
+    ) -> None:
+        self._on_return = on_return  # told how many seconds the stream was away
+        self._away_since: float | None = None
         self._publish = publish
         self._name = name  # <producer id>.<epoch>, the first part of every Nats-Msg-Id
         self._capacity = capacity
@@ -145,9 +154,11 @@ class Batcher:
         while True:
             try:
                 await self._publish(body, message_id)
+                self._back()
                 break
             except Exception as error:  # noqa: BLE001 - the edge to the broker: whatever went wrong, the record is not stored
                 _log.warning("audit publish failed (%s), retrying the same bytes", type(error).__name__)
+                self._away_since = self._away_since or asyncio.get_running_loop().time()
             await asyncio.sleep(pause)
             pause = min(pause * 2, _RETRY_LAST_SECONDS)
         self.messages += 1
@@ -156,3 +167,10 @@ class Batcher:
         for entry in entries:
             if entry.ticket is not None:
                 entry.ticket.acknowledge()
+
+    def _back(self) -> None:
+        if self._away_since is None:
+            return
+        seconds, self._away_since = asyncio.get_running_loop().time() - self._away_since, None
+        if self._on_return is not None:
+            self._on_return(seconds)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from wardmesh_common.recorder import Publisher
 
 _LOOK_SECONDS = 0.2
+_AWAY_SECONDS = 1.0  # a shorter pause is a retry
 _log = logging.getLogger("wardmesh.record")
 
 
@@ -31,7 +32,7 @@ class Lane:
     def __init__(self, publish: Publish, stamp: Stamp, log: int, *, capacity: int, spool_dir: Path | None) -> None:
         name = f"{stamp.producer}.{stamp.epoch}"
         self.stamp = stamp
-        self.batcher = Batcher(publish, name=name, capacity=capacity)
+        self.batcher = Batcher(publish, name=name, capacity=capacity, on_return=self._returned)
         self._spool = Spool(spool_dir, f"{name}@{log}") if spool_dir is not None else None
         self._spooled: tuple[int, int] | None = None  # first and last number that lie in the spool
         self._delivery: asyncio.Task[None] | None = None
@@ -67,6 +68,11 @@ class Lane:
         if self._delivery is None or self._delivery.done():
             self._delivery = asyncio.create_task(self._delivered())
         return True
+
+    def _returned(self, seconds: float) -> None:
+        """Loss and return of the transport are one event: before the return nothing can be recorded."""
+        if seconds >= _AWAY_SECONDS:
+            self.add(status_draft("transport_returned", self.stamp.service, {"away_ms": round(seconds * 1000)}))
 
     def end(self) -> None:
         """What is spooled and not delivered is left to the next process on this machine."""

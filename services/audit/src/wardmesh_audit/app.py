@@ -110,7 +110,9 @@ class _Roles:
         url = need("WARDMESH_AUDIT_WRITER_URL", self._settings.audit_writer_url)
         puller = Puller(self._bus.nc, AUDIT_IN, consumer_of(log_id))
         stack.push_async_callback(puller.end)
-        writer = Writer(puller, connector(url), self._outside([], log_id), status_of(self._bus), log_id=log_id)
+        status, outside = status_of(self._bus), self._outside([], log_id)
+        digest = self._settings.digest
+        writer = Writer(puller, connector(url), outside, status, log_id=log_id, configuration=digest)
         state = writer.state
         health.checks[_of_log("writer", log_id)] = lambda: (not state.tripped, state.tripped or f"{state.size}")
         return writer.run()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from base64 import urlsafe_b64decode
 from binascii import Error as Base64Error
 
@@ -76,6 +77,13 @@ class AuditSettings(BusSettings, kw_only=True):
             out_max_bytes=self.audit_out_max_bytes,
             out_max_age_days=self.audit_out_max_age_days,
         )
+
+    @property
+    def digest(self) -> str:
+        """Of what decides how the ledger works; a change of it is recorded. Secrets and addresses are no part of it."""
+        facts = (self.deployment, self.streams, sorted(self.audit_public_key.split()), sorted(self.audit_witnesses))
+        times = (self.audit_unterminated_seconds, self.audit_silent_seconds)
+        return hashlib.sha256(repr((facts, times)).encode()).hexdigest()[:16]
 
     def signer(self, log_id: int = 0) -> Signer:
         seeds = [secret("WARDMESH_AUDIT_SIGNING_KEY", self.audit_signing_key)]

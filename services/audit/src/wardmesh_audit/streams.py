@@ -42,7 +42,34 @@ def consumer_of(log_id: int) -> str:
 
 
 def stream_configs(settings: StreamSettings) -> dict[str, dict[str, Any]]:
-    shared = {
+    """What section 6 of the audit guide says about each stream."""
+    incoming: dict[str, Any] = {
+        "subjects": ["audit.in.>"],
+        "max_age": 14 * _DAY,
+        "max_bytes": settings.in_max_bytes,
+        "max_msg_size": 1024 * 1024,
+    }
+    outgoing: dict[str, Any] = {
+        "max_age": settings.out_max_age_days * _DAY,
+        "max_bytes": settings.out_max_bytes,
+        "max_msg_size": 64 * 1024,
+        "allow_atomic": True,
+    }
+    checkpoints: dict[str, Any] = {
+        "subjects": ["audit.checkpoint.*"],
+        "max_age": 0,
+        "max_bytes": -1,
+        "max_msg_size": 16 * 1024,
+    }
+    configs = {AUDIT_IN: incoming}
+    for log_id in range(settings.logs):
+        configs[audit_stream(log_id)] = outgoing | {"subjects": [f"audit.v1.{log_id}.>"]}
+    configs[AUDIT_CHECKPOINT] = checkpoints
+    return {name: {"name": name, **config, **_shared(settings)} for name, config in configs.items()}
+
+
+def _shared(settings: StreamSettings) -> dict[str, Any]:
+    return {
         "storage": "file",
         "retention": "limits",
         "num_replicas": settings.replicas,
@@ -54,36 +81,6 @@ def stream_configs(settings: StreamSettings) -> dict[str, dict[str, Any]]:
         "max_msgs_per_subject": -1,
         "max_consumers": -1,
         "allow_rollup_hdrs": False,
-    }
-    return {
-        AUDIT_IN: {
-            "name": AUDIT_IN,
-            "subjects": ["audit.in.>"],
-            "max_age": 14 * _DAY,
-            "max_bytes": settings.in_max_bytes,
-            "max_msg_size": 1024 * 1024,
-            **shared,
-        },
-        **{
-            audit_stream(log_id): {
-                "name": audit_stream(log_id),
-                "subjects": [f"audit.v1.{log_id}.>"],
-                "max_age": settings.out_max_age_days * _DAY,
-                "max_bytes": settings.out_max_bytes,
-                "max_msg_size": 64 * 1024,
-                "allow_atomic": True,
-                **shared,
-            }
-            for log_id in range(settings.logs)
-        },
-        AUDIT_CHECKPOINT: {
-            "name": AUDIT_CHECKPOINT,
-            "subjects": ["audit.checkpoint.*"],
-            "max_age": 0,
-            "max_bytes": -1,
-            "max_msg_size": 16 * 1024,
-            **shared,
-        },
     }
 
 

@@ -40,6 +40,16 @@ TRANSIENT = (
     JetStreamError,
 )
 
+# One of all replicas sees that the digest changed, and what it was.
+_CONFIGURED = """
+with before as (select digest from configuration where name = $1),
+changed as (
+  insert into configuration (name, digest, since) values ($1, $2, clock_timestamp())
+  on conflict (name) do update set digest = excluded.digest, since = excluded.since
+    where configuration.digest <> excluded.digest returning 1
+) select (select digest from before) as digest from changed
+"""
+
 _log = logging.getLogger("wardmesh.audit")
 
 # Tells the ledger about itself: reason and facts of an audit_status event.
@@ -76,6 +86,7 @@ class Writer:
         status: Status,
         *,
         log_id: int = 0,
+        configuration: str = "",
         batch_events: int = BATCH_EVENTS,
         linger_seconds: float = LINGER_SECONDS,
     ) -> None:
@@ -84,6 +95,7 @@ class Writer:
         self._outside = outside
         self._status = status
         self._log_id = log_id
+        self._configuration = configuration
         self._batch = batch_events
         self._linger = linger_seconds
         self._conn: Connection | None = None
@@ -148,6 +160,10 @@ class Writer:
         if await conn.fetchval("select audit_make_partitions()"):
             _log.info("audit writer: month partitions made")
         await check_guards(conn)
+        before = await conn.fetchrow(_CONFIGURED, f"log {self._log_id}", self._configuration)
+        if before is not None:
+            facts = {"log": self._log_id, "digest": self._configuration, "before": before["digest"] or ""}
+            await self._status("configuration", facts)
 
     def _count(self, done: Appended) -> None:
         self.state.size = done.size
