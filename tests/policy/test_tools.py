@@ -17,7 +17,10 @@ from wardmesh_policy.checks import ACTIONS
 from wardmesh_policy.offers import OPERATIONS, Offers
 
 pytestmark = pytest.mark.anyio
-ASKED = {tool.name: tool.interaction for tool in TOOLS if tool.interaction is not None and tool.performer == "fhir"}
+PLATFORM_TOOLS = [tool for tool in TOOLS if tool.performer == "fhir"]
+ASKED = {tool.name: tool.interaction for tool in PLATFORM_TOOLS if tool.interaction is not None and not tool.operation}
+PAYER = {tool.name: tool.operation for tool in PLATFORM_TOOLS if tool.operation}
+ASKS_PAYER = {"Admin", "admin", "owner", "Doctor", "practitioner", "Nurse", "Auditor", "Billing", "patient"}
 MUTATING = {name for name, interaction in ASKED.items() if is_write(interaction)}
 READING = {"get_capabilities", "search", "read", "execute_operation", "count", "get_next_page"}
 SEARCHING = READING - {"execute_operation"}
@@ -68,6 +71,18 @@ async def test_who_may_sign_in_at_a_platform_is_shown_what_that_would_open(pdp: 
     assert await shown(made, "", id="anonymous") == set()
     deployment = PlatformFacts(id="payer", name="P", type="payer", auth_method="client_credentials")
     assert await shown(offers(client, deployment), "") == {"get_capabilities"}
+    await client.close()
+
+
+async def test_the_tools_of_coverage_are_shown_to_who_may_ask_a_payer(pdp: engines.Cerbos) -> None:
+    client = CerbosClient(pdp.target)
+    made = offers(client, PLATFORMS["store"], PLATFORMS["closed"])
+    assert set(PAYER) == {"check_prior_auth", "get_questionnaire_package", "get_policy_rules"}
+    for role in SHOWN:
+        answer = await made.answer(ToolsQuestion(principal=caller(role), tools={}, operations=PAYER))
+        assert set(answer.allowed) == (set(PAYER) if role in ASKS_PAYER else set()), role
+    odd = ToolsQuestion(principal=caller("Admin"), tools={}, operations={"odd": "$process-message"})
+    assert (await made.answer(odd)).allowed == ()
     await client.close()
 
 

@@ -26,6 +26,7 @@ from wardmesh_gateway.calls import Door, Records, Submits
 from wardmesh_gateway.catalogue import Platforms
 from wardmesh_gateway.catalogue_api import create_catalogue_api
 from wardmesh_gateway.cookies import CookieWords
+from wardmesh_gateway.coverage_face import CoverageFace
 from wardmesh_gateway.entrance import Entrance
 from wardmesh_gateway.fhir import FhirFace
 from wardmesh_gateway.headers import Dressing
@@ -133,6 +134,7 @@ def build_router(
         tool_face=ToolFace(parts.calls, ToolArguments(), entrance),
         sign_in=_sign_in(settings, parts, entrance, same_site),
         ledger=LedgerFace(parts.audit, entrance, parts.tails, parts.keys[0]),
+        coverage=CoverageFace(parts.door, entrance),
         catalogue=create_catalogue_api(parts.platforms, registered=has_client, public_url=settings.base),
         mcp=mcp,
         entrance=entrance,

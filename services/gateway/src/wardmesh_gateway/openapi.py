@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from wardmesh_gateway.openapi_audit import audit_paths
+from wardmesh_gateway.openapi_coverage import coverage_paths
 from wardmesh_gateway.openapi_sign_in import sign_in_paths
 from wardmesh_gateway.rules import OPERATIONS
 from wardmesh_gateway.tool_spec import ToolSpec
@@ -88,6 +89,7 @@ def document(base: Json, public_url: str) -> Json:
     }
     paths |= rest_paths()
     paths |= fhir_paths()
+    paths |= coverage_paths(_REASONS)
     paths |= sign_in_paths(_REASONS)
     paths |= audit_paths(_REASONS)
     paths |= {f"/v1/tools/{tool.name}": {"post": _tool(tool)} for tool in TOOLS}

@@ -41,7 +41,7 @@ RawFace = Callable[[Request, Send], Awaitable[None]]
 
 
 class OwnsRawPaths(Protocol):
-    """The faces of the sign-in and of the ledger: they name their own paths."""
+    """The faces of the sign-in, of the ledger and of coverage: they name their own paths."""
 
     def owns(self, path: str) -> bool: ...
 
@@ -71,6 +71,7 @@ class Router:
         tool_face: RawFace,
         sign_in: OwnsRawPaths,
         ledger: OwnsRawPaths,
+        coverage: OwnsRawPaths,
         catalogue: App,
         mcp: OwnsPaths | None,
         entrance: Entrance,
@@ -82,7 +83,7 @@ class Router:
             (FHIR, fhir_face, operation_outcome, FHIR_JSON),
             (TOOLS, tool_face, _tool_problem, JSON),
         )
-        self._owners = (sign_in, ledger)
+        self._owners = (sign_in, ledger, coverage)
         self._catalogue = catalogue
         self._mcp = mcp
         self._entrance = entrance

@@ -13,6 +13,7 @@ from wardmesh_common.errors import BadRequest
 from wardmesh_common.vocabulary import Interaction
 from wardmesh_gateway.bodies import FHIR_JSON, JSON_PATCH, encode_resource, with_id
 from wardmesh_gateway.calls import Wanted
+from wardmesh_gateway.coverage_calls import check_prior_auth, policy_rules, questionnaire_package
 from wardmesh_gateway.fhir_paths import target_of
 from wardmesh_gateway.rules import check_id, check_operation, check_parameter, check_type
 from wardmesh_gateway.schemas import MAX_LIMIT
@@ -216,4 +217,7 @@ BUILD: dict[str, Callable[[Arguments, str], Wanted]] = {
     "delete": delete,
     "count": count,
     "get_next_page": next_page,
+    "check_prior_auth": check_prior_auth,
+    "get_questionnaire_package": questionnaire_package,
+    "get_policy_rules": policy_rules,
 }

@@ -48,10 +48,11 @@ class McpDoor:
         self._policy = policy
         self._tools = tuple(_shown(tool) for tool in TOOLS)
         self._procedures = {tool.name: tool.performer for tool in TOOLS if tool.performer in PROCEDURE_KINDS}
+        self._operations = {tool.name: tool.operation for tool in TOOLS if tool.operation}
         self._asked = {
             tool.name: tool.interaction
             for tool in TOOLS
-            if tool.interaction is not None and tool.name not in self._procedures
+            if tool.interaction is not None and tool.name not in self._procedures | self._operations
         }
         self._own = frozenset(tool.name for tool in TOOLS if tool.interaction is None)
 
@@ -63,7 +64,9 @@ class McpDoor:
         try:
             visit = await self._callers.visit_of(caller)
             principal = _principal(visit)
-            question = ToolsQuestion(principal=principal, tools=self._asked, procedures=self._procedures)
+            question = ToolsQuestion(
+                principal=principal, tools=self._asked, procedures=self._procedures, operations=self._operations
+            )
             answer = await self._policy.ask(ASK_TOOLS, question, ToolsAnswer, principal=principal)
         except WardmeshError as error:
             _log.warning("tool list without policy: %s", error.problem.code)

@@ -18,6 +18,7 @@ class ToolSpec(Struct, frozen=True, kw_only=True):
     input: Schema
     output: Schema = field(default_factory=lambda: RESULT)
     performer: str = "fhir"
+    operation: str = ""  # the one operation that this tool runs; "" = none, or whichever its arguments name
     scope: str = ""  # of the access token; "" = fhir.read or fhir.write, by the interaction
     changes: bool = False  # an operation of ours that does more than look
     destructive: bool = False

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from wardmesh_gateway.tool_spec import ToolSpec
+from wardmesh_gateway.tools_coverage import COVERAGE_TOOLS
 from wardmesh_gateway.tools_directory import DIRECTORY_TOOLS
 from wardmesh_gateway.tools_fhir import FHIR_TOOLS
 from wardmesh_gateway.tools_sign_in import SIGN_IN_TOOLS
 
-TOOLS: tuple[ToolSpec, ...] = (*FHIR_TOOLS, *SIGN_IN_TOOLS, *DIRECTORY_TOOLS)
+TOOLS: tuple[ToolSpec, ...] = (*FHIR_TOOLS, *COVERAGE_TOOLS, *SIGN_IN_TOOLS, *DIRECTORY_TOOLS)
 
 BY_NAME: dict[str, ToolSpec] = {tool.name: tool for tool in TOOLS}

@@ -8,7 +8,7 @@ from collections.abc import Callable, Hashable
 
 from wardmesh_common.contracts import PROCEDURE_KINDS
 from wardmesh_common.questions import PlatformFacts, ToolsAnswer, ToolsQuestion
-from wardmesh_common.vocabulary import Grant, Interaction, Principal, is_write
+from wardmesh_common.vocabulary import COVERAGE_OPERATIONS, Grant, Interaction, Principal, is_write
 from wardmesh_policy.checks import ACTIONS, Check, caller_of
 from wardmesh_policy.decider import Asks
 
@@ -17,6 +17,8 @@ SECONDS = 10.0
 SIGN_IN = "authorization_code"
 _OWN_GRANT = Grant(platform="any", scopes=("patient/*.cruds",), patient="own")
 OPERATIONS = ("operation:everything", "operation:validate", "operation:summary")
+# A tool that runs one operation of ours is shown to whom that one is allowed.
+OWN_OPERATIONS = {name: f"operation:{name.lstrip('$')}" for name in COVERAGE_OPERATIONS}
 
 
 class Offers:
@@ -41,6 +43,8 @@ class Offers:
         """Raises Unavailable: a list that nobody decided on is not shown."""
         actions = await self._actions(question.principal)
         wanted = {name: _actions_of(interaction) for name, interaction in question.tools.items()}
+        single = {name: OWN_OPERATIONS.get(operation, "") for name, operation in question.operations.items()}
+        wanted |= {name: frozenset({action}) for name, action in single.items()}
         allowed = [name for name, needs in wanted.items() if needs & actions]
         return ToolsAnswer(allowed=(*allowed, *await self._procedures(question)))
 
@@ -86,7 +90,7 @@ class Offers:
             asked = [(check, check.attributes(facts, grant)) for check in checks]
             return any(verdict.allowed for verdict in await self._cerbos.ask(caller, asked, self._timeout))
 
-        actions = (*dict.fromkeys(ACTIONS.values()), *OPERATIONS)
+        actions = (*dict.fromkeys(ACTIONS.values()), *OPERATIONS, *OWN_OPERATIONS.values())
         answers = await asyncio.gather(*(allowed(action) for action in actions))
         return frozenset(action for action, yes in zip(actions, answers, strict=True) if yes)
 
