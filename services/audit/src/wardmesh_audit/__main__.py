@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import NoReturn
 
+from wardmesh_audit import keeping_commands, reading_commands
 from wardmesh_audit.commands import event_id, path, perform
 from wardmesh_audit.findings import USAGE
-from wardmesh_audit.keeping_commands import add_parsers
 from wardmesh_audit.settings import AuditSettings
 from wardmesh_common.settings import EXIT_CONFIGURATION, BadSettings, load
 
@@ -66,7 +66,8 @@ def parser() -> argparse.ArgumentParser:
     copy = commands.add_parser("verify-copy", help="check an NDJSON or Parquet copy offline")
     copy.add_argument("directory", type=path)
     copy.add_argument("--key", metavar="VKEY")
-    add_parsers(commands)
+    keeping_commands.add_parsers(commands)
+    reading_commands.add_parsers(commands)
     return top
 
 
