@@ -239,7 +239,7 @@ async def _verifier(
         audiences=(settings.resource, *settings.audiences),
         token_types=settings.token_types,
     )
-    verifier = BearerTokens(signed, OpaqueTokens(bus) if settings.opaque_tokens else None)
+    verifier = BearerTokens(signed, OpaqueTokens(bus) if settings.ask_about_tokens else None)
 
     async def revoked(event: SessionRevoked) -> None:
         verifier.forget(digest=event.token_digest, subject=event.principal)

@@ -1,4 +1,4 @@
-"""Access tokens that say nothing by themselves: auth has the issuer introspect them; answers are kept for a moment."""
+"""Access tokens that only auth can judge, opaque ones and those of local accounts; answers are kept for a moment."""
 
 from __future__ import annotations
 
@@ -14,10 +14,13 @@ from msgspec import Struct
 from wardmesh_common.asking import Refused
 from wardmesh_common.contracts import ASK_TOKEN
 from wardmesh_common.errors import Unauthenticated
+from wardmesh_common.local_tokens import symmetric
 from wardmesh_common.questions import TokenAnswer, TokenQuestion
 from wardmesh_common.tokens import MAX_TOKEN_BYTES, VerifiedToken
 
 GOOD_SECONDS, BAD_SECONDS = 60.0, 10.0
+# Guesses wait for one another, so that they keep neither the bus nor auth busy.
+MAX_ASKING = 16
 MAX_KEPT = 10_000
 _TEXT = "the access token is not valid here"
 
@@ -35,16 +38,16 @@ class AsksAuth(Protocol):
 
 
 class BearerTokens:
-    """Signed tokens are verified here, all others by introspection where the deployment has it (OA-4)."""
+    """What a public key proves is verified here; everything else is asked of auth (OA-4)."""
 
     def __init__(self, signed: VerifiesTokens, opaque: OpaqueTokens | None) -> None:
         self._signed, self._opaque = signed, opaque
 
     async def verify(self, token: str) -> VerifiedToken:
         """Raises Unauthenticated, Unavailable."""
-        if self._opaque is None or token.count(".") == 2:
-            return await self._signed.verify(token)
-        return await self._opaque.verify(token)
+        if self._opaque is not None and (token.count(".") != 2 or symmetric(token)):
+            return await self._opaque.verify(token)
+        return await self._signed.verify(token)
 
     def forget(self, *, digest: str = "", subject: str = "") -> None:
         self._signed.forget(digest=digest, subject=subject)
@@ -59,6 +62,7 @@ class OpaqueTokens:
         self._auth, self._clock = auth, clock
         self._kept: OrderedDict[str, tuple[VerifiedToken | None, float]] = OrderedDict()
         self._asking: dict[str, asyncio.Task[VerifiedToken | None]] = {}
+        self._turns = asyncio.Semaphore(MAX_ASKING)
 
     async def verify(self, token: str) -> VerifiedToken:
         if len(token) > MAX_TOKEN_BYTES or not token.isascii():
@@ -90,7 +94,8 @@ class OpaqueTokens:
 
     async def _ask(self, digest: str, token: str) -> VerifiedToken | None:
         try:
-            answer: TokenAnswer = await self._auth.ask(ASK_TOKEN, TokenQuestion(token=token), TokenAnswer)
+            async with self._turns:
+                answer: TokenAnswer = await self._auth.ask(ASK_TOKEN, TokenQuestion(token=token), TokenAnswer)
         except Refused as refused:
             if refused.problem.status != Unauthenticated.status:
                 raise
