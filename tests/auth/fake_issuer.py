@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -30,6 +30,7 @@ class FakeIssuer:
         self.token_answer: dict[str, Any] = {}
         self.token_status = 200
         self.token_delay = 0.0
+        self.answer_for: Callable[[dict[str, str]], dict[str, Any]] | None = None  # by what was asked
 
     def sign(self, key: Any = None, *, header: dict[str, Any] | None = None, alg: str = "RS256", **claims: Any) -> str:
         key = key or self.rsa
@@ -57,18 +58,24 @@ class FakeIssuer:
         if request.path == "/token":
             return await self._token(request)
         if request.path in self.metadata_at:
-            found = {"issuer": self.named_issuer or self.url, "jwks_uri": f"{self.url}/jwks"}
+            found = {
+                "issuer": self.named_issuer or self.url,
+                "jwks_uri": f"{self.url}/jwks",
+                "authorization_endpoint": f"{self.url}/authorize",
+                "token_endpoint": f"{self.url}/token",
+            }
             return web.json_response(found)
         return web.Response(status=404)
 
     async def _token(self, request: web.Request) -> web.StreamResponse:
         form = dict(await request.post())
         form["authorization"] = request.headers.get("authorization", "")
-        self.token_requests.append({k: str(v) for k, v in form.items()})
+        asked = {k: str(v) for k, v in form.items()}
+        self.token_requests.append(asked)
         await asyncio.sleep(self.token_delay)  # a slow platform, the subject of the test
         if self.token_status != 200:
             return web.json_response({"error": "invalid_client", "error_description": "CANARY-DESCRIPTION"}, status=401)
-        return web.json_response(self.token_answer)
+        return web.json_response(self.answer_for(asked) if self.answer_for else self.token_answer)
 
 
 @asynccontextmanager

@@ -61,7 +61,8 @@ class LogIns:
         waits = [left for subject, (failures, left) in seen.items() if failures >= limits[subject]]
         if waits:
             raise TooManyLogIns("too many failed log-ins: try again later", retry_after=max(waits))
-        found = await self._accounts.find(username=username)
+        # What PostgreSQL cannot even store is nobody's name.
+        found = await self._accounts.find(username=username) if username.isprintable() else None
         right = await self._passwords.matches(found.password_hash if found else None, password)
         if found is None or not right or found.disabled:
             await self._accounts.failed((account, address))
