@@ -195,7 +195,7 @@ async def test_every_callback_shows_the_page_that_auth_names(path: str, page: st
     assert (stage.auth.arguments["code"], stage.auth.arguments["state"]) == ("c", STATE)
 
 
-@pytest.mark.requirement("FG-12", "FG-15")
+@pytest.mark.requirement("FG-12")
 async def test_the_twenty_first_callback_of_a_minute_is_too_many_and_other_addresses_are_not_touched() -> None:
     stage = staged(finish_auth={"page": "invalid_state", "status": 400})
     for _ in range(20):
