@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import secrets
 from collections.abc import AsyncGenerator
@@ -30,15 +31,17 @@ async def nats_as(user: str, url: str, seed: str) -> AsyncGenerator[LeanClient]:
     """A connection as one NATS user with an inbox of its own. Raises nats.errors.Error when it cannot be had."""
     nc = LeanClient()
     nc.inbox = inbox_of(user, f"{user}-{secrets.token_hex(4)}")
-    await nc.connect(
-        url.split(","),
-        name=f"wardmesh-audit {user}",
-        nkeys_seed_str=seed or None,
-        inbox_prefix=nc.inbox,
-        connect_timeout=CONNECT_SECONDS,
-        allow_reconnect=False,
-        error_cb=_ignore,
-    )
+    # The client tries a first connection again and again, whatever it is told about reconnecting.
+    async with asyncio.timeout(CONNECT_SECONDS):
+        await nc.connect(
+            url.split(","),
+            name=f"wardmesh-audit {user}",
+            nkeys_seed_str=seed or None,
+            inbox_prefix=nc.inbox,
+            connect_timeout=CONNECT_SECONDS,
+            allow_reconnect=False,
+            error_cb=_ignore,
+        )
     try:
         yield nc
     finally:
