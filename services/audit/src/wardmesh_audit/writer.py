@@ -160,6 +160,8 @@ class Writer:
         if await conn.fetchval("select audit_make_partitions()"):
             _log.info("audit writer: month partitions made")
         await check_guards(conn)
+        if not self._configuration:
+            return
         before = await conn.fetchrow(_CONFIGURED, f"log {self._log_id}", self._configuration)
         if before is not None:
             facts = {"log": self._log_id, "digest": self._configuration, "before": before["digest"] or ""}
