@@ -11,7 +11,7 @@ import re
 import secrets
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,7 +43,7 @@ class Hospital:
 
 
 @contextlib.contextmanager
-def server(folder: Path, port: int, *, base: str, public_url: str, **settings: str) -> Iterator[Hospital]:
+def server(folder: Path, port: int, *, base: str, public_url: str, **settings: str) -> Generator[Hospital]:
     issuer = f"http://127.0.0.1:{port}"
     binaries = Binaries()
     environ = {

@@ -24,7 +24,7 @@ from wardmesh_cli.ports import free_port, is_free
 pytestmark = [pytest.mark.mesh, pytest.mark.timeout(300)]
 
 WARDMESH = str(Path(sys.executable).with_name("wardmesh"))
-ENGINES = {"postgres", "nats", "cerbos", "idp"}
+ENGINES = {"postgres", "nats", "cerbos", "idp", "hospital", "witness"}
 SERVICES = {"audit", "policy", "fhir-proxy", "auth", "gateway", "fhir-store"}
 
 
