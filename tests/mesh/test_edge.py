@@ -93,7 +93,7 @@ async def test_the_ready_file_tells_all_that_a_user_of_the_mesh_needs(mesh: Any,
         assert "://" in ready[name], name
     assert ready["store_platform"] == "store"
     assert ready["audit_public_key"].count("+") >= 2
-    engines = {"postgres", "nats", "cerbos", "idp", "fhir-store", "wardmesh"}
+    engines = {"postgres", "nats", "cerbos", "idp", "hospital", "witness", "fhir-store", "wardmesh"}
     assert set(ready["processes"]) == engines | {"gateway", "auth", "policy", "fhir-proxy", "audit", "balancer"}
     assert all(Path(f"/proc/{pid}").is_dir() for pids in ready["processes"].values() for pid in pids)
     six = {f"demo_{name}" for name in ("admin", "doctor", "nurse", "billing", "reception", "auditor")}
