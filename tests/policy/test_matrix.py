@@ -116,7 +116,7 @@ async def test_somebody_anonymous_has_no_role_whatever_is_stamped_beside_it(pdp:
 
 async def test_what_has_no_rule_is_refused_with_a_reason_and_without_a_rule(pdp: engines.Cerbos) -> None:
     async with judging(pdp.target) as judge:
-        unknown_kind = await judge.ask("admin Admin owner", "read", "Bundle", resource_id="1")
+        unknown_kind = await judge.ask("admin Admin owner", "read", "Basic", resource_id="1")
         assert (unknown_kind.allowed, unknown_kind.rule) == (False, "")
         assert unknown_kind.reason == "no rule allows read on Bundle for role Admin, admin, owner"
         for kind, operation in (

@@ -57,11 +57,12 @@ class PlatformFacts(Struct, frozen=True, kw_only=True, omit_defaults=True):
     sign_in: SignInFacts = SignInFacts()
     organisations: int = 0  # how many organisations with addresses of their own are listed behind this vendor
     vendor: str = ""  # for one of those organisations: whose descriptor, client and rules it shares
+    datastore_region: str = ""  # datastores can be created behind it, in this region unless another is named
 
     @property
     def callable(self) -> bool:
-        """It has an address; that of an organisation is known where it is needed, not here."""
-        return bool(self.fhir_base_url or self.vendor)
+        """It has an address; that of an organisation or datastore is known where it is needed, not here."""
+        return bool(self.fhir_base_url or self.vendor or self.datastore_region)
 
 
 class Catalogue(Struct, frozen=True, kw_only=True):

@@ -43,10 +43,30 @@ WRITES = frozenset(
     }
 )
 
-# Operations that may change state on the platform; every other allowed operation only reads.
-STATEFUL_OPERATIONS = frozenset({"$process-message", "$submit-data", "$closure"})
+# What is done to datastores, their jobs and tags: our own words, carried out by fhir-proxy at a control plane.
+DATASTORE_CHANGES = (
+    "$create-datastore",
+    "$delete-datastore",
+    "$start-import-job",
+    "$start-export-job",
+    "$tag-datastore",
+    "$untag-datastore",
+)
+DATASTORE_READS = (
+    "$describe-datastore",
+    "$list-datastores",
+    "$describe-import-job",
+    "$describe-export-job",
+    "$list-import-jobs",
+    "$list-export-jobs",
+    "$list-tags",
+)
+DATASTORE_OPERATIONS = (*DATASTORE_CHANGES, *DATASTORE_READS)
 
-# What we ask of a payer for a Coverage (FG-10): our own words, carried out by fhir-proxy, never sent on under this name.
+# Operations that may change state on the platform; every other allowed operation only reads.
+STATEFUL_OPERATIONS = frozenset({"$process-message", "$submit-data", "$closure", *DATASTORE_CHANGES})
+
+# What we ask of a payer for a Coverage (FG-10): our own words, carried out by fhir-proxy and never sent on.
 CHECK_PRIOR_AUTH = "$check-prior-auth"
 QUESTIONNAIRE_PACKAGE = "$questionnaire-package"
 COVERAGE_RULES = "$coverage-rules"

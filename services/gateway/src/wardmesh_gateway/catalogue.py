@@ -13,7 +13,7 @@ from msgspec import Struct
 
 from wardmesh_common.contracts import ASK_CATALOGUE, ASK_DIRECTORY, ASK_ORGANISATION, EVENT_CATALOGUE_CHANGED
 from wardmesh_common.errors import BadRequest, Unavailable, WardmeshError
-from wardmesh_common.organisations import facts_behind, vendor_of
+from wardmesh_common.organisations import facts_behind, may_stand_behind, vendor_of
 from wardmesh_common.questions import (
     Catalogue,
     Changed,
@@ -74,7 +74,7 @@ class Snapshot:
         if exact is not None:
             return exact
         vendor = self._ids.get(vendor_of(name))
-        if vendor is not None and vendor.organisations:
+        if vendor is not None and may_stand_behind(vendor, name):
             return facts_behind(vendor, name)
         lowered = name.strip().lower()
         exact = self._ids.get(lowered)

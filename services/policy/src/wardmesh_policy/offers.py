@@ -8,7 +8,14 @@ from collections.abc import Callable, Hashable
 
 from wardmesh_common.contracts import PROCEDURE_KINDS
 from wardmesh_common.questions import PlatformFacts, ToolsAnswer, ToolsQuestion
-from wardmesh_common.vocabulary import COVERAGE_OPERATIONS, Grant, Interaction, Principal, is_write
+from wardmesh_common.vocabulary import (
+    COVERAGE_OPERATIONS,
+    DATASTORE_OPERATIONS,
+    Grant,
+    Interaction,
+    Principal,
+    is_write,
+)
 from wardmesh_policy.checks import ACTIONS, Check, caller_of
 from wardmesh_policy.decider import Asks
 
@@ -18,7 +25,8 @@ SIGN_IN = "authorization_code"
 _OWN_GRANT = Grant(platform="any", scopes=("patient/*.cruds",), patient="own")
 OPERATIONS = ("operation:everything", "operation:validate", "operation:summary")
 # A tool that runs one operation of ours is shown to whom that one is allowed.
-OWN_OPERATIONS = {name: f"operation:{name.lstrip('$')}" for name in COVERAGE_OPERATIONS}
+OWN_OPERATIONS = {name: f"operation:{name.lstrip('$')}" for name in (*COVERAGE_OPERATIONS, *DATASTORE_OPERATIONS)}
+_DATASTORE = frozenset(OWN_OPERATIONS[name] for name in DATASTORE_OPERATIONS)
 
 
 class Offers:
@@ -86,7 +94,8 @@ class Offers:
         caller = caller_of(principal, grant, home=grant is None)
 
         async def allowed(action: str) -> bool:
-            checks = [_example(kind, action, principal, grant) for kind in self._kinds()]
+            kinds = ("Datastore",) if action in _DATASTORE else self._kinds()
+            checks = [_example(kind, action, principal, grant) for kind in kinds]
             asked = [(check, check.attributes(facts, grant)) for check in checks]
             return any(verdict.allowed for verdict in await self._cerbos.ask(caller, asked, self._timeout))
 

@@ -11,7 +11,7 @@ from msgspec import Struct
 from wardmesh_common.bus import Bus
 from wardmesh_common.contracts import ASK_CATALOGUE, EVENT_CATALOGUE_CHANGED
 from wardmesh_common.errors import Unavailable, WardmeshError
-from wardmesh_common.organisations import facts_behind, vendor_of
+from wardmesh_common.organisations import facts_behind, may_stand_behind, vendor_of
 from wardmesh_common.questions import Catalogue, Changed, PlatformFacts
 
 RETRY_SECONDS = 0.5
@@ -43,7 +43,7 @@ class Platforms:
             raise Unavailable("The catalogue of platforms is not there yet.", retry_after=1)
         facts = self._facts.get(name)
         vendor = self._facts.get(vendor_of(name)) if facts is None else None
-        return facts_behind(vendor, name) if vendor is not None and vendor.organisations else facts
+        return facts_behind(vendor, name) if vendor is not None and may_stand_behind(vendor, name) else facts
 
     async def start(self) -> None:
         async def changed(_event: Changed) -> None:
