@@ -102,13 +102,15 @@ class Stage:
 
     async def call(self, *, platform: str = "store", **fields: Any) -> Reply:
         """Send one call the way the gateway does and wait for its end."""
-        caller = Caller(**{k: fields.pop(k) for k in ("bearer", "cookie", "agent", "user_agent") if k in fields})
+        caller = Caller(
+            **{k: fields.pop(k) for k in ("bearer", "cookie", "handle", "agent", "user_agent") if k in fields}
+        )
         call = Call(
             id=uuid.uuid4().hex,
             reply_to="",
             face=Face.REST,
             tool="read",
-            interaction=fields.pop("interaction", Interaction.READ),
+            interaction=Interaction(fields.pop("interaction", Interaction.READ)),
             platform=platform,
             deadline=time.time() + 10,
             resource=fields.pop("resource", Resource(type="Patient", id="p1")),

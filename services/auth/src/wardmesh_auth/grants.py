@@ -8,6 +8,7 @@ from wardmesh_auth.catalogue import Platforms
 from wardmesh_auth.grant_store import GrantKey, deployment_key
 from wardmesh_auth.platform_token import PlatformToken
 from wardmesh_auth.platform_tokens import PlatformTokens
+from wardmesh_auth.refusals import TokenExpired
 from wardmesh_auth.scope_needs import needs_of
 from wardmesh_auth.scopes import granted, narrowed, smart
 from wardmesh_auth.settings import PlatformClient
@@ -65,7 +66,12 @@ class Grants:
             if client is None:
                 raise PlatformUnconfigured("no client is configured for this platform")
             return await self._tokens.deployment(facts, client)
-        token = await self._tokens.granted(principal.tenant, principal.id, facts, client)
+        try:
+            token = await self._tokens.granted(principal.tenant, principal.id, facts, client)
+        except TokenExpired:
+            if not open_read:
+                raise
+            token = None
         if token is not None or open_read:
             return token
         if client is None:

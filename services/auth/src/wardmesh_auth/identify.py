@@ -9,6 +9,7 @@ import msgspec
 
 from wardmesh_auth.bearers import Bearers
 from wardmesh_auth.bounded import Bounded
+from wardmesh_auth.refusals import InvalidCredential
 from wardmesh_auth.revocations import Revocations
 from wardmesh_auth.sign_in.handles import refused
 from wardmesh_common.contracts import Call, Caller
@@ -84,7 +85,10 @@ class Identifier:
         # First of all: whatever happens next, the recorder and the next station see no credential.
         call.caller = without_credential(caller)
         call.grant = call.decision = call.principal = None
-        principal = await self._principal(caller, call)
+        try:
+            principal = await self._principal(caller, call)
+        except Unauthenticated as error:
+            raise InvalidCredential(error.problem.detail) from None
         if caller.handle:
             principal = await self._by_handle(caller.handle, call.platform, principal)
         call.principal = principal = self._with_agent(principal, caller)

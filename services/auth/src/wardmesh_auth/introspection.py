@@ -6,6 +6,7 @@ import hashlib
 import time
 from collections.abc import Callable
 from typing import Any
+from urllib.parse import quote_plus
 
 import aiohttp
 import msgspec
@@ -35,7 +36,8 @@ class Introspection:
     ) -> None:
         self._http, self._verifier, self._clock = http, verifier, clock
         self._url, self._issuer = url, issuer
-        self._client = aiohttp.BasicAuth(client_id, client_secret)
+        # Both parts are form-encoded first (RFC 6749 §2.3.1), so that a colon in them does no harm.
+        self._headers = {"Authorization": aiohttp.encode_basic_auth(quote_plus(client_id), quote_plus(client_secret))}
         self._known: Bounded[str, tuple[VerifiedToken | None]] = Bounded(20_000, clock)
         self._flights: SingleFlight[str, VerifiedToken | None] = SingleFlight()
 
@@ -75,7 +77,7 @@ class Introspection:
     async def _answer(self, token: str) -> dict[str, Any]:
         form = {"token": token, "token_type_hint": "access_token"}
         try:
-            async with self._http.post(self._url, data=form, auth=self._client, allow_redirects=False) as response:
+            async with self._http.post(self._url, data=form, headers=self._headers, allow_redirects=False) as response:
                 body = await response.content.read(_MAX_ANSWER)
                 if response.status != 200:
                     raise Unavailable("the token issuer does not answer about a token", retry_after=5)

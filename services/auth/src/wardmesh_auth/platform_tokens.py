@@ -8,6 +8,7 @@ from collections.abc import Callable
 from wardmesh_auth.bounded import Bounded, SingleFlight
 from wardmesh_auth.grant_store import DEPLOYMENT, GrantKey, deployment_key, principal_digest
 from wardmesh_auth.platform_token import PlatformToken
+from wardmesh_auth.refusals import TokenExpired
 from wardmesh_auth.renewals import Renewals
 from wardmesh_auth.settings import PlatformClient
 from wardmesh_common.errors import WardmeshError
@@ -42,14 +43,17 @@ class PlatformTokens:
     ) -> PlatformToken | None:
         """What this very principal was granted on this platform, or None: then they have to sign in.
 
-        Raises SignInRequired when the platform does not renew it: a token that is about to end is not used instead.
+        Raises TokenExpired, and SignInRequired when the platform does not renew it: a token that is about to end is
+        not used instead.
         """
         key = GrantKey(tenant, principal_id, facts.id)
         token = self._cache.get(key) or await self._flights.run(key, lambda: self._renewals.stored(key))
         if token is None:
             return None
         if client is None or not token.refresh_token or facts.sign_in.refresh == "none":
-            return self._keep(key, token) if token.expires_at - self._clock() > _LAST_SECONDS else None
+            if token.expires_at - self._clock() <= _LAST_SECONDS:
+                raise TokenExpired("the sign-in at this platform is over: sign in again")
+            return self._keep(key, token)
         if not self._fresh(token):
             return await self._renewed(key, facts, client)
         self._renew_early(token, key, facts, client)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from wardmesh_common.errors import BadRequest, NotFound, RateLimited, TimedOut, Unauthenticated
+from wardmesh_common.errors import BadRequest, NotFound, RateLimited, SignInRequired, Unauthenticated
 
 
 class InvalidRequest(BadRequest):
@@ -27,10 +27,6 @@ class SignInFailed(BadRequest):
     code, event = "session_error", "auth.failure"
 
 
-class WaitOver(TimedOut):
-    """Nothing failed: the person has not finished yet."""
-
-
 class InvalidAuthHandle(Unauthenticated):
     code, event = "invalid_auth_handle", "security.invalid_token"
 
@@ -47,3 +43,15 @@ class WrongPassword(Unauthenticated):
 
 class TooManyLogIns(RateLimited):
     event = "security.rate_limit"
+
+
+class InvalidCredential(Unauthenticated):
+    """A token or cookie was sent and does not hold."""
+
+    event = "security.invalid_token"
+
+
+class TokenExpired(SignInRequired):
+    """There was a grant; it is over and cannot be renewed."""
+
+    event = "token.expired"
