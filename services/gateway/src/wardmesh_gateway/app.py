@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import aiohttp
@@ -172,18 +172,7 @@ async def create_app(
         await platforms.start()
         stack.push_async_callback(platforms.stop)
         health.checks["catalogue"] = lambda: (platforms.known, f"{platforms.count} platforms")
-        limits = RateLimits(
-            bus.tell,
-            replica=bus.instance,
-            key=keys[0],
-            limit=settings.rate_limit,
-            window_seconds=settings.rate_window_seconds,
-        )
-        await bus.hear(GW_RATE, RateReport, limits.on_report)
-        limits.start()
-        stack.push_async_callback(limits.stop)
-        waiters = Waiters(bus.tell, replica=bus.instance, key=keys[0])
-        await bus.hear(GW_WAIT, WaitReport, waiters.on_report)
+        limits, waiters = await _shared(settings, bus, stack, keys[0])
         parts = build_parts(
             settings,
             submits=bus,
@@ -200,18 +189,36 @@ async def create_app(
         await stack.enter_async_context(mcp.lifespan())
         router = build_router(settings, parts, mcp=mcp, registered=registered_platforms(environ))
         if settings.conformance_port:
-            # Fixtures without health data for protocol tests; never loaded otherwise.
-            from wardmesh_gateway.fixtures.pack import conformance_listener  # noqa: PLC0415
-
-            listener = conformance_listener(
-                port=settings.conformance_port, keys=keys, bus=bus, inherited=settings.listen_fds
-            )
-            await stack.enter_async_context(listener)
+            await stack.enter_async_context(_conformance(settings, bus, keys))
         await stack.enter_async_context(serving(router, sock))
         stack.callback(mcp.drain)
         stack.callback(parts.sign_in.close)
         stack.callback(parts.tails.close)
         yield
+
+
+async def _shared(settings: GatewaySettings, bus: Bus, stack: AsyncExitStack, key: bytes) -> tuple[RateLimits, Waiters]:
+    """What the replicas of the gateway tell one another: requests admitted, and who waits for a sign-in."""
+    limits = RateLimits(
+        bus.tell,
+        replica=bus.instance,
+        key=key,
+        limit=settings.rate_limit,
+        window_seconds=settings.rate_window_seconds,
+    )
+    await bus.hear(GW_RATE, RateReport, limits.on_report)
+    limits.start()
+    stack.push_async_callback(limits.stop)
+    waiters = Waiters(bus.tell, replica=bus.instance, key=key)
+    await bus.hear(GW_WAIT, WaitReport, waiters.on_report)
+    return limits, waiters
+
+
+def _conformance(settings: GatewaySettings, bus: Bus, keys: list[bytes]) -> AbstractAsyncContextManager[None]:
+    """Fixtures without health data for protocol tests; never loaded otherwise."""
+    from wardmesh_gateway.fixtures.pack import conformance_listener  # noqa: PLC0415
+
+    return conformance_listener(port=settings.conformance_port, keys=keys, bus=bus, inherited=settings.listen_fds)
 
 
 async def _verifier(

@@ -20,69 +20,73 @@ _SM = {"application/json": {"schema": {"type": "object"}}, **_HTML}
 _BROWSER = "A person's browser is sent here."
 
 
+class _Routes:
+    """Builds operations; every one may answer with each of the refusals."""
+
+    def __init__(self, reasons: dict[str, str]) -> None:
+        self._refusals = {status: {"description": text, "content": _PROBLEM} for status, text in reasons.items()}
+
+    def one(self, name: str, summary: str, good: Json, *parameters: Json, **more: Json) -> Json:
+        answer = {"operationId": name, "summary": summary, "tags": ["sign-in"]}
+        answer |= {"responses": {**self._refusals, **good}, **more}
+        return answer | ({"parameters": list(parameters)} if parameters else {})
+
+
 def sign_in_paths(reasons: dict[str, str]) -> Json:
-    """`reasons` says what each status means; every route may answer with each of them."""
-    refusals = {status: {"description": text, "content": _PROBLEM} for status, text in reasons.items()}
+    """`reasons` says what each status means."""
+    routes = _Routes(reasons)
+    return {**_platform_paths(routes), **_callbacks(routes), **_person_paths(routes), **_token_paths(routes)}
 
-    def route(name: str, summary: str, good: Json, *, parameters: tuple[Json, ...] = (), **more: Json) -> Json:
-        answer = {"operationId": name, "summary": summary, "tags": ["sign-in"], "responses": {**refusals, **good}}
-        return answer | ({"parameters": list(parameters)} if parameters else {}) | more
 
-    def of_platform(**operations: Json) -> Json:
-        return {"parameters": [_PLATFORM], **operations}
+def _platform_paths(routes: _Routes) -> Json:
+    address = _json("The address to open.", "authorization_url", "state", "platform_id")
+    seconds = _query("timeout", {"type": "integer", "minimum": 1, "maximum": 300})
+    header: Json = {"name": "X-Requested-With", "in": "header", "required": True, "schema": _TEXT}
+    asked = (_query("redirect", _FLAG), _query("scopes"), _query("session"))
+    login = routes.one("platformLogin", "Begin a sign-in at a platform", {"200": address, "302": _there()}, *asked)
+    done = {"200": _json("Done, or not yet.", "success", "message")}
+    wait = routes.one("platformWait", "Wait until a sign-in is done", done, seconds)
+    ended = {"200": _json("Ended.", "success", "message", "token_revoked")}
+    logout = routes.one("platformLogout", "End a connection to a platform", ended, header)
+    return {
+        "/auth/{platform}/login": {"parameters": [_PLATFORM], "get": login},
+        "/auth/{platform}/wait": {"parameters": [_PLATFORM], "get": wait},
+        "/auth/{platform}/logout": {"parameters": [_PLATFORM], "post": logout},
+        "/auth/status": {
+            "get": routes.one("signInStatus", "What this caller is signed in to", {"200": _json("", "platforms")})
+        },
+    }
 
-    callback = (_query("code"), _query("state"), _query("error"), _query("iss"))
+
+def _callbacks(routes: _Routes) -> Json:
+    asked = (_query("code"), _query("state"), _query("error"), _query("iss"))
     pages = {"200": {"description": "Signed in.", "content": _HTML}, "302": _there(), **_sm_errors()}
     return {
-        "/auth/{platform}/login": of_platform(
-            get=route(
-                "platformLogin",
-                "Begin a sign-in at a platform",
-                {"200": _json("The address to open.", "authorization_url", "state", "platform_id"), "302": _there()},
-                parameters=(_query("redirect", _FLAG), _query("scopes"), _query("session")),
-            )
-        ),
-        "/auth/{platform}/wait": of_platform(
-            get=route(
-                "platformWait",
-                "Wait until a sign-in is done",
-                {"200": _json("Done, or not yet.", "success", "message")},
-                parameters=(_query("timeout", {"type": "integer", "minimum": 1, "maximum": 300}),),
-            )
-        ),
-        "/auth/{platform}/logout": of_platform(
-            post=route(
-                "platformLogout",
-                "End a connection to a platform",
-                {"200": _json("Ended.", "success", "message", "token_revoked")},
-                parameters=({"name": "X-Requested-With", "in": "header", "required": True, "schema": _TEXT},),
-            )
-        ),
-        "/auth/status": {
-            "get": route("signInStatus", "What this caller is signed in to", {"200": _json("", "platforms")})
+        "/auth/callback": {"get": routes.one("callback", _BROWSER, pages, *asked)},
+        "/oauth/callback": {"get": routes.one("callbackElsewhere", _BROWSER, pages, *asked)},
+        "/auth/callback/{platform}": {
+            "parameters": [_PLATFORM],
+            "get": routes.one("callbackOf", _BROWSER, pages, *asked),
         },
-        "/auth/callback": {"get": route("callback", _BROWSER, pages, parameters=callback)},
-        "/oauth/callback": {"get": route("callbackElsewhere", _BROWSER, pages, parameters=callback)},
-        "/auth/callback/{platform}": of_platform(get=route("callbackOf", _BROWSER, pages, parameters=callback)),
-        "/auth/login": {"get": route("login", "Sign in at this gateway", {"302": _there(), **_sm_errors()})},
-        "/auth/logout": {"get": route("logout", "End this browser's session", {"302": _there()})},
-        "/api/token/": {
-            "post": route(
-                "token",
-                "Tokens for a local account",
-                {"200": _json("Tokens.", "access", "refresh")},
-                requestBody=_body("username", "password"),
-            )
+    }
+
+
+def _person_paths(routes: _Routes) -> Json:
+    return {
+        "/auth/login": {"get": routes.one("login", "Sign in at this gateway", {"302": _there(), **_sm_errors()})},
+        "/auth/logout": {"get": routes.one("logout", "End this browser's session", {"302": _there()})},
+    }
+
+
+def _token_paths(routes: _Routes) -> Json:
+    tokens, token = {"200": _json("Tokens.", "access", "refresh")}, {"200": _json("A token.", "access")}
+    named, refreshed = _body("username", "password"), _body("refresh")
+    return {
+        "/api/token/": {"post": routes.one("token", "Tokens for a local account", tokens, requestBody=named)},
+        "/api/token/refresh/": {"post": routes.one("tokenRefresh", "A new access token", token, requestBody=refreshed)},
+        "/.well-known/jwks.json": {
+            "get": routes.one("keys", "Public keys of our clients", {"200": _json("Keys.", "keys")})
         },
-        "/api/token/refresh/": {
-            "post": route(
-                "tokenRefresh",
-                "A new access token",
-                {"200": _json("A token.", "access")},
-                requestBody=_body("refresh"),
-            )
-        },
-        "/.well-known/jwks.json": {"get": route("keys", "Public keys of our clients", {"200": _json("Keys.", "keys")})},
     }
 
 
