@@ -166,8 +166,14 @@ def test_every_declared_operation_is_performed_and_no_other_level_answers(
     for declared in rest["resource"]:
         kind = declared["type"]
         names = {operation["name"] for operation in declared["operation"]}
-        everything = {"everything"} if kind in ("Patient", "Encounter") else set[str]()
-        assert names == {"validate", "meta", "meta-add", "meta-delete"} | everything
+        own = {"Patient": "everything", "Encounter": "everything", "Questionnaire": "questionnaire-package"}
+        assert names == {"validate", "meta", "meta-add", "meta-delete", own.get(kind, "meta")}
+    package = {
+        "resourceType": "Parameters",
+        "parameter": [{"name": "coverage", "resource": {"resourceType": "Coverage"}}],
+    }
+    assert fhir.post("Questionnaire/$questionnaire-package", package).status_code == 200
+    assert fhir.post("Questionnaire/x/$questionnaire-package", package).status_code == 404
     meta = {"resourceType": "Parameters", "parameter": [{"name": "meta", "valueMeta": {"profile": ["urn:x"]}}]}
     for kind in ("Patient", "Encounter", "Basic"):
         made = fhir.create({"resourceType": kind} | smallest(definitions, kind))

@@ -72,6 +72,7 @@ def test_every_described_route_makes_a_call_unless_it_is_on_the_list_of_unrecord
         "platform": "smarthealthit-sandbox-patient" if path.startswith("/auth/") else "store", "resource_type": "Patient", "resource_id": "p1", "version_id": "1",
         "operation": "$everything", "platform_id": "store", "log": "0", "level": "0", "number": "000",
         "event_id": LEDGER_ID, "hold_id": LEDGER_ID, "review_id": LEDGER_ID, "patient_id": "p1", "actor_id": "a",
+        "procedure_code": "70551",
     }  # fmt: skip
     target = re.sub(r"{(\w+)}", lambda found: values[found[1]], path)
     target += "?patient=p1" if path == "/v1/disclosures" else ""
@@ -100,6 +101,9 @@ def _headers(path: str, method: str) -> dict[str, str]:
     return {"content-type": kind, "x-requested-with": "test"}
 
 
+COVERED = {"patient_id": "p1", "coverage_id": "c1", "procedure_code": "70551"}
+
+
 def _body(path: str, method: str) -> bytes | None:
     if path.startswith("/v1/tools/"):
         name = path.rpartition("/")[2]
@@ -108,7 +112,7 @@ def _body(path: str, method: str) -> bytes | None:
             "platform_id": "store" if own is None else "smarthealthit-sandbox-patient",
             "resource_type": "Patient", "resource_id": "p1", "operation": "$everything", "code": "c", "state": "s",
             "resource": {"resourceType": "Patient"}, "fields": {"active": True},
-            "query": "clinic", "url": "http://gateway.test/fhir/store/Patient?_cursor=a",
+            **COVERED, "query": "clinic", "url": "http://gateway.test/fhir/store/Patient?_cursor=a",
         }  # fmt: skip
         required = next(tool for tool in TOOLS if tool.name == name).input["required"]
         return json.dumps({key: known[key] for key in required}).encode()
@@ -116,6 +120,9 @@ def _body(path: str, method: str) -> bytes | None:
         return b'{"username":"u","password":"p","refresh":"r"}'
     if method == "patch":
         return b"[]"
+    if path.startswith("/api/coverage/"):
+        kept = COVERED if path.endswith("requirements") else {"coverage_id": "c1"}
+        return json.dumps(kept).encode() if method == "post" else None
     if path == "/fhir/{platform}":
         return b'{"resourceType":"Bundle","type":"batch"}'
     return PATIENT if method in ("post", "put") and not path.endswith("_search") else None

@@ -9,7 +9,7 @@ from typing import Any
 
 from wardmesh_cli.binaries import Binaries
 from wardmesh_cli.child import Unit
-from wardmesh_cli.layout import Layout
+from wardmesh_cli.layout import Layout, coverage_services
 from wardmesh_cli.probes import http_ok
 
 HOSPITAL = Path(__file__).parent / "idp" / "smart.json"
@@ -33,8 +33,9 @@ def client_ids() -> dict[str, str]:
 def descriptors(layout: Layout) -> dict[str, dict[str, Any]]:
     """The addresses of the hospital's platforms; everything else is in their files of the catalogue."""
     endpoints = {"authorize_url": f"{layout.smart_issuer}/auth", "token_url": f"{layout.smart_issuer}/token"}
+    payer = coverage_services(layout.store_url)
     return {
-        platform: {"id": platform, "bases": {"patient": layout.smart_base}, "oauth": endpoints}
+        platform: {"id": platform, "bases": {"patient": layout.smart_base}, "oauth": endpoints, "coverage": payer}
         for platform in facts()["platforms"]
     }
 

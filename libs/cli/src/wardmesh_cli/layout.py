@@ -195,9 +195,15 @@ def _descriptor(name: str, url: str) -> dict[str, Any]:
     package = package_directory("wardmesh_fhir_proxy")
     if name == STORE_PLATFORM:
         said |= {"name": "Wardmesh embedded store", "type": "sandbox", "open": False}
+        said |= {"coverage": coverage_services("base")}
     elif package is None or not (package / "platforms" / f"{name}.yaml").exists():
         said |= {"name": name, "type": "sandbox", "open": False}
     return said
+
+
+def coverage_services(base: str) -> dict[str, str]:
+    """The store answers for its payers at a FHIR base: CRD, DTR and rules (FG-10)."""
+    return {"crd_url": base, "dtr_url": base, "rules_url": base}
 
 
 def nats_config() -> Path:

@@ -7,6 +7,8 @@ from typing import Any
 
 from msgspec import Struct
 
+from wardmesh_fhir_store.coverage.packages import DEFINITION as PACKAGE
+from wardmesh_fhir_store.coverage.packages import Packages
 from wardmesh_fhir_store.everything import Everything
 from wardmesh_fhir_store.faults import Fault, invalid, not_found
 from wardmesh_fhir_store.jsontext import Tree, decode_object
@@ -51,12 +53,13 @@ class Operations:
     def __init__(self, store: Store, everything: Everything) -> None:
         self._store = store
         self._everything = everything
-        metas, validating = Metas(store), Validating(store)
+        metas, validating, packages = Metas(store), Validating(store), Packages(store)
         changes = ("instance", "version")
         self.all = (
             Operation("everything", DEFINITION + "Patient-everything", ("instance",), self._whole, ("Patient",)),
             Operation("everything", DEFINITION + "Encounter-everything", ("instance",), self._whole, ("Encounter",)),
             Operation("validate", DEFINITION + "Resource-validate", ("type", "instance"), self._call(validating)),
+            Operation("questionnaire-package", PACKAGE, ("type",), _packer(packages), ("Questionnaire",), by_get=False),
             Operation("meta", DEFINITION + "Resource-meta", ("system", "type", *changes), metas_reader(metas)),
             Operation(
                 "meta-add", DEFINITION + "Resource-meta-add", changes, _changer(metas, add=True), (), True, False
@@ -107,6 +110,13 @@ class Operations:
             return await validating.answer(request, target.kind, target.id)
 
         return handler
+
+
+def _packer(packages: Packages) -> Handler:
+    async def handler(request: Request, target: Target) -> Response:
+        return await packages.answer(request)
+
+    return handler
 
 
 def metas_reader(metas: Metas) -> Handler:

@@ -9,6 +9,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from wardmesh_fhir_store.binaries import unwrapped, wants_raw
 from wardmesh_fhir_store.capability import Capability
+from wardmesh_fhir_store.coverage.hooks import ROOT as HOOKS
+from wardmesh_fhir_store.coverage.hooks import Hooks
 from wardmesh_fhir_store.entries import WITH_RESOURCE, EntryCall, InEntry, call_of, read_bundle
 from wardmesh_fhir_store.everything import Everything
 from wardmesh_fhir_store.faults import Fault, invalid, not_found, not_supported
@@ -56,6 +58,7 @@ class Router:
         self._writing = Writing(store)
         self._transactions = Transactions(store, self._read)
         self._operations = Operations(store, self._everything)
+        self._hooks = Hooks(store)
         self._capability = Capability(store, self._operations)
 
     async def handle(self, request: Request) -> Response:
@@ -64,6 +67,8 @@ class Router:
         raw = parts[:1] == ["Binary"] and wants_raw(request)
         if not raw:
             check_accept(request)
+        if parts[:1] == [HOOKS]:
+            return await self._hooks.handle(request, parts[1:])
         if parts[-1:] and parts[-1].startswith("$"):
             return await self._operations.handle(request, parts)
         if request.method in SAFE or parts[-1:] == ["_search"]:

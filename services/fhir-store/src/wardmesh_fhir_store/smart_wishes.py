@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from msgspec import Struct
 
+from wardmesh_fhir_store.coverage.hooks import ROOT as HOOKS
 from wardmesh_fhir_store.everything import EVERYTHING
 from wardmesh_fhir_store.faults import Fault
 from wardmesh_fhir_store.query import pairs_of
@@ -33,6 +34,8 @@ def forbidden(diagnostics: str) -> Fault:
 def wish_of(request: Request) -> Wish:
     """Raises Fault for what this base does not offer. A Bundle is read entry by entry, not here."""
     parts = [part for part in request.path.split("/") if part]
+    if parts[:1] == [HOOKS]:
+        raise forbidden("This base offers no decision support.")
     if any(part.startswith("$") for part in parts):
         return _operation(request, parts)
     if parts[-1:] == ["_search"]:

@@ -7,6 +7,8 @@ from random import Random
 
 from wardmesh_fhir_store.demo import words
 from wardmesh_fhir_store.demo.care import Care
+from wardmesh_fhir_store.demo.payer_forms import payer_forms
+from wardmesh_fhir_store.demo.payer_rules import payer_rules
 from wardmesh_fhir_store.demo.people import DEMO_DOCTOR, HOSPITAL, NAMED, Ids, Resource, patients, staff
 
 SEED = 20_260_101
@@ -34,7 +36,7 @@ def demo_resources(today: datetime, patient_count: int) -> list[Resource]:
             found.append(care.allergy(name, short))
     found += [care.schedule(doctor) for doctor in doctors]
     found += [care.shift(doctors[number % len(doctors)]) for number in range(SHIFTS)]
-    return found
+    return [*found, *payer_forms(), *payer_rules()]
 
 
 def _visits(random: Random, care: Care, names: list[str], doctors: list[str]) -> list[Resource]:
