@@ -202,7 +202,8 @@ async def test_filters_and_every_sort_order_give_the_same_events(stage: Stage) -
         assert {event["index"] for event in rising} == wanted, name
         assert len(rising) == len(wanted), name
     falling = await collect(stage, f"/v1/events?{since}&type=access&limit=150&sort=-patient")
-    shown = [event["event"]["data"]["patient"]["pseudonym"] for event in falling]
+    # A correction of a record that came too late names nobody.
+    shown = [(event["event"]["data"]["patient"] or {}).get("pseudonym", "") for event in falling]
     assert shown == sorted(shown, reverse=True)
     assert (await stage.ask("auditor", "/v1/events?sort=actor")).status == 400
     assert (await stage.ask("auditor", "/v1/events?sort=actor&from=2020-01-01&to=2021-01-01")).status == 400
