@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 import pytest
 from aiohttp import web
+from botocore.credentials import ReadOnlyCredentials
 
 from wardmesh_common.contracts import Call, Outcome, Touched
 from wardmesh_common.errors import AuditUnavailable, SignInRequired
@@ -19,11 +20,16 @@ from wardmesh_common.vocabulary import Decision, Face, Grant, Interaction, Oblig
 from wardmesh_fhir_proxy.catalogue import Platforms
 from wardmesh_fhir_proxy.cursors import Cursors
 from wardmesh_fhir_proxy.exchange import Exchanges
+from wardmesh_fhir_proxy.healthlake_client import ControlPlane
+from wardmesh_fhir_proxy.healthlake_desk import ControlDesk
+from wardmesh_fhir_proxy.healthlake_model import Model
+from wardmesh_fhir_proxy.healthlake_signing import Signer
 from wardmesh_fhir_proxy.performer import Performer
 from wardmesh_fhir_proxy.upstream import Transport
 
 BASE = "http://gateway.example/fhir/probe"
 KEY = bytes(range(32))
+AWS_KEYS = ReadOnlyCredentials("AKIDEXAMPLE", "a-secret-of-a-test", "a-session-of-a-test")
 
 
 @dataclass
@@ -204,7 +210,7 @@ async def bench(upstream: Upstream, tmp_path: Path) -> AsyncIterator[Bench]:
     transport = Transport()
     keys = Cursors([KEY])
     platforms = Platforms(tmp_path)
-    exchanges = Exchanges(transport, jitter=lambda: 0.1)
+    exchanges = Exchanges(transport, Signer(lambda: AWS_KEYS), jitter=lambda: 0.1)
     holder: list[Bench] = []
 
     async def record(call: Call, touched: tuple[Touched, ...]) -> None:
@@ -216,7 +222,8 @@ async def bench(upstream: Upstream, tmp_path: Path) -> AsyncIterator[Bench]:
     def lent(call: Call) -> str:
         return "first" if call.grant and call.grant.sealed_token else ""
 
-    performer = Performer(platforms, exchanges, keys, lent, policy.ask, record, renew)
+    desk = ControlDesk(ControlPlane(exchanges, Model(), jitter=lambda: 0.1))
+    performer = Performer(platforms, exchanges, keys, lent, policy.ask, record, renew, desk)
     made = Bench(upstream, performer, policy, tmp_path, platforms, keys=keys, exchanges=exchanges)
     holder.append(made)
     made.describe()

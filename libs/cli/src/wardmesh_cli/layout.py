@@ -16,6 +16,7 @@ from wardmesh_cli.options import SERVICES, UpOptions
 from wardmesh_cli.state import PortBook, State
 
 STORE_PLATFORM = "store"
+DATASTORES = "healthlake"  # the platform behind which the embedded store's datastores lie
 DEPLOYMENT = "local"
 WITNESS = "local/witness"
 _LOG_KEY, _WITNESS_KEY = b"\x01", b"\x04"
@@ -171,7 +172,8 @@ def write_platforms(layout: Layout, platforms: dict[str, str], local: dict[str, 
     """
     folder = layout.state.platforms
     addresses = {STORE_PLATFORM: layout.store_url, **platforms}
-    wanted = {**local, **{name: _descriptor(name, url) for name, url in addresses.items()}}
+    datastores = {"id": DATASTORES, "healthlake": {"endpoint": layout.store_url.removesuffix("/fhir")}}
+    wanted = {DATASTORES: datastores, **local, **{name: _descriptor(name, url) for name, url in addresses.items()}}
     for stale in folder.glob("*.yaml"):
         if stale.stem not in wanted:
             stale.unlink()

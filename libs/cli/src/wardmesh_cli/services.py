@@ -19,6 +19,7 @@ from wardmesh_cli.supervisor import Task
 # What the caller's environment passes on; everything else a service gets is said here.
 _PASSED = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "SSL_CERT_FILE", "SSL_CERT_DIR", "TZ")
 _PASSED_PREFIXES = ("OTEL_",)
+_DATASTORE_SETTINGS = ("AWS_", "HEALTHLAKE_")  # credentials too: they are fhir-proxy's alone (HL-16)
 _PLATFORM_SECRETS = ("WARDMESH_PLATFORM_", "FHIR_GATEWAY_PLATFORM_")
 
 
@@ -95,6 +96,8 @@ class Services:
     @staticmethod
     def _platform_setting(service: str, name: str) -> bool:
         """Only auth may see a platform's secret; the gateway sees which platforms have a client id (AR-6)."""
+        if name.startswith(_DATASTORE_SETTINGS):
+            return service == "fhir-proxy"
         if not name.startswith(_PLATFORM_SECRETS):
             return False
         return service == "auth" or (service == "gateway" and "_CLIENT_ID" in name)

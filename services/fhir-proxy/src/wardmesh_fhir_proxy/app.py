@@ -39,6 +39,10 @@ from wardmesh_fhir_proxy import catalogue
 from wardmesh_fhir_proxy.cursors import Cursors
 from wardmesh_fhir_proxy.exchange import Exchanges
 from wardmesh_fhir_proxy.finding import Finder
+from wardmesh_fhir_proxy.healthlake_client import ControlPlane
+from wardmesh_fhir_proxy.healthlake_desk import ControlDesk
+from wardmesh_fhir_proxy.healthlake_model import Model
+from wardmesh_fhir_proxy.healthlake_signing import Signer, aws_environment
 from wardmesh_fhir_proxy.kinds import AskKinds
 from wardmesh_fhir_proxy.performer import Hop, OpenToken, Performer, RecordIntent, RenewToken
 from wardmesh_fhir_proxy.platforms_dir import PlatformFileInvalid
@@ -59,15 +63,17 @@ async def create_app(settings: Settings, bus: Bus, health: Health) -> AsyncGener
     platforms = read_platforms(settings)
     health.checks["catalogue"] = lambda: (True, f"{len(platforms.descriptors)} platforms")
     transport = Transport()
+    exchanges = Exchanges(transport, Signer(aws_environment(settings.aws_profile)))
     seal_key = key_of("WARDMESH_TOKEN_SEAL_KEY", settings.token_seal_key)
     performer = Performer(
         platforms,
-        Exchanges(transport),
+        exchanges,
         Cursors([key_of("WARDMESH_CURSOR_KEYS", key) for key in settings.cursor_keys]),
         token_opener(seal_key),
         kinds_asker(bus),
         intent_recorder(bus),
         token_renewer(bus, seal_key),
+        ControlDesk(ControlPlane(exchanges, Model())),
     )
     wake = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -96,7 +102,11 @@ async def create_app(settings: Settings, bus: Bus, health: Health) -> AsyncGener
 
 def read_platforms(settings: Settings) -> catalogue.Platforms:
     try:
-        return catalogue.Platforms(Path(settings.platforms_dir) if settings.platforms_dir else None)
+        return catalogue.Platforms(
+            Path(settings.platforms_dir) if settings.platforms_dir else None,
+            region=settings.datastore_region,
+            read_only_datastores=settings.datastores_read_only,
+        )
     except PlatformFileInvalid as error:
         raise BadSettings(f"WARDMESH_PLATFORMS_DIR: {error}") from error
 

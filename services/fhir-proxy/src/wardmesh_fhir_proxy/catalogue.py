@@ -10,9 +10,10 @@ from pathlib import Path
 from msgspec import Struct
 
 from wardmesh_common.errors import PlatformUnconfigured, PlatformUnknown, Unprocessable
+from wardmesh_common.organisations import vendor_of
 from wardmesh_common.questions import Ask, Catalogue, OrganisationQuestion, PlatformFacts
 from wardmesh_common.sign_in_facts import SignInFacts
-from wardmesh_fhir_proxy import platforms_dir
+from wardmesh_fhir_proxy import healthlake, platforms_dir
 from wardmesh_fhir_proxy.descriptor import Descriptor, Verification
 from wardmesh_fhir_proxy.directory import Directory
 from wardmesh_fhir_proxy.directory_files import DirectoryFileInvalid, directory_files, read
@@ -27,8 +28,9 @@ MAX_TENANTS = 4096  # descriptors of organisations in use; made again when they 
 class Platforms:
     """Holds the descriptors; `reload` swaps them as a whole, so a call never sees half a change."""
 
-    def __init__(self, extra: Path | None = None) -> None:
+    def __init__(self, extra: Path | None = None, *, region: str = "", read_only_datastores: bool = False) -> None:
         self._extra = extra
+        self._region, self._read_only = region, read_only_datastores
         self._seen = platforms_dir.fingerprint(extra)
         self._probed: dict[str, Verification] = {}
         self._tenants: dict[str, Descriptor] = {}
@@ -46,6 +48,10 @@ class Platforms:
             raise Unprocessable("This platform does not speak FHIR R4; it cannot be used through the R4 tools.")
         return descriptor
 
+    def managing(self, identity: str, region: str) -> Descriptor:
+        """The control plane of datastores behind this id. Raises PlatformUnknown, PlatformUnconfigured."""
+        return healthlake.control_plane(self.descriptors.get(identity), region)
+
     def reload(self) -> bool:
         """Read the files again; True when something changed. A bad file leaves the catalogue as it was."""
         self._seen = platforms_dir.fingerprint(self._extra)
@@ -60,15 +66,17 @@ class Platforms:
         return True
 
     def tenant(self, identity: str) -> Descriptor:
-        """The descriptor of one organisation: its vendor's, at its own address. Raises PlatformUnknown."""
+        """The descriptor of one organisation or datastore: its vendor's, at its own address. Raises PlatformUnknown."""
         held = self._tenants.get(identity)
         if held is not None:
             return held
-        place = self.directory.places.get(identity)
-        vendor = self.descriptors.get(place.header.vendor) if place else None
-        if place is None or vendor is None:
-            raise PlatformUnknown("This platform is not in the catalogue.")
-        descriptor = descriptor_of(vendor, place, self._probed.get(identity))
+        descriptor = healthlake.datastore(self.descriptors.get(vendor_of(identity)), identity)
+        if descriptor is None:
+            place = self.directory.places.get(identity)
+            vendor = self.descriptors.get(place.header.vendor) if place else None
+            if place is None or vendor is None:
+                raise PlatformUnknown("This platform is not in the catalogue.")
+            descriptor = descriptor_of(vendor, place, self._probed.get(identity))
         if len(self._tenants) >= MAX_TENANTS:
             self._tenants.clear()
         self._tenants[identity] = descriptor
@@ -76,7 +84,8 @@ class Platforms:
 
     def _read(self) -> tuple[dict[str, Descriptor], str]:
         """Raises PlatformFileInvalid and changes nothing then."""
-        descriptors = platforms_dir.load(self._extra)
+        loaded = platforms_dir.load(self._extra)
+        descriptors = healthlake.for_deployment(loaded, region=self._region, read_only=self._read_only)
         probed = platforms_dir.probed(self._extra)
         try:
             lists = [read(path) for path in directory_files(self._extra)]
@@ -90,7 +99,7 @@ class Platforms:
     async def organisation(self, question: OrganisationQuestion, ask: Ask) -> PlatformFacts:
         """`ask.fhir.organisation.get`."""
         del ask
-        return facts_of(self.tenant(question.platform), vendor=self.directory.places[question.platform].header.vendor)
+        return facts_of(self.tenant(question.platform), vendor=vendor_of(question.platform))
 
     def moved(self) -> bool:
         """True when the directory looks different from the last read."""
@@ -137,6 +146,7 @@ def facts_of(descriptor: Descriptor, *, organisations: int = 0, vendor: str = ""
         rate_limited=d.rate.limited,
         organisations=organisations,
         vendor=vendor,
+        datastore_region=d.healthlake.region if d.healthlake.offered and not vendor else "",
         served_by="" if d.bases.patient else d.served_by,
         sign_in=sign_in_of(d),
     )

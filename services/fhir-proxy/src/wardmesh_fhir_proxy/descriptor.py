@@ -8,6 +8,8 @@ from urllib.parse import urlsplit
 
 from msgspec import Struct
 
+from wardmesh_fhir_proxy.healthlake import HealthLake
+
 ID_PATTERN = re.compile(r"[a-z][a-z0-9\-]+")
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 OWN_BASE = "base"
@@ -162,6 +164,7 @@ class Descriptor(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, 
     max_count: int = 0
     operations: Operations = Operations()
     coverage: Coverage = Coverage()
+    healthlake: HealthLake = HealthLake()
     if_none_exist: bool = True
     handling_strict: bool = False
     compression: bool = True
@@ -182,6 +185,8 @@ class Descriptor(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, 
             url: str = getattr(self.coverage, name)
             if url not in ("", OWN_BASE) and not callable_url(url):
                 raise ValueError(f"`coverage.{name}` must be base or an https URL")
+        if self.healthlake.offered and not callable_url(self.healthlake.root(self.healthlake.region)):
+            raise ValueError("`healthlake.endpoint` must be an https URL (http only on the loopback interface)")
         if self.aud not in ("", "base", "none") and not callable_url(self.aud):
             raise ValueError("`aud` must be base, none or an https URL")
         for pattern in self.name_patterns:

@@ -12,6 +12,7 @@ from wardmesh_common.errors import OutcomeUnknown, PlatformDown, TimedOut, Wardm
 from wardmesh_fhir_proxy import headers
 from wardmesh_fhir_proxy.ambiguity import settled
 from wardmesh_fhir_proxy.descriptor import Descriptor
+from wardmesh_fhir_proxy.healthlake_signing import Signs
 from wardmesh_fhir_proxy.lanes import Lane
 from wardmesh_fhir_proxy.upstream import (
     ConnectFailed,
@@ -34,10 +35,12 @@ class Exchanges:
     def __init__(
         self,
         transport: Transport,
+        signer: Signs,
         jitter: Callable[[], float] = random.random,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._transport = transport
+        self._signer = signer
         self._jitter = jitter
         self._clock = clock
         self._deadlines = Deadlines()
@@ -78,6 +81,7 @@ class Exchanges:
     async def _attempt(
         self, lane: Lane, descriptor: Descriptor, request: UpstreamRequest, principal: str, end: float
     ) -> tuple[UpstreamAnswer | None, WardmeshError | None]:
+        request = await self._signer.sign(descriptor, request)
         await lane.enter(principal, end - self._clock())
         failed: bool | None = True
         allowed = end - self._clock()

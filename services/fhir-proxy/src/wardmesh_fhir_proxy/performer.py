@@ -10,14 +10,16 @@ import msgspec
 
 from wardmesh_common.assertion import assert_pair
 from wardmesh_common.contracts import Call, Outcome, Touched
-from wardmesh_common.errors import BadUpstream, OutcomeUnknown, TimedOut, TooLarge, WardmeshError
-from wardmesh_fhir_proxy import admission, batches, coverage_desk, cursors, touching
+from wardmesh_common.errors import BadUpstream, Denied, OutcomeUnknown, TimedOut, TooLarge, WardmeshError
+from wardmesh_common.vocabulary import is_write
+from wardmesh_fhir_proxy import admission, batches, coverage_desk, cursors, healthlake_desk, touching
 from wardmesh_fhir_proxy.answers import Journey, shape
 from wardmesh_fhir_proxy.catalogue import Platforms
 from wardmesh_fhir_proxy.coverage_desk import CoverageDesk
 from wardmesh_fhir_proxy.cursors import Cursors
 from wardmesh_fhir_proxy.descriptor import Descriptor
 from wardmesh_fhir_proxy.exchange import Exchanges
+from wardmesh_fhir_proxy.healthlake_desk import ControlDesk
 from wardmesh_fhir_proxy.kinds import AskKinds, KindChecks
 from wardmesh_fhir_proxy.links import Address
 from wardmesh_fhir_proxy.pages import Pages, open_page
@@ -52,6 +54,7 @@ class Performer:
         ask_kinds: AskKinds,
         record_intent: RecordIntent,
         renew_token: RenewToken,
+        control_desk: ControlDesk,
     ) -> None:
         self._platforms = platforms
         self._exchanges = exchanges
@@ -61,10 +64,13 @@ class Performer:
         self._record_intent = record_intent
         self._renew_token = renew_token
         self._desk = CoverageDesk(exchanges)
+        self._control_desk = control_desk
         self._addresses: dict[tuple[str, tuple[str, ...]], Address] = {}
 
     async def perform(self, call: Call, hop: Hop) -> Outcome:
         principal, _ = assert_pair(call)
+        if healthlake_desk.concerns(call):
+            return await self._at_control_desk(call, hop)
         descriptor = self._platforms.serving(call.platform)
         if coverage_desk.concerns(call):
             return await self._at_desk(call, descriptor, hop)
@@ -99,6 +105,16 @@ class Performer:
         return await self._desk.perform(
             call, descriptor, address, body, token, lambda: hop.remaining() - ENDING_SECONDS
         )
+
+    async def _at_control_desk(self, call: Call, hop: Hop) -> Outcome:
+        """Datastores are managed, not read: nothing of anybody's record is touched, but a change is announced first."""
+        asked = healthlake_desk.read_body(await hop.body())
+        place = self._platforms.managing(call.platform, asked.region)
+        if is_write(call.interaction, call.operation):
+            if not place.writes:
+                raise Denied("Writing is switched off for this platform.")
+            await self._record_intent(call, ())
+        return await self._control_desk.perform(call, place, asked, hop.remaining() - ENDING_SECONDS)
 
     async def _once_more(
         self, call: Call, descriptor: Descriptor, request: UpstreamRequest, refused: UpstreamAnswer, hop: Hop
