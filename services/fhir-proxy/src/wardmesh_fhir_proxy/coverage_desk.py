@@ -32,7 +32,6 @@ from wardmesh_fhir_proxy.coverage_record import CoverageRecord
 from wardmesh_fhir_proxy.coverage_rules import rules_in, rules_query, summary
 from wardmesh_fhir_proxy.coverage_tree import MAX_BYTES, Tree, without_nothing
 from wardmesh_fhir_proxy.descriptor import Descriptor
-from wardmesh_fhir_proxy.exchange import Exchanges
 from wardmesh_fhir_proxy.headers import FHIR_JSON
 from wardmesh_fhir_proxy.links import Address
 from wardmesh_fhir_proxy.masks import Masks
@@ -65,22 +64,12 @@ class Visit(Struct, frozen=True):
 class CoverageDesk:
     """Keeps what payers' services say of themselves for five minutes."""
 
-    def __init__(self, exchanges: Exchanges, clock: Callable[[], float] = time.monotonic) -> None:
-        self._exchanges = exchanges
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._discovered: dict[str, tuple[float, tuple[HookService, ...]]] = {}
 
-    async def perform(
-        self,
-        call: Call,
-        descriptor: Descriptor,
-        address: Address,
-        body: bytes,
-        token: str,
-        remaining: Callable[[], float],
-    ) -> Outcome:
+    async def perform(self, call: Call, descriptor: Descriptor, address: Address, body: bytes, payer: Payer) -> Outcome:
         """What is refused is an outcome as well: it is recorded in the words of FG-19."""
-        payer = Payer(self._exchanges, descriptor, address, call, token, remaining)
         record = CoverageRecord(call, address, payer)
         try:
             answer, withheld = await self._answer(Visit(call, descriptor, payer, record), body)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from urllib.parse import urlsplit
 
 import msgspec
@@ -16,11 +16,11 @@ from wardmesh_fhir_proxy import faults, headers, json_exact
 from wardmesh_fhir_proxy.coverage_tree import Tree, document, text
 from wardmesh_fhir_proxy.descriptor import OWN_BASE, Bases, Descriptor, Rate
 from wardmesh_fhir_proxy.exchange import Exchanges
-from wardmesh_fhir_proxy.links import Address
 from wardmesh_fhir_proxy.upstream import UpstreamAnswer, UpstreamRequest, media_checked
 
 _OURS = frozenset({400, 401, 403, 422, 429})  # what a platform says about the call itself
 _GONE = frozenset({404, 410})
+UNAUTHORIZED = 401
 LACKS_DATA = 412
 JSON = "application/json"
 
@@ -39,18 +39,19 @@ class Payer:
     def __init__(
         self,
         exchanges: Exchanges,
-        descriptor: Descriptor,
-        address: Address,
+        own: Place,
         call: Call,
         token: str,
+        renew: Callable[[], Awaitable[str]],
         remaining: Callable[[], float],
     ) -> None:
         assert call.principal is not None, "the pair assertion comes first"
         self._exchanges = exchanges
-        self._own = Place(address.base, descriptor, own=True)
+        self._own = own
         self._call = call
         self._principal = call.principal.id
         self._token = token
+        self._renew: Callable[[], Awaitable[str]] | None = renew if token else None
         self._remaining = remaining
 
     def place(self, url: str) -> Place:
@@ -97,7 +98,21 @@ class Payer:
             body=body,
             retryable=method == "GET",
         )
-        return await self._exchanges.send(place.descriptor, request, self._principal, seconds)
+        answer = await self._exchanges.send(place.descriptor, request, self._principal, seconds)
+        if answer.status == UNAUTHORIZED and place.own and await self._renewed():
+            return await self._send(place, method, path, body, media)
+        return answer
+
+    async def _renewed(self) -> bool:
+        """A token that the platform refuses is renewed once; without a new one its 401 stands."""
+        renew, self._renew = self._renew, None
+        if renew is None:
+            return False
+        try:
+            self._token = await renew()
+        except WardmeshError:
+            return False
+        return True
 
     def _headers(self, place: Place, media: str) -> dict[str, str]:
         accept = JSON if media == JSON else place.descriptor.accept

@@ -16,6 +16,7 @@ from wardmesh_fhir_proxy import admission, batches, coverage_desk, cursors, heal
 from wardmesh_fhir_proxy.answers import Journey, shape
 from wardmesh_fhir_proxy.catalogue import Platforms
 from wardmesh_fhir_proxy.coverage_desk import CoverageDesk
+from wardmesh_fhir_proxy.coverage_payer import Payer, Place
 from wardmesh_fhir_proxy.cursors import Cursors
 from wardmesh_fhir_proxy.descriptor import Descriptor
 from wardmesh_fhir_proxy.exchange import Exchanges
@@ -63,7 +64,7 @@ class Performer:
         self._ask_kinds = ask_kinds
         self._record_intent = record_intent
         self._renew_token = renew_token
-        self._desk = CoverageDesk(exchanges)
+        self._desk = CoverageDesk()
         self._control_desk = control_desk
         self._addresses: dict[tuple[str, tuple[str, ...]], Address] = {}
 
@@ -101,10 +102,16 @@ class Performer:
 
     async def _at_desk(self, call: Call, descriptor: Descriptor, hop: Hop) -> Outcome:
         body = await hop.body() if (call.body or call.parked) else b""
-        address, token = self._address(descriptor), self._open_token(call)
-        return await self._desk.perform(
-            call, descriptor, address, body, token, lambda: hop.remaining() - ENDING_SECONDS
+        address = self._address(descriptor)
+        payer = Payer(
+            self._exchanges,
+            Place(address.base, descriptor, own=True),
+            call,
+            self._open_token(call),
+            lambda: self._renew_token(call),
+            lambda: hop.remaining() - ENDING_SECONDS,
         )
+        return await self._desk.perform(call, descriptor, address, body, payer)
 
     async def _at_control_desk(self, call: Call, hop: Hop) -> Outcome:
         """Datastores are managed, not read: nothing of anybody's record is touched, but a change is announced first."""
