@@ -42,6 +42,7 @@ def store() -> Iterator[StoreProcess]:
     with postgres("isolation") as engine:
         asyncio.run(_prepare(engine.url()))
         process = new_process(engine.url(user=ROLE))
+        process.settings = {"WARDMESH_JOB_WORKERS": "0"}  # datastores stay in the state that a test gives them
         assert process.command("migrate").returncode == 0
         process.start()
         yield process

@@ -5,60 +5,31 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
 
 import uvicorn
 
 from wardmesh_common.health import Health
 from wardmesh_common.listening import Farewell, reserve
 from wardmesh_common.settings import BadSettings
-from wardmesh_fhir_store.database import Database, engine_for
-from wardmesh_fhir_store.datastores import Addresses, Datastores
-from wardmesh_fhir_store.definitions import load_definitions
+from wardmesh_fhir_store.datastores import Datastores
 from wardmesh_fhir_store.front import Front
-from wardmesh_fhir_store.migrate import DEFAULT_DATASTORE, is_migrated
+from wardmesh_fhir_store.jobs.wiring import Jobs
+from wardmesh_fhir_store.migrate import DEFAULT_DATASTORE
+from wardmesh_fhir_store.opening import NotMigrated, registry
 from wardmesh_fhir_store.settings import StoreSettings
 from wardmesh_fhir_store.smart_face import SmartFace
-from wardmesh_fhir_store.store import Store
-from wardmesh_fhir_store.validation import Validator
 from wardmesh_fhir_store.wire import AsgiApp
 
 _LOG = logging.getLogger("wardmesh.fhir-store")
 EXIT_FAILURE = 1
 
 
-class NotMigrated(Exception):
-    """The schema or the default datastore is missing."""
-
-
-@asynccontextmanager
-async def registry(settings: StoreSettings) -> AsyncGenerator[Datastores]:
-    """Every datastore over one connection pool."""
-    engine = engine_for(settings.database_url, settings.pool_size, settings.statement_timeout_ms)
-    try:
-        if not await is_migrated(engine):
-            raise NotMigrated
-        definitions = load_definitions()
-        addresses = Addresses(settings.base, DEFAULT_DATASTORE)
-        yield Datastores(Database(engine), definitions, Validator(definitions), addresses)
-    finally:
-        await engine.dispose()
-
-
-@asynccontextmanager
-async def opened(settings: StoreSettings) -> AsyncGenerator[Store]:
-    """The default datastore."""
-    async with registry(settings) as datastores:
-        yield await datastores.active(DEFAULT_DATASTORE, settings.base)
-
-
-def create_app(settings: StoreSettings, datastores: Datastores) -> AsgiApp:
+def create_app(settings: StoreSettings, datastores: Datastores, jobs: Jobs) -> AsgiApp:
     """The default datastore answers at the base itself, every one under its id, and the default one to SMART tokens."""
     handle = Front(datastores.addresses, datastores).handle
     if settings.smart_issuer:
         handle = SmartFace(settings.smart, settings.smart_issuer, datastores, handle).handle
-    return AsgiApp(handle, settings.max_body_bytes)
+    return AsgiApp(jobs.control(handle).handle, settings.max_body_bytes)
 
 
 async def serve(settings: StoreSettings) -> int:
@@ -70,21 +41,9 @@ async def serve(settings: StoreSettings) -> int:
     try:
         await health.listen(settings.admin_host, settings.admin_port)
         async with registry(settings) as datastores:
-            await datastores.active(DEFAULT_DATASTORE)
-            farewell = Farewell(create_app(settings, datastores))
-            server = _server(settings, farewell)
-            sock = reserve(settings.host, settings.port, settings.listen_fds)
-            running = asyncio.create_task(server.serve(sockets=[sock]))
-            await _started(server, running)
-            health.started = True
-            _LOG.info("ready")
-            waiting = asyncio.create_task(stop.wait())
-            await asyncio.wait({waiting, running}, return_when=asyncio.FIRST_COMPLETED)
-            waiting.cancel()
-            health.draining = True
-            await farewell.leave(server)
-            server.should_exit = True
-            await running
+            jobs = Jobs(settings, datastores, (await datastores.registered(DEFAULT_DATASTORE)).link_key)
+            async with jobs.running():
+                await _answer(settings, create_app(settings, datastores, jobs), health, stop)
     except NotMigrated:
         _LOG.error("the database has no store yet: run wardmesh-fhir-store migrate")
         return EXIT_FAILURE
@@ -95,6 +54,23 @@ async def serve(settings: StoreSettings) -> int:
         await health.close()
     _LOG.info("stopped")
     return 0
+
+
+async def _answer(settings: StoreSettings, app: AsgiApp, health: Health, stop: asyncio.Event) -> None:
+    farewell = Farewell(app)
+    server = _server(settings, farewell)
+    sock = reserve(settings.host, settings.port, settings.listen_fds)
+    running = asyncio.create_task(server.serve(sockets=[sock]))
+    await _started(server, running)
+    health.started = True
+    _LOG.info("ready")
+    waiting = asyncio.create_task(stop.wait())
+    await asyncio.wait({waiting, running}, return_when=asyncio.FIRST_COMPLETED)
+    waiting.cancel()
+    health.draining = True
+    await farewell.leave(server)
+    server.should_exit = True
+    await running
 
 
 class _Server(uvicorn.Server):

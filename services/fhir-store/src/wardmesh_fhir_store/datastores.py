@@ -69,8 +69,12 @@ class Datastores:
 
     async def active(self, public_id: str, base: str = "") -> Store:
         """404 for one that never was or is gone, 409 for one that is not ready or on its way out."""
+        return await self.in_state(public_id, "ACTIVE", base)
+
+    async def in_state(self, public_id: str, status: str, base: str = "") -> Store:
+        """For the worker also one that is being made."""
         row = await self.registered(public_id)
-        if row.status != "ACTIVE":
+        if row.status != status:
             raise Fault(409, "conflict", f"The datastore is {row.status}.")
         bases = self.addresses.bases(public_id)
         place = (public_id, base or bases[0])

@@ -5,11 +5,22 @@ from __future__ import annotations
 from sqlalchemy import BigInteger, Boolean, Column, DateTime, ForeignKey, Identity, Index, Integer, Table, Text, text
 from sqlalchemy import LargeBinary as Bytes
 from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.types import UserDefinedType
 
 from wardmesh_fhir_store.tables import Xid8, metadata
 
 OPEN_STATES = ("SUBMITTED", "IN_PROGRESS", "STOP_REQUESTED")
 ENDED_STATES = ("COMPLETED", "COMPLETED_WITH_ERRORS", "FAILED", "STOPPED")
+
+
+class Snapshot(UserDefinedType[str]):
+    """PostgreSQL's pg_snapshot: which transactions had committed at one moment."""
+
+    cache_ok = True
+
+    def get_col_spec(self, **_: object) -> str:
+        return "pg_snapshot"
+
 
 # A worker holds a job while its lease runs; any other may go on with it afterwards.
 job = Table(
@@ -17,7 +28,7 @@ job = Table(
     metadata,
     Column("job_id", Text(collation="C"), primary_key=True),
     Column("datastore_id", Integer, ForeignKey("datastore.datastore_id"), nullable=False),
-    Column("kind", Text, nullable=False),  # import, export
+    Column("kind", Text, nullable=False),  # import, export, load
     Column("status", Text, nullable=False),
     Column("name", Text),
     Column("client_token", Text),
@@ -29,7 +40,7 @@ job = Table(
     Column("started", DateTime(timezone=True)),
     Column("ended", DateTime(timezone=True)),
     Column("transaction_time", DateTime(timezone=True)),
-    Column("snapshot_xmin", Xid8),  # an export holds what had committed before it
+    Column("snapshot", Snapshot),  # an export holds what it shows as committed
     Column("worker", Text),
     Column("lease_until", DateTime(timezone=True)),
     Index("job_list", "datastore_id", "kind", text("submitted DESC"), "job_id"),
@@ -55,6 +66,16 @@ job_file = Table(
     Column("done_count", BigInteger, nullable=False, server_default="0"),
     Column("failed_count", BigInteger, nullable=False, server_default="0"),
     Column("finished", Boolean, nullable=False, server_default=text("false")),
+    Column("last_id", Text),
+)
+
+job_error = Table(
+    "job_error",
+    metadata,
+    Column("job_id", Text(collation="C"), ForeignKey("job.job_id", ondelete="CASCADE"), primary_key=True),
+    Column("number", Integer, primary_key=True),
+    Column("line", BigInteger, primary_key=True),
+    Column("outcome", Bytes, nullable=False),
 )
 
 outbox = Table(

@@ -13,10 +13,10 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from wardmesh_fhir_store import tables
-from wardmesh_fhir_store.app import NotMigrated, opened
 from wardmesh_fhir_store.entries import InBundle, InEntry, InRequest, call_of, read_bundle
 from wardmesh_fhir_store.faults import Fault, invalid
 from wardmesh_fhir_store.jsontext import Peek
+from wardmesh_fhir_store.opening import NotMigrated, opened
 from wardmesh_fhir_store.settings import StoreSettings
 from wardmesh_fhir_store.store import Store
 from wardmesh_fhir_store.transactions import Transactions

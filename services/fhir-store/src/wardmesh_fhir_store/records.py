@@ -11,6 +11,7 @@ from sqlalchemy import TextClause, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from wardmesh_fhir_store.composites import Rows
+from wardmesh_fhir_store.faults import Fault
 from wardmesh_fhir_store.jsontext import Members, stamp
 from wardmesh_fhir_store.moments import instant
 from wardmesh_fhir_store.tables import COLUMN_TYPES, INDEX_TABLES
@@ -101,7 +102,9 @@ def _save_statement() -> TextClause:
         SELECT CAST(:datastore AS int), x.*
         FROM unnest(CAST(:types AS text[]), CAST(:ids AS text[]), CAST(:versions AS int[]),
             CAST(:updated AS timestamptz[]), CAST(:methods AS text[]), CAST(:statuses AS int[]),
-            CAST(:bodies AS bytea[])) AS x"""  # noqa: S608
+            CAST(:bodies AS bytea[])) AS x
+        WHERE EXISTS (SELECT 1 FROM datastore d WHERE d.datastore_id = CAST(:datastore AS int)
+            AND d.status IN ('CREATING', 'ACTIVE'))"""  # noqa: S608
     )
 
 
@@ -140,7 +143,9 @@ async def save(connection: AsyncConnection, datastore: int, changes: Sequence[Ch
         "bodies": [s.body for s in saved],
         "statuses": [204 if s.body is None else 201 if s.created else 200 for s in saved],
     }
-    await connection.execute(_SAVE, values | index_values([c.rows or {} for c in changes], values["keys"]))
+    done = await connection.execute(_SAVE, values | index_values([c.rows or {} for c in changes], values["keys"]))
+    if not done.rowcount:  # it began to go since we looked: nothing may be written behind the one who empties it
+        raise Fault(409, "conflict", "The datastore is being deleted.")
     return saved
 
 

@@ -9,8 +9,8 @@ from sqlalchemy import select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from wardmesh_fhir_store import tables
-from wardmesh_fhir_store.app import NotMigrated, registry
 from wardmesh_fhir_store.jsontext import decode_object
+from wardmesh_fhir_store.opening import NotMigrated, registry
 from wardmesh_fhir_store.records import index_parts, index_values
 from wardmesh_fhir_store.settings import StoreSettings
 from wardmesh_fhir_store.store import Store

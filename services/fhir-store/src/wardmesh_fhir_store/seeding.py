@@ -11,11 +11,11 @@ from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from wardmesh_fhir_store import tables
-from wardmesh_fhir_store.app import NotMigrated, opened
 from wardmesh_fhir_store.demo.hospital import MARKER, demo_resources
 from wardmesh_fhir_store.entries import InEntry, InRequest, call_of
 from wardmesh_fhir_store.faults import Fault
 from wardmesh_fhir_store.loading import no_reads, refresh_statistics
+from wardmesh_fhir_store.opening import NotMigrated, opened
 from wardmesh_fhir_store.settings import StoreSettings
 from wardmesh_fhir_store.store import Store
 from wardmesh_fhir_store.transactions import Transactions

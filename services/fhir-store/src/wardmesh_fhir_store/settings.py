@@ -23,6 +23,14 @@ class StoreSettings(Struct, kw_only=True):
     pool_size: int = 8
     statement_timeout_ms: int = 30_000
     drain_seconds: float = 10.0
+    job_workers: int = 1  # jobs that this process carries out at once; 0 leaves them to others
+    job_poll_seconds: float = 1.0
+    job_lease_seconds: float = 15.0  # after it another process goes on with the job of one that died
+    file_roots: list[str] = []  # folders below which file:// URLs of jobs may lie
+    s3_folder: str = ""  # where s3://bucket/key is the file bucket/key; without it S3 itself is meant
+    s3_endpoint: str = ""  # an S3-compatible service; credentials come from AWS's own variables
+    s3_region: str = "us-west-2"
+    bulk_url: str = ""  # file:// or s3:// URL under which $export writes; without it $export is not offered
 
     @property
     def base(self) -> str:

@@ -55,8 +55,12 @@ datastore = Table(
     Column("link_key", LargeBinary, nullable=False),
     Column("created", DateTime(timezone=True), nullable=False, server_default=text("now()")),
     Column("options", JSONB, nullable=False, server_default="{}"),
-    Column("namespace", _ordered(), nullable=False, server_default=""),
+    Column("namespace", _ordered(), nullable=False, server_default="us-west-2"),
     Column("status_since", DateTime(timezone=True), nullable=False, server_default=text("now()")),
+    Column("settings", JSONB, nullable=False, server_default="{}"),
+    Column("request_hash", LargeBinary),
+    Column("worker", Text),
+    Column("lease_until", DateTime(timezone=True)),
     UniqueConstraint("namespace", "client_token", name="datastore_token"),
 )
 

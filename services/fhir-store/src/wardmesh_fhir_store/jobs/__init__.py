@@ -1,0 +1,1 @@
+"""Import and export jobs, and the life of datastores: work that outlives the request that asked for it."""

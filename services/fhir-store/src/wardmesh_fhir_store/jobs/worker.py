@@ -1,0 +1,83 @@
+"""The loop that finds work in the database, takes it under a lease and goes on where a dead worker stopped."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import uuid
+from collections.abc import Coroutine
+from typing import Any
+
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from wardmesh_fhir_store.database import Database
+from wardmesh_fhir_store.faults import Fault
+from wardmesh_fhir_store.jobs.leases import Lease, Lost
+from wardmesh_fhir_store.jobs.lifecycle import Lifecycle, Stage
+
+_LOG = logging.getLogger("wardmesh.fhir-store")
+_CLAIM_DATASTORE = text(
+    """UPDATE datastore SET worker = :worker, lease_until = now() + make_interval(secs => :seconds)
+    WHERE datastore_id = (SELECT datastore_id FROM datastore
+        WHERE status IN ('CREATING', 'DELETING')
+        AND (lease_until IS NULL OR lease_until < now()) ORDER BY lease_until NULLS FIRST LIMIT 1
+        FOR UPDATE SKIP LOCKED)
+    RETURNING datastore_id, public_id, status, settings"""
+)
+
+
+class Worker:
+    """One job at a time; `wake` spares the wait for the next look."""
+
+    def __init__(self, database: Database, lifecycle: Lifecycle, lease_seconds: float, poll_seconds: float) -> None:
+        self._database = database
+        self._lifecycle = lifecycle
+        self._seconds = lease_seconds
+        self._poll = poll_seconds
+        self._name = uuid.uuid4().hex
+        self._awake = asyncio.Event()
+
+    def wake(self) -> None:
+        self._awake.set()
+
+    async def run(self) -> None:
+        """Until cancelled; what it holds then is free for others at once."""
+        while True:
+            self._awake.clear()
+            if not await self._step():
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._awake.wait(), self._poll)
+
+    async def _step(self) -> bool:
+        """Whether there was anything to do."""
+        try:
+            return await self._datastore()
+        except Fault as fault:  # the database is away: look again later
+            _LOG.warning("jobs wait: %s", fault)
+        except Exception:  # noqa: BLE001 - the edge: the next worker tries again when the lease is over
+            _LOG.exception("work on a job failed unexpectedly")
+        return False
+
+    async def _datastore(self) -> bool:
+        async def claim(connection: AsyncConnection) -> Stage | None:
+            values = {"worker": self._name, "seconds": self._seconds}
+            found = (await connection.execute(_CLAIM_DATASTORE, values)).first()
+            return Stage(*found) if found else None
+
+        stage = await self._database.write(claim)
+        if stage is None:
+            return False
+        lease = Lease(self._database, "datastore", stage.key, self._name, self._seconds)
+        await self._hold(lease, self._lifecycle.advance(stage, lease))
+        return True
+
+    async def _hold(self, lease: Lease, work: Coroutine[Any, Any, None]) -> None:
+        try:
+            await lease.hold(work)
+        except Lost:
+            _LOG.info("a job went to another worker or was stopped")
+        except asyncio.CancelledError:
+            await lease.release()
+            raise
