@@ -170,7 +170,6 @@ def test_several_assertions_are_as_strict_as_the_strictest_about_this_coverage_a
     assert requirement_in(crd(free, needed), "c1", "70551", ()).status == "conditional"
 
 
-@pytest.mark.requirement("X-3")
 @pytest.mark.parametrize(
     ("path", "answer", "status"),
     [
@@ -250,7 +249,6 @@ async def test_arguments_are_read_again_before_anything_is_sent(
     assert payer.paths == []
 
 
-@pytest.mark.requirement("FG-10")
 async def test_a_platform_without_these_services_is_not_asked_and_nothing_is_guessed(payer: Payer) -> None:
     payer.bench.describe()
     answer = read(await payer.check())

@@ -67,6 +67,7 @@ def test_the_embedded_store_answers_as_a_payer_over_rest(mesh: Any) -> None:
         assert recorded(mesh, rules)["event"] == "coverage.platform_rules_fetch"
 
 
+@pytest.mark.requirement("FG-10")
 def test_an_open_platform_without_these_services_answers_strangers_without_a_guess(mesh: Any) -> None:
     """Nothing of the platform is read for it: it need not even be reachable."""
     with httpx.Client(base_url=mesh.ready["gateway"], timeout=30) as stranger:
