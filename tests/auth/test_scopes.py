@@ -149,6 +149,24 @@ def test_operations_need_what_they_may_do() -> None:
     assert granted(("patient/*.rs",), everything)
 
 
+def test_what_a_payer_is_asked_reads_the_coverage_and_for_an_authorization_the_person() -> None:
+    def asked(operation: str, body: bytes = b'{"patient_id":"p1"}') -> Call:
+        return call(I.OPERATION, kind="Coverage", name="c1", operation=operation, body=body)
+
+    check = asked("$check-prior-auth")
+    assert granted(("patient/Coverage.r", "patient/Patient.r"), check)
+    assert not granted(("patient/Coverage.r",), check)
+    assert not granted(("patient/Patient.cruds",), check)
+    for operation in ("$questionnaire-package", "$coverage-rules"):
+        assert granted(("user/Coverage.read",), asked(operation))
+        assert not granted(("user/Patient.read",), asked(operation))
+    assert narrowed(("patient/*.rs",), check, "p1")
+    assert not narrowed(("patient/*.rs",), check, "p2")
+    for body in (b"", b"{", b"[]", b'{"patient_id":""}'):
+        assert not narrowed(("patient/*.rs",), asked("$check-prior-auth", body), "p1")
+    assert not granted(("user/*.r",), call(I.OPERATION, kind="Basic", operation="$check-prior-auth"))
+
+
 def test_a_bundle_is_judged_entry_by_entry() -> None:
     read = Entry(method="GET", url="Patient/1")
     search = Entry(method="GET", url="Observation?code=x")

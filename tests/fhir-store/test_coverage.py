@@ -11,6 +11,9 @@ from store_stage import Fhir
 from wardmesh_fhir_store.coverage.catalogue import INFORMATION
 from wardmesh_fhir_store.demo.payer_forms import CPAP_FORM, MRI_FORM, REASONS, payer_forms
 from wardmesh_fhir_store.demo.payer_rules import CPT, HCPCS, payer_rules
+from wardmesh_fhir_store.faults import Fault
+from wardmesh_fhir_store.smart_wishes import wish_of
+from wardmesh_fhir_store.wire import Request
 
 SERVICE = "cds-services/coverage-requirements"
 PACKAGE = "Questionnaire/$questionnaire-package"
@@ -179,3 +182,10 @@ def test_a_package_needs_parameters_with_a_coverage(payer: Fhir) -> None:
     for body in ({"resourceType": "Patient"}, {"resourceType": "Parameters"}, ask(coverage={"resourceType": "Basic"})):
         assert payer.call("POST", PACKAGE, body).status_code == 400
     assert payer.get(PACKAGE).status_code == 405
+
+
+def test_the_base_for_smart_tokens_offers_neither() -> None:
+    for request in (Request("GET", "cds-services"), Request("POST", SERVICE), Request("POST", PACKAGE)):
+        with pytest.raises(Fault) as refused:
+            wish_of(request)
+        assert refused.value.status == 403

@@ -6,6 +6,7 @@ import re
 from functools import lru_cache
 from urllib.parse import parse_qsl
 
+import msgspec
 from msgspec import Struct
 
 from wardmesh_common.contracts import Call, Entry
@@ -34,6 +35,7 @@ _WIDE = frozenset({"$everything", "$document", "$summary", "$evaluate-measure", 
 _FREE = frozenset({"_filter", "_query"})  # expressions that may name any type
 _TYPE = re.compile(r"[A-Z][A-Za-z]{0,63}")
 ANY = "*"
+UNNAMED = "?"  # somebody who is nobody's own record
 UNSTATED = ""  # a type that the query leaves open: only the platform knows it
 
 
@@ -66,8 +68,6 @@ def needed(interaction: Interaction, *, instance: bool = False, operation: str =
     if interaction is Interaction.HISTORY:
         return "r" if instance else "s"
     if interaction is Interaction.OPERATION:
-        if operation in COVERAGE_OPERATIONS:
-            return "r"  # the Coverage is read, and the payer asked
         return "cud" if operation in STATEFUL_OPERATIONS else "rs"
     # A bundle whose entries nobody listed is judged as the most that it could be.
     return LETTERS.get(interaction, _EVERYTHING)
@@ -76,11 +76,29 @@ def needed(interaction: Interaction, *, instance: bool = False, operation: str =
 def needs_of(call: Call) -> tuple[Need, ...]:
     if call.entries:
         return tuple(need for entry in call.entries for need in _needs(read_entry(entry)))
+    if call.operation in COVERAGE_OPERATIONS and call.resource.type == "Coverage":
+        return _of_coverage(call)
     query = call.query
     if call.interaction is Interaction.SEARCH and call.body:
         query = f"{query}&{call.body.decode('utf-8', 'replace')}"
     resource, condition = call.resource, call.headers.get("if-none-exist", "")
     return _needs(Piece(call.interaction, resource.type, resource.id, call.operation, query, condition))
+
+
+class _Asked(Struct):
+    patient_id: str = ""
+
+
+def _of_coverage(call: Call) -> tuple[Need, ...]:
+    """What we ask a payer for a Coverage reads it; the question about prior authorization reads the person too."""
+    if call.operation != CHECK_PRIOR_AUTH:
+        return (Need("Coverage", "r"),)
+    try:
+        patient = msgspec.json.decode(call.body, type=_Asked).patient_id
+    except (msgspec.MsgspecError, RecursionError, ValueError):
+        patient = ""
+    named = patient or UNNAMED
+    return (Need("Coverage", "r", patient=named), Need("Patient", "r", patient=named))
 
 
 def read_entry(entry: Entry) -> Piece:
@@ -135,8 +153,6 @@ def _needs(piece: Piece) -> tuple[Need, ...]:
 
 def _types(piece: Piece) -> list[str]:
     if piece.interaction is Interaction.OPERATION:
-        if piece.operation == CHECK_PRIOR_AUTH:
-            return [_kind(piece.type) or ANY, "Patient"]
         return [ANY if piece.operation in _WIDE else piece.type or ANY]
     if piece.interaction is Interaction.SEARCH and piece.operation:
         return [_kind(piece.operation)]  # the members of a compartment; `*` is all of them
