@@ -30,6 +30,7 @@ from wardmesh_gateway.coverage_face import CoverageFace
 from wardmesh_gateway.entrance import Entrance
 from wardmesh_gateway.fhir import FhirFace
 from wardmesh_gateway.headers import Dressing
+from wardmesh_gateway.healthlake_tools import HealthLakeTools
 from wardmesh_gateway.known_sessions import KnownSessions
 from wardmesh_gateway.ledger_face import LedgerFace
 from wardmesh_gateway.local_accounts import LocalAccounts
@@ -107,7 +108,7 @@ def build_parts(
         callers=callers,
         limits=limits,
         door=door,
-        calls=ToolCalls(door, platforms, procedures, sign_in),
+        calls=ToolCalls(door, platforms, procedures, sign_in, {"healthlake": HealthLakeTools(door)}),
         procedures=procedures,
         sign_in=sign_in,
         security=SecurityRecords(records),

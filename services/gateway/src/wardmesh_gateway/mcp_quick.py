@@ -82,6 +82,7 @@ class QuickCalls:
 
     def _written(self, request: int | str | None, result: ToolResult) -> bytes:
         """The result once as it is and once as text, from the same bytes: nothing is decoded on the way."""
+        exact = msgspec.json.encode(result.structured) if result.is_error else result.text.encode()
         return b"".join(
             (
                 b'{"jsonrpc":"2.0","id":',
@@ -89,7 +90,7 @@ class QuickCalls:
                 b',"result":{"content":[{"type":"text","text":',
                 msgspec.json.encode(result.text),
                 b'}],"structuredContent":' if not result.note else _noted(result.note),
-                result.text.encode(),
+                exact,
                 b',"isError":true' if result.is_error else b',"isError":false',
                 self._end,
                 b"," + msgspec.json.encode(result.meta)[1:] if result.call_id else b"}",

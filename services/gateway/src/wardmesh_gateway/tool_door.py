@@ -22,6 +22,7 @@ from wardmesh_gateway.rules import check_id, check_operation, check_type
 from wardmesh_gateway.sign_in import PERFORMER as SIGN_IN
 from wardmesh_gateway.sign_in import SignIn
 from wardmesh_gateway.tool_calls import BUILD
+from wardmesh_gateway.tool_family import Family
 from wardmesh_gateway.tool_spec import ToolSpec
 from wardmesh_gateway.tools import BY_NAME, TOOLS
 
@@ -60,7 +61,7 @@ class ToolArguments:
 
     def check(self, name: str, arguments: Mapping[str, Any]) -> None:
         """Raises BadRequest; its text names the argument and what is wrong, never the value (AR-8)."""
-        for key, rule in _literal.items():
+        for key, rule in _literal.items() if not BY_NAME[name].family else ():
             value = arguments.get(key)
             if isinstance(value, str):
                 rule(value)
@@ -82,8 +83,16 @@ def _said(error: jsonschema_rs.ValidationError) -> str:
 class ToolCalls:
     """Answers tool calls. Expected refusals are raised as WardmeshError with the Problem to show."""
 
-    def __init__(self, door: Door, platforms: Platforms, procedures: Procedures, sign_in: SignIn) -> None:
+    def __init__(
+        self,
+        door: Door,
+        platforms: Platforms,
+        procedures: Procedures,
+        sign_in: SignIn,
+        families: Mapping[str, Family],
+    ) -> None:
         self._door = door
+        self._families = families
         self._platforms = platforms
         self._procedures = procedures
         self._sign_in = sign_in
@@ -97,9 +106,12 @@ class ToolCalls:
         """
         if "auth_handle" in arguments:
             visit = with_handle(visit, arguments["auth_handle"])
+        tool = BY_NAME[name]
+        if tool.family:
+            return await self._families[tool.family].call(tool, arguments, visit, face, traceparent)
         build = BUILD.get(name)
         if build is None:
-            return await self._own(BY_NAME[name], arguments, visit, face, traceparent)
+            return await self._own(tool, arguments, visit, face, traceparent)
         wanted = build(arguments, view)
         # Texts about platforms are the tools' own, through whichever face they are called (FG-24).
         named = self._door.named(arguments["platform_id"], Face.MCP)

@@ -16,6 +16,7 @@ from wardmesh_gateway.calls import SCOPE_READ, SCOPE_WRITE
 from wardmesh_gateway.mcp_door import McpTool, Progress, ToolResult
 from wardmesh_gateway.problem import tool_error
 from wardmesh_gateway.tool_door import ToolCalls
+from wardmesh_gateway.tool_family import Worded
 from wardmesh_gateway.tool_spec import ToolSpec
 from wardmesh_gateway.tools import TOOLS
 
@@ -89,7 +90,7 @@ class McpDoor:
                 instead_of=answered.instead_of,
             )
         except WardmeshError as error:
-            result = _failed(error.problem, name, error.call_id)
+            result = _failed(error.problem, name, error.call_id, worded=isinstance(error, Worded))
         except msgspec.DecodeError:
             result = _failed(Internal("The answer is not JSON.").problem, name)
         except Exception:  # noqa: BLE001
@@ -101,12 +102,14 @@ class McpDoor:
         return result
 
 
-def _failed(problem: Problem, name: str, call_id: str = "") -> ToolResult:
+def _failed(problem: Problem, name: str, call_id: str = "", *, worded: bool = False) -> ToolResult:
+    """`worded`: the text is laid down by the tool's list, so it stands there as it is (C-7)."""
     return ToolResult(
-        structured=tool_error(problem, name),
+        structured=tool_error(problem, name) | ({"status": problem.status} if worded else {}),
+        text=problem.detail if worded else "",
         is_error=True,
         call_id=call_id,
-        sign_in=problem.code == SignInRequired.code,
+        sign_in=problem.code == SignInRequired.code and not worded,
     )
 
 

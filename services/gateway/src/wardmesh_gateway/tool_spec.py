@@ -23,4 +23,5 @@ class ToolSpec(Struct, frozen=True, kw_only=True):
     changes: bool = False  # an operation of ours that does more than look
     destructive: bool = False
     quick: bool = True  # False: may take seconds, MCP answers it on a stream
+    family: str = ""  # of tools that keep another system's words (tool_family.py)
     profiles: tuple[str, ...] = ("gateway",)  # paths /mcp/<profile> that show it; /mcp shows every tool (C-2)
