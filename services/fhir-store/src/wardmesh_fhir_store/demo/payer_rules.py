@@ -18,6 +18,10 @@ _DOCUMENTATION = "documentation"
 
 def payer_rules() -> list[Resource]:
     """One of each kind: needed with a form, not needed, depends, a device, and one payer that differs."""
+    return [*_imaging_and_visits(), *_therapy(), _device()]
+
+
+def _imaging_and_visits() -> list[Resource]:
     return [
         _rule(
             "pa-70551",
@@ -35,38 +39,45 @@ def payer_rules() -> list[Resource]:
             [(CPT, code) for code in ("99212", "99213", "99214")],
             _information("no-auth", "Office visits need no prior authorization.", doc="no-doc"),
         ),
+    ]
+
+
+def _therapy() -> list[Resource]:
+    plan_of_care = ("Plan of care with the number of visits",)
+    later = "After twenty visits in a calendar year prior authorization is needed."
+    always = "This payer authorizes therapy from the first visit on."
+    return [
         _rule(
             "pa-97110",
             "Therapeutic exercise",
             "The first twenty visits of a calendar year are free, later ones are authorized.",
             [(CPT, "97110")],
-            _information(
-                "conditional",
-                "After twenty visits in a calendar year prior authorization is needed.",
-                info=("timeframe", "performer"),
-            ),
+            _information("conditional", later, info=("timeframe", "performer")),
             criteria="From the twenty-first visit of a calendar year on.",
-            documents=("Plan of care with the number of visits",),
+            documents=plan_of_care,
         ),
         _rule(
             "pa-97110-cign1",
             "Therapeutic exercise (Cigna)",
-            "This payer authorizes therapy from the first visit on.",
+            always,
             [(CPT, "97110")],
-            _information("auth-needed", "This payer authorizes therapy from the first visit on.", doc="clinical"),
+            _information("auth-needed", always, doc="clinical"),
             payer="Organization/CIGN1",
-            documents=("Plan of care with the number of visits",),
-        ),
-        _rule(
-            "pa-e0601",
-            "Device for positive airway pressure",
-            "Devices for use at home are authorized on the ground of a sleep study.",
-            [(system, "E0601") for system in HCPCS],
-            _information("auth-needed", "Devices need prior authorization.", doc="clinical", form=CPAP_FORM),
-            criteria="A sleep study of the last twelve months shows obstructive sleep apnea.",
-            documents=("Report of the sleep study",),
+            documents=plan_of_care,
         ),
     ]
+
+
+def _device() -> Resource:
+    return _rule(
+        "pa-e0601",
+        "Device for positive airway pressure",
+        "Devices for use at home are authorized on the ground of a sleep study.",
+        [(system, "E0601") for system in HCPCS],
+        _information("auth-needed", "Devices need prior authorization.", doc="clinical", form=CPAP_FORM),
+        criteria="A sleep study of the last twelve months shows obstructive sleep apnea.",
+        documents=("Report of the sleep study",),
+    )
 
 
 def _information(
