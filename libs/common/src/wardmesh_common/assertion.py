@@ -6,7 +6,7 @@ import time
 
 from wardmesh_common.contracts import Call
 from wardmesh_common.errors import Denied
-from wardmesh_common.vocabulary import Decision, Obligations, Principal
+from wardmesh_common.vocabulary import Decision, Principal
 
 
 def assert_pair(call: Call, now: float | None = None) -> tuple[Principal, Decision]:

@@ -55,7 +55,9 @@ begin
   execute format('select exists (select 1 from %I where occurred_at > now() - $1 or recorded_at > now() - $1)', part)
     into found using keep;
   -- An empty month has no rows that say so, and the months ahead are empty.
-  if found or to_date(right(part, 6), 'YYYYMM') + interval '1 month' > now() - keep then return next 'not expired'; end if;
+  if found or to_date(right(part, 6), 'YYYYMM') + interval '1 month' > now() - keep then
+    return next 'not expired';
+  end if;
   execute format('select exists (select 1 from %I e join legal_hold h on h.released_at is null
     and audit_held(h.scope, e.tenant, e.actor_id, e.patient_ref, e.occurred_at))', part) into found;
   if found then return next 'legal hold'; end if;
