@@ -11,6 +11,7 @@ from wardmesh_common.errors import Unavailable
 from wardmesh_common.questions import PlatformFacts, ToolsQuestion
 from wardmesh_common.vocabulary import Interaction, is_write
 from wardmesh_gateway.tools import TOOLS
+from wardmesh_gateway.tools_coverage import COVERAGE_TOOLS
 from wardmesh_policy.bundle import kinds_of
 from wardmesh_policy.cerbos_client import CerbosClient
 from wardmesh_policy.checks import ACTIONS
@@ -19,7 +20,7 @@ from wardmesh_policy.offers import OPERATIONS, Offers
 pytestmark = pytest.mark.anyio
 PLATFORM_TOOLS = [tool for tool in TOOLS if tool.performer == "fhir"]
 ASKED = {tool.name: tool.interaction for tool in PLATFORM_TOOLS if tool.interaction is not None and not tool.operation}
-PAYER = {tool.name: tool.operation for tool in PLATFORM_TOOLS if tool.operation}
+PAYER = {tool.name: tool.operation for tool in COVERAGE_TOOLS}
 ASKS_PAYER = {"Admin", "admin", "owner", "Doctor", "practitioner", "Nurse", "Auditor", "Billing", "patient"}
 MUTATING = {name for name, interaction in ASKED.items() if is_write(interaction)}
 READING = {"get_capabilities", "search", "read", "execute_operation", "count", "get_next_page"}
