@@ -3,56 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import asyncpg
-import boto3
 import httpx
 import pytest
-from botocore.config import Config
 from botocore.exceptions import ClientError
+from lake_stage import client_of, fhir_of, until
 from store_stage import Fhir, StoreProcess, new_process, patient
 
 from engines import postgres
 
 DEFAULT = "1234567890abcdef1234567890abcdef"
 JOHN = "04c704c4-5d2d-4308-9c33-1690a6e47a6b"
-WAIT_SECONDS = 30.0
-
-
-def client_of(store: StoreProcess, region: str = "us-west-2") -> Any:
-    """boto3 with keys that nobody checks: the store is asked by those who may."""
-
-    def named(request: Any, **_: Any) -> None:
-        request.headers["X-Wardmesh-Namespace"] = region
-
-    client = boto3.client(
-        "healthlake",
-        endpoint_url=f"{store.base.removesuffix('/fhir')}/control",
-        region_name=region,
-        aws_access_key_id="test",
-        aws_secret_access_key="test",
-        config=Config(retries={"max_attempts": 1}, proxies={}),
-    )
-    client.meta.events.register("before-sign.healthlake.*", named)
-    return client
-
-
-def until(client: Any, public_id: str, status: str) -> dict[str, Any]:
-    limit = time.monotonic() + WAIT_SECONDS
-    while True:
-        found = client.describe_fhir_datastore(DatastoreId=public_id)["DatastoreProperties"]
-        if found["DatastoreStatus"] == status:
-            return found
-        assert time.monotonic() < limit, f"still {found['DatastoreStatus']}"
-        time.sleep(0.05)
-
-
-def fhir_of(store: StoreProcess, public_id: str) -> Fhir:
-    return Fhir(f"{store.base.removesuffix('/fhir')}/datastore/{public_id}/r4")
 
 
 @pytest.fixture(scope="module")

@@ -27,8 +27,8 @@ class StoreSettings(Struct, kw_only=True):
     job_poll_seconds: float = 1.0
     job_lease_seconds: float = 15.0  # after it another process goes on with the job of one that died
     file_roots: list[str] = []  # folders below which file:// URLs of jobs may lie
-    s3_folder: str = ""  # where s3://bucket/key is the file bucket/key; without it S3 itself is meant
-    s3_endpoint: str = ""  # an S3-compatible service; credentials come from AWS's own variables
+    s3_folder: str = ""  # where s3://bucket/key is the file bucket/key
+    s3_endpoint: str = ""  # S3 or a service like it, without a folder; credentials come from AWS's own variables
     s3_region: str = "us-west-2"
     bulk_url: str = ""  # file:// or s3:// URL under which $export writes; without it $export is not offered
 

@@ -31,6 +31,7 @@ from wardmesh_fhir_store.writing import JSON_PATCH, LARGE_BODY, Prepared, apply_
 ORDER = {"DELETE": 0, "POST": 1, "PUT": 2, "PATCH": 2}
 REASONS = {200: "200 OK", 201: "201 Created", 204: "204 No Content", 304: "304 Not Modified"}
 Read = Callable[[AsyncConnection, Request], Awaitable[Response]]
+Beside = Callable[[AsyncConnection], Awaitable[None]]
 
 
 class Step(Struct, frozen=True):
@@ -42,6 +43,11 @@ class Step(Struct, frozen=True):
     found: Found | None = None
     unchanged: bool = False  # conditional create that met its match, or a delete without one
     fresh: bool = False  # id made by us: nothing to lock
+
+
+async def no_reads(*_: object) -> Response:
+    """For Bundles that are loaded from files."""
+    raise invalid("A loaded Bundle only writes.")
 
 
 @contextmanager
@@ -60,8 +66,10 @@ class Transactions:
         self._store = store
         self._read = read
 
-    async def run(self, calls: Sequence[EntryCall], *, representation: bool) -> list[Entry]:
-        """The response entries in the order of the request."""
+    async def run(
+        self, calls: Sequence[EntryCall], *, representation: bool, beside: Beside | None = None
+    ) -> list[Entry]:
+        """The response entries in the order of the request; `beside` is done in the same transaction."""
         writes = [call for call in calls if call.method in ORDER]
         for call in writes:
             check_write(call)
@@ -70,6 +78,8 @@ class Transactions:
                 self._store.check_type(call.kind)
 
         async def work(connection: AsyncConnection) -> list[Entry]:
+            if beside is not None:
+                await beside(connection)
             steps = await self._settle(connection, writes)
             saved = await self._write(connection, steps)
             answers = {s.call.index: _answer(self._store, s, saved.get((s.kind, s.id)), representation) for s in steps}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from datetime import UTC, datetime
 from typing import Any
 
@@ -14,11 +13,11 @@ from wardmesh_fhir_store import tables
 from wardmesh_fhir_store.database import Database
 from wardmesh_fhir_store.datastores import Datastores
 from wardmesh_fhir_store.jobs.leases import Lease
+from wardmesh_fhir_store.jobs.snapshots import outlive_writers
 from wardmesh_fhir_store.seeding import seed_store
 
 SAMPLE_PATIENTS = 50
 BATCH = 5_000
-POLL_SECONDS = 0.05
 _READY = text(
     """UPDATE datastore SET status = 'ACTIVE', status_since = now(), worker = NULL, lease_until = NULL
     WHERE datastore_id = :key AND status = 'CREATING'"""
@@ -36,11 +35,6 @@ _PURGE = {
     for name in _TABLES
 }
 _PURGE_JOBS = text("DELETE FROM job WHERE datastore_id = :key")
-# A write that began before may not have seen that the datastore is going; later ones have (see records.save).
-_OLD_WRITERS = text(
-    """SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND usename = current_user
-    AND pid <> pg_backend_pid() AND xact_start < :since"""
-)
 
 
 class Stage(Struct, frozen=True):
@@ -77,12 +71,9 @@ class Lifecycle:
     async def _remove(self, key: int, lease: Lease) -> None:
         bound = self._database.bound(key)
 
-        async def moment(connection: AsyncConnection) -> datetime:
-            return (await connection.execute(text("SELECT clock_timestamp()"))).scalar_one()
-
-        since = await self._database.read(moment)
         await self._purge(bound, key, lease)
-        await self._outlive_writers(since)
+        # A write that began before may not have seen that the datastore is going; later ones have (records.save).
+        await outlive_writers(self._database)
         await self._purge(bound, key, lease)
 
         async def end(connection: AsyncConnection) -> None:
@@ -91,13 +82,6 @@ class Lifecycle:
             await connection.execute(_GONE, {"key": key})
 
         await self._database.write(end)
-
-    async def _outlive_writers(self, since: datetime) -> None:
-        async def count(connection: AsyncConnection) -> int:
-            return (await connection.execute(_OLD_WRITERS, {"since": since})).scalar_one()
-
-        while await self._database.read(count):  # noqa: ASYNC110 - other processes' transactions: nobody tells us
-            await asyncio.sleep(POLL_SECONDS)
 
     async def _purge(self, bound: Database, key: int, lease: Lease) -> None:
         """In small transactions: others are served meanwhile, and a worker that takes over finds less to do."""

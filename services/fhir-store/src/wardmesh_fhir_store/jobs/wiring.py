@@ -12,9 +12,12 @@ from wardmesh_fhir_store.control.jobs import JobControl
 from wardmesh_fhir_store.control.pages import PageTokens
 from wardmesh_fhir_store.control.wire import Control
 from wardmesh_fhir_store.datastores import Datastores
+from wardmesh_fhir_store.jobs.exporting import Exporting
+from wardmesh_fhir_store.jobs.importing import Importing
 from wardmesh_fhir_store.jobs.lifecycle import Lifecycle
+from wardmesh_fhir_store.jobs.objects import Objects
 from wardmesh_fhir_store.jobs.places import Files, Folder, Places, Storage
-from wardmesh_fhir_store.jobs.worker import Worker
+from wardmesh_fhir_store.jobs.worker import Runs, Worker
 from wardmesh_fhir_store.settings import StoreSettings
 from wardmesh_fhir_store.wire import Handler
 
@@ -26,6 +29,8 @@ def places_of(settings: StoreSettings) -> Places:
         storages["file"] = Files([Path(root) for root in settings.file_roots])
     if settings.s3_folder:
         storages["s3"] = Folder(Path(settings.s3_folder))
+    elif settings.s3_endpoint:
+        storages["s3"] = Objects(settings.s3_endpoint, settings.s3_region)
     return Places(storages)
 
 
@@ -36,11 +41,17 @@ class Jobs:
         self._datastores = datastores
         self._tokens = PageTokens(key)
         self._places = places_of(settings)
-        lifecycle = Lifecycle(datastores.database, datastores)
-        self._workers = [
-            Worker(datastores.database, lifecycle, settings.job_lease_seconds, settings.job_poll_seconds)
-            for _ in range(settings.job_workers)
-        ]
+        self._workers = [self._worker(settings) for _ in range(settings.job_workers)]
+
+    def _worker(self, settings: StoreSettings) -> Worker:
+        database, places = self._datastores.database, self._places
+        kinds: dict[str, Runs] = {
+            "import": Importing(database, places, settings.max_body_bytes),
+            "export": Exporting(database, places),
+        }
+        lifecycle = Lifecycle(database, self._datastores)
+        seconds, poll = settings.job_lease_seconds, settings.job_poll_seconds
+        return Worker(database, self._datastores, lifecycle, kinds, seconds, poll)
 
     def wake(self) -> None:
         for worker in self._workers:

@@ -7,15 +7,20 @@ import contextlib
 import logging
 import uuid
 from collections.abc import Coroutine
-from typing import Any
+from typing import Any, Protocol
 
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from wardmesh_fhir_store.database import Database
+from wardmesh_fhir_store.datastores import Datastores
 from wardmesh_fhir_store.faults import Fault
+from wardmesh_fhir_store.jobs.importing import Ending
 from wardmesh_fhir_store.jobs.leases import Lease, Lost
 from wardmesh_fhir_store.jobs.lifecycle import Lifecycle, Stage
+from wardmesh_fhir_store.jobs.places import BadPlace
+from wardmesh_fhir_store.jobs.rows import Job, claim, end, stop
+from wardmesh_fhir_store.store import Store
 
 _LOG = logging.getLogger("wardmesh.fhir-store")
 _CLAIM_DATASTORE = text(
@@ -28,12 +33,30 @@ _CLAIM_DATASTORE = text(
 )
 
 
+class Runs(Protocol):
+    """Carries out jobs of one kind."""
+
+    async def run(self, job: Job, store: Store, lease: Lease) -> Ending:
+        """Goes on where the job stopped. Raises BadPlace, Lost, Fault."""
+        ...
+
+
 class Worker:
     """One job at a time; `wake` spares the wait for the next look."""
 
-    def __init__(self, database: Database, lifecycle: Lifecycle, lease_seconds: float, poll_seconds: float) -> None:
+    def __init__(
+        self,
+        database: Database,
+        datastores: Datastores,
+        lifecycle: Lifecycle,
+        kinds: dict[str, Runs],
+        lease_seconds: float,
+        poll_seconds: float,
+    ) -> None:
         self._database = database
+        self._datastores = datastores
         self._lifecycle = lifecycle
+        self._kinds = kinds
         self._seconds = lease_seconds
         self._poll = poll_seconds
         self._name = uuid.uuid4().hex
@@ -53,7 +76,7 @@ class Worker:
     async def _step(self) -> bool:
         """Whether there was anything to do."""
         try:
-            return await self._datastore()
+            return await self._datastore() or await self._job()
         except Fault as fault:  # the database is away: look again later
             _LOG.warning("jobs wait: %s", fault)
         except Exception:  # noqa: BLE001 - the edge: the next worker tries again when the lease is over
@@ -73,11 +96,40 @@ class Worker:
         await self._hold(lease, self._lifecycle.advance(stage, lease))
         return True
 
+    async def _job(self) -> bool:
+        job = await claim(self._database, self._name, self._seconds)
+        if job is None:
+            return False
+        lease = Lease(self._database, "job", job.id, self._name, self._seconds)
+        if job.status != "STOP_REQUESTED":
+            await self._hold(lease, self._carry_out(job, lease))
+        await stop(self._database, job.id, self._name)
+        return True
+
+    async def _carry_out(self, job: Job, lease: Lease) -> None:
+        """A fault of what was asked for ends the job; one of the database leaves it for later."""
+        try:
+            store = await self._datastores.active(job.datastore)
+            ending = await self._kinds[job.kind].run(job, store, lease)
+        except BadPlace as bad:
+            ending = Ending("FAILED", str(bad))
+        except Fault as fault:
+            if fault.status >= 500:
+                raise
+            ending = Ending("FAILED", str(fault))
+        except (Lost, asyncio.CancelledError):
+            raise
+        except Exception:  # noqa: BLE001 - the edge: the job says that it failed, the log says why
+            _LOG.exception("a job failed unexpectedly")
+            ending = Ending("FAILED", "The store failed; the error is logged.")
+        await end(self._database, job.id, lease, ending.status, ending.message)
+
     async def _hold(self, lease: Lease, work: Coroutine[Any, Any, None]) -> None:
         try:
             await lease.hold(work)
         except Lost:
             _LOG.info("a job went to another worker or was stopped")
-        except asyncio.CancelledError:
-            await lease.release()
+        except (asyncio.CancelledError, Fault):
+            with contextlib.suppress(Fault):
+                await lease.release()
             raise
