@@ -91,6 +91,7 @@ def _places(layout: Layout) -> dict[str, Any]:
         "platforms_dir": str(layout.state.platforms),
         "secrets": str(layout.state.private("secrets")),
         "control": str(layout.state.control_socket),
+        "s3_folder": str(layout.state.private("s3")),
     }
 
 

@@ -72,6 +72,7 @@ class Services:
                 "WARDMESH_PORT": str(layout.store_port),
                 "WARDMESH_SMART_BASE": layout.smart_base,
                 "WARDMESH_SMART_ISSUER": layout.smart_issuer,
+                "WARDMESH_S3_FOLDER": str(state.private("s3")),
             },
         }
 
@@ -182,6 +183,16 @@ class Services:
             seed = self._layout.state.nats_seed("operations")
             environ["WARDMESH_OPERATIONS_SEED_FILE"] = str(seed)
         return Task(name=name, command=[program(service), *arguments], environ=environ)
+
+
+def store_places(layout: Layout) -> dict[str, str]:
+    """Where jobs of the store read and write: what is s3:// elsewhere is a folder here (HL-10)."""
+    folder = layout.state.private("store-files")
+    return {
+        "WARDMESH_S3_FOLDER": str(folder),
+        "WARDMESH_FILE_ROOTS": json.dumps([str(folder)]),
+        "WARDMESH_BULK_URL": (folder / "bulk-export").as_uri(),
+    }
 
 
 def _with_admin(unit: Unit, port: int, spare: int) -> Unit:
