@@ -72,7 +72,7 @@ class Services:
                 "WARDMESH_PORT": str(layout.store_port),
                 "WARDMESH_SMART_BASE": layout.smart_base,
                 "WARDMESH_SMART_ISSUER": layout.smart_issuer,
-                "WARDMESH_S3_FOLDER": str(state.private("s3")),
+                **store_places(layout),
             },
         }
 
@@ -187,7 +187,7 @@ class Services:
 
 def store_places(layout: Layout) -> dict[str, str]:
     """Where jobs of the store read and write: what is s3:// elsewhere is a folder here (HL-10)."""
-    folder = layout.state.private("store-files")
+    folder = layout.state.private("s3")
     return {
         "WARDMESH_S3_FOLDER": str(folder),
         "WARDMESH_FILE_ROOTS": json.dumps([str(folder)]),
