@@ -26,6 +26,7 @@ class StoreSettings(Struct, kw_only=True):
     job_workers: int = 1  # jobs that this process carries out at once; 0 leaves them to others
     job_poll_seconds: float = 1.0
     job_lease_seconds: float = 15.0  # after it another process goes on with the job of one that died
+    job_file_resources: int = 10_000  # in one output file of an export
     file_roots: list[str] = []  # folders below which file:// URLs of jobs may lie
     s3_folder: str = ""  # where s3://bucket/key is the file bucket/key
     s3_endpoint: str = ""  # S3 or a service like it, without a folder; credentials come from AWS's own variables

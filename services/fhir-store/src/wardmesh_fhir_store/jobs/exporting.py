@@ -23,7 +23,6 @@ from wardmesh_fhir_store.moments import instant
 from wardmesh_fhir_store.store import Store
 
 PAGE = 500
-FILE_RESOURCES = 10_000
 FILE_BYTES = 32 * 1024 * 1024
 _ADD = text(
     """INSERT INTO job_file (job_id, number, role, url, resource_type, size, done_count, last_id, finished)
@@ -58,7 +57,7 @@ class Part(Struct, frozen=True):
 class Exporting:
     """One for all datastores."""
 
-    def __init__(self, database: Database, places: Places, file_resources: int = FILE_RESOURCES) -> None:
+    def __init__(self, database: Database, places: Places, file_resources: int) -> None:
         self._database = database
         self._places = places
         self._most = file_resources

@@ -47,7 +47,7 @@ class Jobs:
         database, places = self._datastores.database, self._places
         kinds: dict[str, Runs] = {
             "import": Importing(database, places, settings.max_body_bytes),
-            "export": Exporting(database, places),
+            "export": Exporting(database, places, settings.job_file_resources),
         }
         lifecycle = Lifecycle(database, self._datastores)
         seconds, poll = settings.job_lease_seconds, settings.job_poll_seconds
