@@ -12,8 +12,14 @@ Schema = dict[str, Any]
 _TEXT = r"[\t\n\r\u0020-\U0010FFFF]"
 # The white space of XML Schema: a no-break space is a letter like any other.
 _SOLID = r"[^\u0000-\u0020]"
-_DAY = r"(?:0[1-9]|[12]\d|3[01])"
 _YEAR = r"(?:\d\d\d[1-9]|\d\d[1-9]0|\d[1-9]00|[1-9]000)"
+_LEAP_YEAR = r"(?:\d\d(?:0[48]|[2468][048]|[13579][26])|(?:0[48]|[2468][048]|[13579][26])00)"
+_MONTH = r"(?:0[1-9]|1[0-2])"
+# The published pattern lets 31 February pass; a date has to be one of the calendar.
+_LONG_MONTH = r"(?:0[13578]|1[02])-(?:0[1-9]|[12]\d|3[01])"
+_SHORT_MONTH = r"(?:0[469]|11)-(?:0[1-9]|[12]\d|30)"
+_FEBRUARY = r"02-(?:0[1-9]|1\d|2[0-8])"
+_DATE = rf"(?:{_YEAR}-(?:{_LONG_MONTH}|{_SHORT_MONTH}|{_FEBRUARY})|{_LEAP_YEAR}-02-29)"
 _TIME = r"(?:[01]\d|2[0-3]):[0-5]\d:(?:[0-5]\d|60)(?:\.\d+)?"
 _ZONE = r"(?:Z|[+\-](?:(?:0\d|1[0-3]):[0-5]\d|14:00))"
 
@@ -39,9 +45,9 @@ PRIMITIVES: dict[str, Schema] = {
     "uri": _text(_SOLID + "+"),
     "url": _text(_SOLID + "+"),
     "canonical": _text(_SOLID + "+"),
-    "instant": _text(rf"{_YEAR}-(?:0[1-9]|1[0-2])-{_DAY}T{_TIME}{_ZONE}"),
-    "date": _text(rf"{_YEAR}(?:-(?:0[1-9]|1[0-2])(?:-{_DAY})?)?"),
-    "dateTime": _text(rf"{_YEAR}(?:-(?:0[1-9]|1[0-2])(?:-{_DAY}(?:T{_TIME}{_ZONE})?)?)?"),
+    "instant": _text(rf"{_DATE}T{_TIME}{_ZONE}"),
+    "date": _text(rf"{_YEAR}(?:-{_MONTH})?|{_DATE}"),
+    "dateTime": _text(rf"{_YEAR}(?:-{_MONTH})?|{_DATE}(?:T{_TIME}{_ZONE})?"),
     "time": _text(_TIME),
 }
 NESTED = {"type": "object", "required": ["resourceType"]}  # judged by the schema of its own type
