@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from itertools import pairwise
 
 from wardmesh_audit.ledger import Connection
@@ -14,6 +14,8 @@ from wardmesh_audit.tiles import WIDTH
 Published = Callable[[int], Awaitable[bytes | None]]
 
 _STREAM_LIMIT = 5000
+_PREFETCH = 1000
+_LEAVES = "select seq, event_id, leaf from event where log_id = $1 and seq >= $2 and seq < $3 order by seq"
 
 
 class Locator:
@@ -24,27 +26,20 @@ class Locator:
         self._published = published
         self._log_id = log_id
 
-    async def changed(self, low: int, high: int) -> list[tuple[int, uuid.UUID]]:
-        """Rows in [low, high) whose leaf differs from a copy; empty when no copy tells."""
-        rows = await self._conn.fetch(
-            "select seq, event_id, leaf from event where log_id = $1 and seq >= $2 and seq < $3 order by seq",
-            self._log_id,
-            low,
-            high,
-        )
-        found: list[tuple[int, uuid.UUID]] = []
+    async def changed(self, low: int, high: int) -> AsyncGenerator[tuple[int, uuid.UUID]]:
+        """Rows in [low, high) whose leaf differs from a copy; none when no copy tells."""
         tile: tuple[int, bytes | None] = (-1, None)
-        for row in rows:
-            number, place = divmod(row["seq"], WIDTH)
-            if tile[0] != number:
-                tile = (number, await self._tile(number))
-            copy = tile[1][place * HASH_BYTES : (place + 1) * HASH_BYTES] if tile[1] else None
-            if copy is None and self._published is not None and len(rows) <= _STREAM_LIMIT:
-                leaf = await self._published(row["seq"])
-                copy = leaf_hash(leaf) if leaf is not None else None
-            if copy is not None and copy != leaf_hash(row["leaf"]):
-                found.append((row["seq"], row["event_id"]))
-        return found
+        async with self._conn.transaction():
+            async for row in self._conn.cursor(_LEAVES, self._log_id, low, high, prefetch=_PREFETCH):
+                number, place = divmod(row["seq"], WIDTH)
+                if tile[0] != number:
+                    tile = (number, await self._tile(number))
+                copy = tile[1][place * HASH_BYTES : (place + 1) * HASH_BYTES] if tile[1] else None
+                if copy is None and self._published is not None and high - low <= _STREAM_LIMIT:
+                    leaf = await self._published(row["seq"])
+                    copy = leaf_hash(leaf) if leaf is not None else None
+                if copy is not None and copy != leaf_hash(row["leaf"]):
+                    yield row["seq"], row["event_id"]
 
     async def partition_missing(self) -> bool:
         """True when the month partitions have a hole: then rows are gone with their month."""

@@ -61,7 +61,7 @@ class _Actor(Struct):
     on_behalf_of: _Person | None = None
 
 
-class _Patient(Struct):
+class Patient(Struct):
     pseudonym: str
 
 
@@ -83,31 +83,31 @@ class _Producer(Struct):
     seq: _Count
 
 
-class _Data(Struct):
+class Data(Struct):
     producer: _Producer
     phase: str | None = None
     action: str | None = None
     outcome: _Code | None = None
     actor: _Actor | None = None
-    patient: _Patient | None = None
+    patient: Patient | None = None
     resource: _Resource | None = None
     purpose_of_use: str | None = None
     break_glass: _BreakGlass | None = None
     request: _Request | None = None
 
 
-class _Event(Struct):
+class Event(Struct):
     specversion: str
     id: str
     source: str
     type: str
     time: str
-    data: _Data
+    data: Data
     tenant: str | None = None
     traceparent: str | None = None
 
 
-_decoder = msgspec.json.Decoder(_Event)
+_decoder = msgspec.json.Decoder(Event)
 
 
 def project(leaf: bytes) -> tuple[Any, ...]:
@@ -119,45 +119,60 @@ def project(leaf: bytes) -> tuple[Any, ...]:
         raise BadLeaf from None
 
 
-def _columns(event: _Event) -> tuple[Any, ...]:
-    data = event.data
+def decoded(leaf: bytes) -> Event:
+    """The event in a leaf, its columns not yet looked at; raises what `project` turns into BadLeaf."""
+    return _decoder.decode(leaf)
+
+
+def occurred_at(event: Event) -> datetime:
     occurred = datetime.fromisoformat(event.time)
     if event.specversion != "1.0" or occurred.tzinfo is None or not 1970 <= occurred.year <= 9998:
         raise BadLeaf
-    actor = data.actor or _Actor()
-    person = actor.on_behalf_of.id if actor.on_behalf_of else actor.id
+    return occurred
+
+
+def actor_id(data: Data) -> str | None:
+    """An agent acts for a person: then the person counts."""
+    actor = data.actor
+    if actor is None:
+        return None
+    return actor.on_behalf_of.id if actor.on_behalf_of else actor.id
+
+
+def _columns(event: Event) -> tuple[Any, ...]:
+    data = event.data
     return (
-        _uuid(event.id),
-        occurred,
-        _text(event.tenant),
-        _event_class(event.type),
-        _text(data.phase),
-        _text(data.action),
-        _text(data.outcome.code if data.outcome else None),
-        _text(person),
-        _pseudonym(data.patient),
-        _text(data.resource.type if data.resource else None),
-        _text(data.purpose_of_use),
+        uuid_of(event.id),
+        occurred_at(event),
+        text_of(event.tenant),
+        event_class(event.type),
+        text_of(data.phase),
+        text_of(data.action),
+        text_of(data.outcome.code if data.outcome else None),
+        text_of(actor_id(data)),
+        pseudonym(data.patient),
+        text_of(data.resource.type if data.resource else None),
+        text_of(data.purpose_of_use),
         data.break_glass.used if data.break_glass else False,
-        _text(data.request.id if data.request else None),
-        _trace_id(event.traceparent),
-        _text(data.producer.id),
-        _uuid(data.producer.epoch),
+        text_of(data.request.id if data.request else None),
+        trace_id(event.traceparent),
+        text_of(data.producer.id),
+        uuid_of(data.producer.epoch),
         data.producer.seq,
     )
 
 
-def _event_class(name: str) -> str:
+def event_class(name: str) -> str:
     """`org.wardmesh.audit.access.v1` -> `access`."""
     middle, _, version = name.removeprefix(_TYPE_PREFIX).rpartition(".")
     if not name.startswith(_TYPE_PREFIX) or not middle or middle == MALFORMED or version[:1] != "v":
         raise BadLeaf
     if "." in middle:
         raise BadLeaf
-    return _text(middle) or ""
+    return text_of(middle) or ""
 
 
-def _pseudonym(patient: _Patient | None) -> bytes | None:
+def pseudonym(patient: Patient | None) -> bytes | None:
     if patient is None:
         return None
     raw = bytes.fromhex(patient.pseudonym)
@@ -166,19 +181,19 @@ def _pseudonym(patient: _Patient | None) -> bytes | None:
     return raw
 
 
-def _trace_id(traceparent: str | None) -> str | None:
+def trace_id(traceparent: str | None) -> str | None:
     parts = traceparent.split("-") if traceparent else []
-    return _text(parts[1]) if len(parts) >= 4 and len(parts[1]) == 32 else None
+    return text_of(parts[1]) if len(parts) >= 4 and len(parts[1]) == 32 else None
 
 
-def _uuid(text: str) -> uuid.UUID:
+def uuid_of(text: str) -> uuid.UUID:
     value = uuid.UUID(text)
     if str(value) != text:
         raise BadLeaf
     return value
 
 
-def _text(text: str | None) -> str | None:
+def text_of(text: str | None) -> str | None:
     """PostgreSQL stores no NUL and an index entry has a limit: such an event is malformed, not a reason to stop."""
     if text is not None and ("\x00" in text or len(text) > _TEXT_BYTES or len(text.encode()) > _TEXT_BYTES):
         raise BadLeaf

@@ -14,7 +14,7 @@ class Pruned:
         self._conn = conn
         self._log_id = log_id
         self._ranges: list[tuple[int, int]] = []
-        self._tile: tuple[int, bytes] = (-1, b"")
+        self._tiles: dict[int, bytes] = {}
         self.expected = 0
         self.rows = 0
 
@@ -25,17 +25,24 @@ class Pruned:
         self._ranges = [(run["first_seq"], run["last_seq"]) for run in runs]
         self.expected = sum(run["rows"] for run in runs)
 
-    async def hash_of(self, index: int) -> bytes | None:
+    async def tiles(self, low: int, high: int) -> None:
+        """Brings what may be asked for inside [low, high), instead of what was brought before."""
+        self._tiles.clear()
+        if any(first < high and low <= last for first, last in self._ranges):
+            rows = await self._conn.fetch(
+                "select idx, data from tile where log_id = $1 and level = 0 and idx >= $2 and idx <= $3",
+                self._log_id,
+                low // WIDTH,
+                high // WIDTH,
+            )
+            self._tiles = {row["idx"]: row["data"] for row in rows}
+
+    def hash_of(self, index: int) -> bytes | None:
         """The leaf hash of an index that retention may have dropped, None when it dropped nothing there."""
         if not any(first <= index <= last for first, last in self._ranges):
             return None
         number, place = divmod(index, WIDTH)
-        if self._tile[0] != number:
-            data: bytes | None = await self._conn.fetchval(
-                "select data from tile where log_id = $1 and level = 0 and idx = $2", self._log_id, number
-            )
-            self._tile = (number, data or b"")
-        hashed = self._tile[1][place * HASH_BYTES : (place + 1) * HASH_BYTES]
+        hashed = self._tiles.get(number, b"")[place * HASH_BYTES : (place + 1) * HASH_BYTES]
         if len(hashed) != HASH_BYTES:
             return None
         self.rows += 1

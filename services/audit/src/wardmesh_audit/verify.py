@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import time
-import uuid
-from collections.abc import Sequence
-from datetime import datetime
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 
-import asyncpg
 from msgspec import Struct
 
+from wardmesh_audit.copy_out import CopiedRow, CopyOut
 from wardmesh_audit.findings import Finding, Report
 from wardmesh_audit.ledger import Connection
 from wardmesh_audit.locate import Locator
 from wardmesh_audit.merkle import HASH_BYTES, CompactRange, leaf_hash
-from wardmesh_audit.note import BadNote, BadSignature, Checkpoint, UnknownKey, Verifier, open_note, parse_checkpoint
-from wardmesh_audit.projection import MALFORMED, PROJECTED, BadLeaf, project
+from wardmesh_audit.note import BadNote, BadSignature, Checkpoint, UnknownKey, Verifier
+from wardmesh_audit.projection import MALFORMED, BadLeaf, decoded
 from wardmesh_audit.pruned import Pruned
+from wardmesh_audit.row_image import Field, differing, microseconds
+from wardmesh_audit.signed_notes import ALL, SignedNotes
 
-_PREFETCH = 2000
+_PIECE = 16384
 _UNSIGNED_SECONDS = 60.0
-_ROWS = f"select seq, {', '.join(PROJECTED)}, recorded_at, leaf, leaf_hash from event where log_id = $1 order by seq"  # noqa: S608
+_EPOCH_SECONDS = datetime(2000, 1, 1, tzinfo=UTC).timestamp()
+_MALFORMED = MALFORMED.encode()
+# The order is that of an index: sorting a piece would write it to disk first.
+_SETTINGS = ("enable_sort", "enable_seqscan", "enable_bitmapscan", "jit")
 
 
 class Pin(Struct, frozen=True):
@@ -44,9 +48,8 @@ class Verification:
         log_id: int = 0,
     ) -> None:
         self._conn = conn
-        self._verifiers = list(verifiers)
         self._pins = list(pins)
-        self._since = since
+        self._since = microseconds(since) if since else -ALL
         self._locator = locator or Locator(conn, log_id=log_id)
         self._log_id = log_id
         self._tree = CompactRange()
@@ -54,133 +57,131 @@ class Verification:
         self._root = b""
         self._whole = True  # False after a gap: roots cannot be computed any more
         self._pruned = Pruned(conn, log_id)
-        self._last_recorded: datetime | None = None
+        self._month_gone = False
+        self._last_recorded = 0
+        self._expected: dict[int, list[Pin]] = {}  # what must hold at which size, of the piece that is read
         self._bad_roots: list[tuple[int, int]] = []  # (last good size, first bad size)
         self.report = Report(log=verifiers[0].name if verifiers else "")
+        self._signed = SignedNotes(conn, verifiers, log_id)
 
     async def run(self) -> Report:
         async with self._conn.transaction(isolation="repeatable_read", readonly=True):
-            expected = await self._checkpoints()
-            if self.report.obstacle:
-                return self.report
+            for setting in _SETTINGS:
+                await self._conn.execute(f"set local {setting} = off")
             state = await self._conn.fetchrow("select size, root from tree_state where log_id = $1", self._log_id)
             if state is None:
                 self._find("root", 0, "the tree state is missing")
                 return self.report
+            if not self._pins and not await self._signed.any():
+                self.report.obstacle = "there is no checkpoint to verify against"
+                return self.report
             self._size, self._root = state["size"], state["root"]
+            self._month_gone = await self._locator.partition_missing()
             await self._pruned.load()
-            await self._rows(expected)
-            self._end()
-            await self._localise()
+            await self._log()
+            if not self.report.obstacle:
+                self._end()
+                await self._localise()
         return self.report
 
-    # --- checkpoints ---
+    async def _log(self) -> None:
+        """The whole log in pieces; between them is what a piece will need to know, so that memory stays constant."""
+        rows = CopyOut(self._conn, self._log_id, self._row, since=self._since)
+        low = 0
+        while True:
+            high = min(low + _PIECE, self._size)
+            last = high == self._size
+            await self._expect(-1 if low == 0 else low, ALL if last else high)
+            if self.report.obstacle:
+                return
+            await self._pruned.tiles(low, high)
+            self._compare_root()
+            await rows.rows(-ALL if low == 0 else low, ALL if last else high)
+            self._dropped(high)
+            self._expected = {size: pins for size, pins in self._expected.items() if size > self._tree.size}
+            if last:
+                return
+            low = high
 
-    async def _checkpoints(self) -> dict[int, list[Pin]]:
-        """What must hold at which size: the notes in the database, whose signatures are checked here, and the pins."""
-        expected: dict[int, list[Pin]] = {}
-        notes = await self._conn.fetch(
-            "select size, root, note from checkpoint where log_id = $1 order by size", self._log_id
-        )
-        for row in notes:
-            checkpoint = self._open(row)
-            if checkpoint is not None:
-                expected.setdefault(checkpoint.size, []).append(Pin(checkpoint, "database"))
+    async def _expect(self, above: int, up_to: int) -> None:
+        """What must hold at sizes in (above, up_to]: notes of the database, whose signatures are checked, and pins."""
+        async for row in self._signed.between(above, up_to):
+            self.report.checkpoints += 1
+            try:
+                checkpoint = self._signed.opened(row)
+            except UnknownKey:
+                self.report.obstacle = "a checkpoint is signed by no key we know"
+                return
+            except (BadSignature, BadNote) as error:
+                self._find("checkpoint_signature", row["size"], str(error))
+                continue
+            self._expected.setdefault(checkpoint.size, []).append(Pin(checkpoint, "database"))
         for pin in self._pins:
-            expected.setdefault(pin.checkpoint.size, []).append(pin)
-        self.report.checkpoints = len(notes)
-        if not expected and not self.report.findings and not self.report.obstacle:
-            self.report.obstacle = "there is no checkpoint to verify against"
-        return expected
-
-    def _open(self, row: asyncpg.Record) -> Checkpoint | None:
-        try:
-            checkpoint = parse_checkpoint(open_note(row["note"], self._verifiers))
-        except UnknownKey:
-            self.report.obstacle = "a checkpoint is signed by no key we know"
-            return None
-        except (BadSignature, BadNote):
-            self._find("checkpoint_signature", row["size"], "the note of this checkpoint is not what was signed")
-            return None
-        if checkpoint.size != row["size"] or checkpoint.root != row["root"] or checkpoint.origin != self.report.log:
-            self._find("checkpoint_signature", row["size"], "the columns of this checkpoint differ from its note")
-            return None
-        return checkpoint
+            if above < pin.checkpoint.size <= up_to:
+                self._expected.setdefault(pin.checkpoint.size, []).append(pin)
 
     # --- rows ---
 
-    async def _rows(self, expected: dict[int, list[Pin]]) -> None:
-        self._compare_root(expected.pop(0, []))
-        async for row in self._conn.cursor(_ROWS, self._log_id, prefetch=_PREFETCH):
-            seq: int = row["seq"]
-            if seq < self._tree.size:
-                self._find("duplicate_index", seq, "a second row has this index", row["event_id"])
-                continue
-            if seq >= self._size:
-                self._find("foreign_insert", seq, "this row lies beyond the end of the tree", row["event_id"])
-                continue
-            if seq > self._tree.size:
-                await self._dropped(seq, expected)
-            if seq > self._tree.size:
-                await self._gap(seq)
-            self._row(row)
-            self._compare_root(expected.pop(self._tree.size, []))
-        await self._dropped(self._size, expected)
-        if self._pruned.rows != self._pruned.expected:
-            self._find(
-                "missing_index",
-                0,
-                f"{self._pruned.expected} events were dropped by retention, "
-                f"{self._pruned.rows} are missing below the pruning limit",
-            )
-        # What a gap skipped cannot be compared; what lies beyond the end was covered once and is gone.
-        for size in sorted(size for size in expected if size > self._tree.size):
-            for pin in expected[size]:
-                self._find("rollback", size, f"a checkpoint of the {pin.place} covers more events than there are")
+    def _row(self, row: CopiedRow) -> None:
+        if (row.seq != self._tree.size or row.seq >= self._size) and not self._placed(row):
+            return
+        self.report.rows += 1
+        self._last_recorded = row.recorded
+        if row.recorded < self._since:
+            self._tree.append(row.leaf_hash)
+        else:
+            self._leaf(row)
+        if self._tree.size in self._expected:
+            self._compare_root()
 
-    async def _dropped(self, end: int, expected: dict[int, list[Pin]]) -> None:
+    def _placed(self, row: CopiedRow) -> bool:
+        """A row whose index is not the next one: whether it counts nevertheless, behind a gap."""
+        if row.seq < self._tree.size:
+            self._find("duplicate_index", row.seq, "a second row has this index", _id_of(row))
+            return False
+        if row.seq >= self._size:
+            self._find("foreign_insert", row.seq, "this row lies beyond the end of the tree", _id_of(row))
+            return False
+        self._dropped(row.seq)
+        if row.seq > self._tree.size:
+            self._gap(row.seq)
+        return True
+
+    def _leaf(self, row: CopiedRow) -> None:
+        hashed = leaf_hash(row.leaf)
+        self._tree.append(hashed)
+        if hashed != row.leaf_hash:
+            self._find("leaf_hash", row.seq, "the leaf is not what its hash says", _id_of(row))
+        elif row.stored is not None and row.stored["event_type"] != _MALFORMED:
+            self._columns(row, row.stored)
+
+    def _columns(self, row: CopiedRow, stored: Mapping[str, Field]) -> None:
+        try:
+            names = differing(row.leaf, stored)
+        except BadLeaf:
+            self._find("projection", row.seq, "the leaf is no valid event", _id_of(row))
+            return
+        if names:
+            self._find("projection", row.seq, f"column {', '.join(names)} differs from the leaf", _id_of(row))
+
+    def _dropped(self, end: int) -> None:
         """Goes on over what retention dropped: its hashes are in the level-0 tiles."""
         while self._whole and self._tree.size < end:
-            hashed = await self._pruned.hash_of(self._tree.size)
+            hashed = self._pruned.hash_of(self._tree.size)
             if hashed is None:
                 return
             self._tree.append(hashed)
-            self._compare_root(expected.pop(self._tree.size, []))
+            self._compare_root()
 
-    async def _gap(self, seq: int) -> None:
-        first = self._tree.size
-        gone = await self._locator.partition_missing()
+    def _gap(self, seq: int) -> None:
+        first, gone = self._tree.size, self._month_gone
         why = ": their month partition is gone" if gone else ""
         self._find("missing_index", first, f"{seq - first} events are missing before index {seq}{why}", incomplete=gone)
         self._whole = False
         self._tree = CompactRange(seq, b"\x00" * HASH_BYTES * seq.bit_count())  # counts on, its root means nothing
 
-    def _row(self, row: asyncpg.Record) -> None:
-        self.report.rows += 1
-        self._last_recorded = row["recorded_at"]
-        if self._since is not None and row["recorded_at"] < self._since:
-            self._tree.append(row["leaf_hash"])
-            return
-        seq, leaf = row["seq"], row["leaf"]
-        hashed = leaf_hash(leaf)
-        self._tree.append(hashed)
-        if hashed != row["leaf_hash"]:
-            self._find("leaf_hash", seq, "the leaf is not what its hash says", row["event_id"])
-            return
-        if row["event_type"] != MALFORMED:
-            self._compare_columns(seq, leaf, row)
-
-    def _compare_columns(self, seq: int, leaf: bytes, row: asyncpg.Record) -> None:
-        try:
-            derived = project(leaf)
-        except BadLeaf:
-            self._find("projection", seq, "the leaf is no valid event", row["event_id"])
-            return
-        if derived != tuple(row)[1:18]:
-            names = [name for name, value in zip(PROJECTED, derived, strict=True) if row[name] != value]
-            self._find("projection", seq, f"column {', '.join(names)} differs from the leaf", row["event_id"])
-
-    def _compare_root(self, pins: list[Pin]) -> None:
+    def _compare_root(self) -> None:
+        pins = self._expected.pop(self._tree.size, [])
         if not pins or not self._whole:
             return
         root, size = self._tree.root(), self._tree.size
@@ -198,6 +199,17 @@ class Verification:
     # --- the end ---
 
     def _end(self) -> None:
+        # What a gap skipped cannot be compared; what lies beyond the end was covered once and is gone.
+        for size in sorted(self._expected):
+            for pin in self._expected[size]:
+                self._find("rollback", size, f"a checkpoint of the {pin.place} covers more events than there are")
+        if self._pruned.rows != self._pruned.expected:
+            self._find(
+                "missing_index",
+                0,
+                f"{self._pruned.expected} events were dropped by retention, "
+                f"{self._pruned.rows} are missing below the pruning limit",
+            )
         self.report.size, self.report.root = self._tree.size, self._tree.root().hex() if self._whole else ""
         if self._size > self._tree.size:
             missing = self._size - self._tree.size
@@ -205,7 +217,7 @@ class Verification:
         elif self._whole and self._root != self._tree.root() and not self._bad_roots:
             self._bad_roots.append((self.report.last_good_checkpoint or 0, self._tree.size))
         self.report.uncovered = self._tree.size - (self.report.last_good_checkpoint or 0)
-        last = self._last_recorded.timestamp() if self._last_recorded else time.time()
+        last = self._last_recorded / 1e6 + _EPOCH_SECONDS if self.report.rows else time.time()
         if self.report.uncovered and not self.report.tampered and time.time() - last > _UNSIGNED_SECONDS:
             self._find("unknown_tail", self._tree.size, "events at the end are not signed", incomplete=True)
 
@@ -213,21 +225,20 @@ class Verification:
         """A root that differs says only that something before it changed; copies of the leaf hashes say what."""
         known = {finding.index for finding in self.report.findings if finding.kind == "leaf_hash"}
         for low, high in self._bad_roots:
-            changed = [found for found in await self._locator.changed(low, high) if found[0] not in known]
-            for index, event_id in changed:
-                self._find("root", index, "this row is not the one that was signed", event_id)
+            changed = False
+            async for index, event_id in self._locator.changed(low, high):
+                if index not in known:
+                    changed = True
+                    self._find("root", index, "this row is not the one that was signed", str(event_id))
             if not changed and not any(low <= index < high for index in known):
                 self._find("root", low, f"something between index {low} and {high - 1} is not what was signed")
 
-    def _find(
-        self, kind: str, index: int, detail: str, event_id: uuid.UUID | None = None, *, incomplete: bool = False
-    ) -> None:
-        self.report.add(
-            Finding(
-                kind=kind,
-                index=index,
-                event_id=str(event_id) if event_id else "",
-                detail=detail,
-                incomplete=incomplete,
-            )
-        )
+    def _find(self, kind: str, index: int, detail: str, event_id: str = "", *, incomplete: bool = False) -> None:
+        self.report.add(Finding(kind=kind, index=index, event_id=event_id, detail=detail, incomplete=incomplete))
+
+
+def _id_of(row: CopiedRow) -> str:
+    """Of a row whose columns are as the leaf says, the id in the leaf is that of the row."""
+    if row.stored is not None:
+        return (row.stored["event_id"] or b"").decode()
+    return decoded(row.leaf).id
