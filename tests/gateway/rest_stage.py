@@ -65,6 +65,9 @@ PLATFORMS = (
     ),
     PlatformFacts(id="bare", name="bare", type="ehr"),
     PlatformFacts(id="epic", name="Epic", type="ehr", served_by="store"),
+    PlatformFacts(
+        id="healthlake", name="HealthLake datastores", type="sandbox", datastore_region="us-west-2", writes=True
+    ),
 )
 
 
@@ -188,12 +191,18 @@ class Clock:
 class Stage:
     """One gateway replica without a mesh."""
 
-    def __init__(self, *, registered: frozenset[str] = frozenset(), **settings: Any) -> None:
+    def __init__(
+        self,
+        *,
+        registered: frozenset[str] = frozenset(),
+        platforms: tuple[PlatformFacts, ...] = PLATFORMS,
+        **settings: Any,
+    ) -> None:
         self.settings = GatewaySettings(**{"public_url": BASE, "issuer": ISSUER, **settings})
         self.bus = FakeBus()
         self.clock = Clock()
         self.platforms = Platforms(self.bus)
-        self.platforms.put(Catalogue(version="1", platforms=PLATFORMS))
+        self.platforms.put(Catalogue(version="1", platforms=platforms))
         self.limits = RateLimits(
             self.bus.tell,
             replica="gateway-1",

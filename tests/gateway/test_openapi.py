@@ -28,6 +28,7 @@ from wardmesh_gateway.catalogue_api import create_catalogue_api
 from wardmesh_gateway.router import UNRECORDED_ROUTES
 from wardmesh_gateway.tools import TOOLS
 from wardmesh_gateway.tools_sign_in import SIGN_IN_TOOLS
+from wardmesh_gateway.tools_smedrec import KINDS
 
 LEDGER_ID = "0190c8a0-0000-7000-8000-000000000000"
 BUNDLE = b'{"resourceType":"Bundle","type":"searchset","total":0}'
@@ -115,7 +116,15 @@ def _body(path: str, method: str) -> bytes | None:
             "resource": {"resourceType": "Patient"}, "fields": {"active": True},
             **COVERED, "query": "clinic", "url": "http://gateway.test/fhir/store/Patient?_cursor=a",
         }  # fmt: skip
-        required = next(tool for tool in TOOLS if tool.name == name).input["required"]
+        spec = next(tool for tool in TOOLS if tool.name == name)
+        required = spec.input["required"]
+        if spec.family:
+            kind = next((kind for kind in KINDS if kind in name), "Patient")  # of the resource that a tool stores
+            return (
+                json.dumps(sample(spec.input))
+                .replace('"resourceType": "Patient"', f'"resourceType": "{kind}"')
+                .encode()
+            )
         return json.dumps({key: known[key] for key in required}).encode()
     if path.startswith("/api/token"):
         return b'{"username":"u","password":"p","refresh":"r"}'
@@ -127,6 +136,29 @@ def _body(path: str, method: str) -> bytes | None:
     if path == "/fhir/{platform}":
         return b'{"resourceType":"Bundle","type":"batch"}'
     return PATIENT if method in ("post", "put") and not path.endswith("_search") else None
+
+
+DATASTORE = "0123456789abcdef" * 2
+PERSON = {"resourceType": "Patient", "id": "p1"}
+VALUES: dict[str, Any] = {
+    "datastore_id": DATASTORE, "resource_arn": f"arn:aws:healthlake:us-west-2:000000000000:datastore/fhir/{DATASTORE}",
+    "resource_type": "Patient", "resourceType": "Patient", "compartment_type": "Patient",
+    "resource_id": "p1", "id": "p1",
+    "resource_data": PERSON, "resource": PERSON, "bundle_resources": [PERSON],
+}  # fmt: skip
+
+
+def sample(schema: dict[str, Any], name: str = "") -> Any:
+    """Something that the schema takes; what has to mean something comes from VALUES."""
+    if name in VALUES:
+        return VALUES[name]
+    if "enum" in schema:
+        return schema["enum"][0]
+    if schema["type"] == "object":
+        return {each: sample(schema["properties"][each], each) for each in schema.get("required", ())}
+    if schema["type"] == "array":
+        return [sample(schema["items"])]
+    return "x"
 
 
 async def platform(call: Call) -> FakeDelivery:

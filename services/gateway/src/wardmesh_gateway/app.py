@@ -50,7 +50,10 @@ from wardmesh_gateway.server import serving
 from wardmesh_gateway.settings import GatewaySettings, registered_platforms
 from wardmesh_gateway.sign_in import SignIn
 from wardmesh_gateway.sign_in_face import SignInFace
+from wardmesh_gateway.sign_in_steps import McpSignInSteps
+from wardmesh_gateway.smedrec_tools import SmedrecTools
 from wardmesh_gateway.tool_door import ToolArguments, ToolCalls
+from wardmesh_gateway.tool_family import Family
 from wardmesh_gateway.tool_mcp import McpDoor
 from wardmesh_gateway.tool_rest import ToolFace
 from wardmesh_gateway.waiting import Waiters
@@ -108,7 +111,7 @@ def build_parts(
         callers=callers,
         limits=limits,
         door=door,
-        calls=ToolCalls(door, platforms, procedures, sign_in, {"healthlake": HealthLakeTools(door)}),
+        calls=ToolCalls(door, platforms, procedures, sign_in, _families(settings, door, platforms)),
         procedures=procedures,
         sign_in=sign_in,
         security=SecurityRecords(records),
@@ -117,6 +120,17 @@ def build_parts(
         audit=audit,
         tails=Tails(audit),
     )
+
+
+def _families(settings: GatewaySettings, door: Door, platforms: Platforms) -> dict[str, Family]:
+    smedrec = SmedrecTools(
+        door,
+        platforms,
+        issuer=settings.smart_issuer,
+        platform=settings.smart_platform,
+        public_url=settings.base,
+    )
+    return {"healthlake": HealthLakeTools(door), "smedrec": smedrec}
 
 
 def build_router(
@@ -260,6 +274,7 @@ async def _verifier(
 def _mcp(settings: GatewaySettings, parts: Parts, bus: Any, keys: list[bytes]) -> McpFace:
     return build_mcp(
         door=McpDoor(parts.calls, parts.callers, bus),
+        sign_ins=McpSignInSteps(parts.sign_in, parts.callers),
         catalogue=parts.platforms,
         verifier=parts.callers,
         limiter=parts.limits,

@@ -32,6 +32,7 @@ ALIASES: dict[str, str | tuple[str, ...]] = {
     "session_secret": "FHIR_GATEWAY_SESSION_SECRET",
     "session_cookie_secure": "FHIR_GATEWAY_SESSION_COOKIE_SECURE",
     "debug": "FHIR_GATEWAY_DEBUG",
+    "smart_issuer": ("SMART_ISS", "FHIR_BASE_URL"),
     "redis_url": "FHIR_GATEWAY_REDIS_URL",
     "require_redis_tls": "FHIR_GATEWAY_REQUIRE_REDIS_TLS",
 }
@@ -62,6 +63,8 @@ class GatewaySettings(BusSettings, kw_only=True):
     redis_url: str = ""
     require_redis_tls: bool = False
     home_platform: str = "store"  # whose patient ids are meant where no platform is named, as in policy
+    smart_issuer: str = ""  # FHIR base of the platform of the SMART server's tools (SM-9)
+    smart_platform: str = "store"  # its id, where no base is named
     conformance_port: int = 0
     max_body_bytes: int = 10 * 1024 * 1024
     anonymous_open_platforms: bool = True

@@ -9,6 +9,7 @@ from wardmesh_gateway.tools_fhir import FHIR_TOOLS
 from wardmesh_gateway.tools_healthlake import DATASTORE_TOOLS
 from wardmesh_gateway.tools_healthlake_data import DATA_TOOLS
 from wardmesh_gateway.tools_sign_in import SIGN_IN_TOOLS
+from wardmesh_gateway.tools_smedrec import SMEDREC_TOOLS
 
 TOOLS: tuple[ToolSpec, ...] = (
     *FHIR_TOOLS,
@@ -17,6 +18,7 @@ TOOLS: tuple[ToolSpec, ...] = (
     *DIRECTORY_TOOLS,
     *DATASTORE_TOOLS,
     *DATA_TOOLS,
+    *SMEDREC_TOOLS,
 )
 
 BY_NAME: dict[str, ToolSpec] = {tool.name: tool for tool in TOOLS}
