@@ -9,6 +9,8 @@ from typing import Any
 import httpx
 import pytest
 
+from mesh.agent import agent
+from mesh.chromium import chromium, person
 from mesh.ledger import until_event
 from mesh.mcp_call import call_tool
 
@@ -108,3 +110,21 @@ def test_the_same_as_tools_and_reception_is_refused(mesh: Any) -> None:
                 assert (refused, said["error"]) == (True, "forbidden"), name
 
     asyncio.run(calls())
+
+
+@pytest.mark.anyio
+async def test_a_patient_with_an_own_sign_in_asks_about_the_own_coverage_only(mesh: Any) -> None:
+    """The token opens the hospital's base; the payer's service is elsewhere and gets none."""
+    platform = "local-smart-patient"
+    async with chromium() as browser, agent(mesh, "demo_patient") as mcp:
+        await mcp.forget(platform)
+        dana = await person(mesh, browser, "demo_patient", "dana")
+        link = (await mcp.ask("start_auth", platform_id=platform))["authorization_url"]
+        assert await dana.sign_in(link) == "Authentication Successful"
+        own = {"platform_id": platform, "patient_id": "DP100", "coverage_id": "DP100-cov", "procedure_code": "70551"}
+        found = await mcp.ask("check_prior_auth", **own)
+        assert (found["status"], found["platform"]["id"]) == ("required", platform), found
+        forms = await mcp.ask("get_questionnaire_package", platform_id=platform, coverage_id="DP100-cov")
+        assert len(forms["questionnaires"]) == 2
+        other = await mcp.ask("check_prior_auth", **{**own, **MINE})
+        assert other["error"] in {"not_found", "forbidden", "insufficient_scope"}, other
