@@ -98,12 +98,11 @@ class Detector:
     def _count(self, event: Seen) -> Hour | None:
         if event.type not in COUNTED or event.outcome != "success":
             return None
-        actor = f"{event.tenant}\x1f{event.actor}"
-        hour = self.state.hour(actor, event.at)
+        hour = self.state.hour(event.actor, event.at)
         hour.events[event.log] = hour.events.get(event.log, 0) + 1
         if event.patient:
             hour.patients[event.patient] = event.log
-        self.touched[f"{actor}\x1f{hour.start}"] = hour
+        self.touched[f"{event.actor}\x1f{hour.start}"] = hour
         return hour
 
     def _facts(

@@ -1,4 +1,4 @@
-"""The roles that look after the ledger: `detect` watches producers, `retention` drops what is over."""
+"""The roles that look after the ledger: `detect` watches producers and people, `retention` drops what is over."""
 
 from __future__ import annotations
 
@@ -6,11 +6,19 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any
 
+import asyncpg
+
+from wardmesh_audit.assertions import check_role, check_server
+from wardmesh_audit.detect_people import BadDirectory, People, read_entries
+from wardmesh_audit.detect_store import Handles
+from wardmesh_audit.detection import Detection
 from wardmesh_audit.ledger import Connection
 from wardmesh_audit.retention import Retention
-from wardmesh_audit.settings import AuditSettings, need
+from wardmesh_audit.rules import BadRules, load_rules
+from wardmesh_audit.settings import AuditSettings, need, secret
 from wardmesh_audit.watch import Watch
 from wardmesh_common.bus import Bus
+from wardmesh_common.settings import BadSettings
 
 Connector = Callable[[str], Callable[[], Awaitable[Connection]]]
 
@@ -27,7 +35,40 @@ def keepers(settings: AuditSettings, bus: Bus, connector: Connector) -> Iterator
             silent_seconds=settings.audit_silent_seconds,
         )
         yield watch.run()
+        yield _detection(settings, bus, connector(url)).run()
     if "retention" in settings.audit_roles:
         url = need("WARDMESH_AUDIT_RETENTION_URL", settings.audit_retention_url)
         exports = Path(need("WARDMESH_AUDIT_EXPORT_DIR", settings.audit_export_dir))
         yield Retention(bus.nc, connector(url), exports, settings.logs).run()
+
+
+def people_of(settings: AuditSettings) -> People:
+    """The directory as hashes; an empty one when there are no feed files. Raises BadSettings."""
+    if not settings.audit_directory_dir:
+        return People(b"", b"")
+    key = secret("WARDMESH_AUDIT_DIRECTORY_KEY", settings.audit_directory_key)
+    handle_key = secret("WARDMESH_AUDIT_HANDLE_KEY", settings.audit_handle_key)
+    try:
+        return People(key, handle_key, read_entries(Path(settings.audit_directory_dir)))
+    except BadDirectory as error:
+        raise BadSettings(f"WARDMESH_AUDIT_DIRECTORY_DIR: {error}") from None
+
+
+def _detection(settings: AuditSettings, bus: Bus, connect: Callable[[], Awaitable[Connection]]) -> Detection:
+    try:
+        rules = load_rules(settings.audit_rules_dir)
+    except BadRules as error:
+        raise BadSettings(f"WARDMESH_AUDIT_RULES_DIR: {error}") from None
+    people = people_of(settings)
+    handles: Handles | None = None
+    if people.knows_patients:
+        keys_url = need("WARDMESH_AUDIT_KEYS_URL", settings.audit_keys_url)
+
+        async def connect_keys() -> Connection:
+            conn = await asyncpg.connect(keys_url, timeout=5, command_timeout=10)
+            await check_server(conn)
+            await check_role(conn, "key_owner")
+            return conn
+
+        handles = Handles(connect_keys)
+    return Detection(bus.nc, connect, rules, people, handles, settings.logs)
