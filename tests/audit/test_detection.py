@@ -158,7 +158,7 @@ async def test_emergency_access_without_a_review_is_said_after_three_days(broker
     rules = [rule for rule in load_rules() if rule.name.startswith("break_glass")]
     long_ago = datetime.now(UTC) - timedelta(hours=80)
     async with ledger(broker, server) as w:
-        async with detecting(w, rules=rules):
+        async with detecting(w, rules=[rule for rule in rules if rule.name == "break_glass"]):
             for number, at in enumerate((long_ago, long_ago + timedelta(minutes=5), long_ago + timedelta(hours=20))):
                 patient = {"pseudonym": f"{number:032x}"}
                 await w.send(leaf(number, "break_glass", at=at, patient=patient, purpose_of_use="BTG"))
