@@ -40,7 +40,7 @@ class CompactRange:
         hashes = self.hashes
         size = self.size
         while size & 1:
-            hashed = node_hash(hashes.pop(), hashed)
+            hashed = hashlib.sha256(b"\x01" + hashes.pop() + hashed).digest()  # node_hash, without the call
             size >>= 1
         hashes.append(hashed)
         self.size += 1

@@ -46,7 +46,8 @@ ORDER: tuple[str, ...] = (
     "trace_id",
 )
 _EPOCH = datetime(2000, 1, 1, tzinfo=UTC)  # PostgreSQL counts from here
-_NUMBERS = struct.Struct(">iqiq").pack
+_NUMBERS = struct.Struct(">iqiqi").pack
+_PSEUDONYM = (16).to_bytes(4, "big")
 _NULL = b"\xff\xff\xff\xff"
 _KEPT = 4096
 
@@ -95,13 +96,14 @@ class Images:
         repeated = self._repeated.get(key)
         if repeated is None:
             repeated = self._remember(key)
+        identifier = event.id.encode()
         return b"".join(
             (
-                _NUMBERS(8, microseconds(occurred_at(event)), 8, producer.seq),
-                _field(event.id.encode()),
+                _NUMBERS(8, microseconds(occurred_at(event)), 8, producer.seq, len(identifier)),
+                identifier,
                 repeated,
-                _field(pseudonym(patient)) if patient else _NULL,
-                _text(request.id if request else None),
+                _PSEUDONYM + (pseudonym(patient) or b"") if patient else _NULL,
+                _text(request.id) if request else _NULL,
                 _text(trace_id(event.traceparent)),
             )
         )
@@ -149,4 +151,7 @@ def _field(raw: Field) -> bytes:
 
 def _text(text: str | None) -> bytes:
     checked = text_of(text)
-    return _NULL if checked is None else _field(checked.encode())
+    if checked is None:
+        return _NULL
+    raw = checked.encode()
+    return len(raw).to_bytes(4, "big") + raw

@@ -130,7 +130,10 @@ class Verification:
         if row.recorded < self._since:
             self._tree.append(row.leaf_hash)
         else:
-            self._leaf(row)
+            hashed = leaf_hash(row.leaf)
+            self._tree.append(hashed)
+            if hashed != row.leaf_hash or row.stored is not None:
+                self._suspect(row, hashed)
         if self._tree.size in self._expected:
             self._compare_root()
 
@@ -147,9 +150,7 @@ class Verification:
             self._gap(row.seq)
         return True
 
-    def _leaf(self, row: CopiedRow) -> None:
-        hashed = leaf_hash(row.leaf)
-        self._tree.append(hashed)
+    def _suspect(self, row: CopiedRow, hashed: bytes) -> None:
         if hashed != row.leaf_hash:
             self._find("leaf_hash", row.seq, "the leaf is not what its hash says", _id_of(row))
         elif row.stored is not None and row.stored["event_type"] != _MALFORMED:
