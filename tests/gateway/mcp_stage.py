@@ -16,7 +16,7 @@ from wardmesh_common.contracts import Caller
 from wardmesh_common.errors import Unauthenticated
 from wardmesh_common.questions import PlatformFacts
 from wardmesh_gateway.mcp import McpFace, build_mcp
-from wardmesh_gateway.mcp_door import Credential, McpSettings, McpTool, Progress, ToolResult
+from wardmesh_gateway.mcp_door import Credential, McpSettings, McpTool, Progress, Seen, ToolResult
 
 KEYS = [b"k" * 32]
 MODERN = "2026-07-28"
@@ -75,6 +75,22 @@ class FakeDoor:
                 self.stopped.put_nowait(name)
                 raise
         return self.result
+
+
+@dataclass
+class FakeSteps:
+    """A sign-in that is as far as the test says."""
+
+    seen: Seen = field(default_factory=Seen)
+    asked: list[tuple[str, str, str]] = field(default_factory=list)
+
+    async def look(self, platform: str, handle: str, caller: Caller) -> Seen:
+        self.asked.append(("look", platform, handle))
+        return self.seen
+
+    async def cancel(self, platform: str, handle: str, caller: Caller) -> None:
+        self.asked.append(("cancel", platform, handle))
+        self.seen = Seen(cancelled=True)
 
 
 class FakeCredentials:
@@ -226,6 +242,7 @@ def messages_of(answer: httpx.Response) -> list[dict[str, Any]]:
 async def stage(
     *,
     door: FakeDoor | None = None,
+    steps: FakeSteps | None = None,
     hub: Any = None,
     name: str = "gateway-00000001",
     hears: Any = None,
@@ -236,6 +253,7 @@ async def stage(
     fields = {"public_url": "http://gateway.test", "issuer": "http://issuer.test"} | settings
     face = build_mcp(
         door=door,
+        sign_ins=steps or FakeSteps(),
         catalogue=FakePlatforms(),
         verifier=FakeCredentials(),
         limiter=limiter,

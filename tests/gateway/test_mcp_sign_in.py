@@ -18,7 +18,7 @@ pytestmark = pytest.mark.anyio
 URL = "http://gateway.test/auth/store/login?session=one-time"
 LINK = {"authorization_url": URL, "state": "s", "platform_id": "store", "auth_handle": "h", "message": "m"}
 URLS = {"elicitation": {"form": {}, "url": {}}}
-PLATFORM = {"platform_id": {"type": "string"}}
+PLATFORM = {"platform_id": {"type": "string"}, "auth_handle": {"type": "string"}}
 TOOLS = (
     tool("read", properties=PLATFORM),
     tool("start_auth", properties={**PLATFORM, "scopes": {"type": "array"}}, read_only=False),

@@ -33,6 +33,7 @@ from wardmesh_gateway.mcp_door import (
     McpSettings,
     PlatformCatalogue,
     ReplicaBus,
+    SignInSteps,
 )
 from wardmesh_gateway.mcp_events import Listening, ReplicaEvents
 from wardmesh_gateway.mcp_prompts import PromptHandlers
@@ -40,9 +41,11 @@ from wardmesh_gateway.mcp_quick import QuickCalls
 from wardmesh_gateway.mcp_resources import ResourceHandlers
 from wardmesh_gateway.mcp_server import Handlers, assemble
 from wardmesh_gateway.mcp_sessions import SessionIds
+from wardmesh_gateway.mcp_tasks import TASKS_EXTENSION, task_handlers
 from wardmesh_gateway.mcp_tools import ToolHandlers
 from wardmesh_gateway.mcp_wire import ChangeEvent, Wire
 from wardmesh_gateway.security_records import SecurityRecords
+from wardmesh_gateway.sign_in_tasks import SignInTasks
 
 INSTRUCTIONS = (
     "FHIR health records behind policy and audit. Start with list_platforms, then get_capabilities, read and search. "
@@ -160,7 +163,7 @@ def _documents(profiles: frozenset[str]) -> frozenset[str]:
 
 
 def _handlers(
-    tools: ToolHandlers, resources: ResourceHandlers, prompts: PromptHandlers, listening: Listening
+    tools: ToolHandlers, resources: ResourceHandlers, prompts: PromptHandlers, tasks: SignInTasks, listening: Listening
 ) -> Handlers:
     return {
         "tools/list": (PaginatedRequestParams, tools.list),
@@ -171,12 +174,14 @@ def _handlers(
         "prompts/list": (PaginatedRequestParams, prompts.list),
         "prompts/get": (GetPromptRequestParams, prompts.get),
         "subscriptions/listen": (SubscriptionsListenRequestParams, listening),
+        **task_handlers(tasks),
     }
 
 
 def build_mcp(
     *,
     door: Door,
+    sign_ins: SignInSteps,
     catalogue: PlatformCatalogue,
     verifier: Credentials,
     limiter: Limiter | None,
@@ -187,7 +192,8 @@ def build_mcp(
     security: SecurityRecords | None = None,
 ) -> McpFace:
     """The product's face: tools through the door, resources and prompts of FG-25, bearer tokens always."""
-    tools = ToolHandlers(door)
+    tasks = SignInTasks(sign_ins, keys)
+    tools = ToolHandlers(door, tasks)
     resources = ResourceHandlers(door, catalogue)
     prompts = PromptHandlers(lambda: tools.shelf)
     wire = Wire(bus)
@@ -199,9 +205,10 @@ def build_mcp(
         version=settings.version,
         instructions=INSTRUCTIONS,
         schema=tools.schema,
-        handlers=_handlers(tools, resources, prompts, listening),
+        handlers=_handlers(tools, resources, prompts, tasks, listening),
         keys=keys,
     )
+    server.extensions[TASKS_EXTENSION] = {}
     headers = {name for tool in door.tools() for name in x_mcp_header_map(tool.input_schema).values()}
     return McpFace(
         server=server,

@@ -87,6 +87,23 @@ class ToolResult:
         return f"Answered by '{self.platform}', which stands in for '{self.instead_of}' in this deployment."
 
 
+class Seen(Struct, frozen=True, kw_only=True):
+    """How far a sign-in is. No result: it is under way, or cannot be told just now."""
+
+    result: ToolResult | None = None
+    cancelled: bool = False
+
+
+class SignInSteps(Protocol):
+    """A sign-in watched and called off without a call that waits for it."""
+
+    async def look(self, platform: str, handle: str, caller: Caller) -> Seen: ...
+
+    async def cancel(self, platform: str, handle: str, caller: Caller) -> None:
+        """Whoever has the link can do nothing with it afterwards. Raises MCPError."""
+        ...
+
+
 class Door(Protocol):
     """The one door (AR-1). Refusals and failures are results, never exceptions; cancelling cancels the Call."""
 

@@ -15,7 +15,7 @@ from wardmesh_gateway.asgi import App, Receive, Scope, Send, respond
 from wardmesh_gateway.edge_answers import JSON, Refusal
 from wardmesh_gateway.edge_request import Inbound
 from wardmesh_gateway.mcp_door import McpTool, ToolResult
-from wardmesh_gateway.mcp_sign_in import START
+from wardmesh_gateway.mcp_sign_in import START, WAIT
 from wardmesh_gateway.mcp_visit import Visit
 
 log = logging.getLogger("wardmesh.gateway")
@@ -45,8 +45,8 @@ class QuickCalls:
 
     def takes(self, inbound: Inbound, profile: str) -> McpTool | None:
         """The tool, when this message is one that the SDK would only pass through to its handler."""
-        # What start_auth answers may be a request state, which the SDK seals.
-        if not inbound.modern or inbound.wants_stream or inbound.tool in ("", START):
+        # These may be answered by a request state, which the SDK seals, or by a task.
+        if not inbound.modern or inbound.wants_stream or inbound.tool in ("", START, WAIT):
             return None
         if not (inbound.message.keys() <= _MESSAGE and inbound.params.keys() <= _PARAMS):
             return None  # request state, input responses, things of tomorrow

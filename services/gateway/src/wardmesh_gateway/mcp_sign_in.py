@@ -14,20 +14,21 @@ from mcp_types.version import LATEST_HANDSHAKE_VERSION, MODERN_PROTOCOL_VERSIONS
 from msgspec import Struct
 
 from wardmesh_gateway.mcp_door import Door, Progress, ToolResult
+from wardmesh_gateway.mcp_tasks import TASKS_EXTENSION, Json
 from wardmesh_gateway.mcp_visit import Visit
+from wardmesh_gateway.sign_in_tasks import KEY, SignInTasks, link_message, link_request
 
 START, WAIT, STATUS = "start_auth", "wait_for_auth", "get_auth_status"
 WAIT_SECONDS = 20
 # Clients repeat a call ten times at most; the last word is then an ordinary answer with the link.
 MAX_ROUNDS = 8
-_KEY = "sign_in"
-
-Json = dict[str, Any]
+_TASKS = f"extensions.{TASKS_EXTENSION}"
 
 
 class Way(Enum):
     """How this client can be brought to show a link to its user."""
 
+    TASK = "task"  # it asks after the sign-in itself, and answers when it has shown the link
     ROUNDS = "input_required"  # it repeats the call with our sealed state
     ERROR = "-32042"  # it opens the link and repeats the call
     TEXT = "text"  # every other client: the model passes the link on
@@ -41,25 +42,36 @@ class Round(Struct, frozen=True, kw_only=True):
     number: int = 1
 
 
-def way_of(visit: Visit) -> Way:
+def way_of(visit: Visit, tool: str) -> Way:
     """`elicitation: {}` does not say that links are shown: some clients that cannot do it declare just that."""
     if "elicitation.url" not in visit.caller.agent.capabilities:
         return Way.TEXT
     if visit.version in MODERN_PROTOCOL_VERSIONS:
-        return Way.ROUNDS
+        return Way.TASK if tool == START and _knows_tasks(visit) else Way.ROUNDS
     return Way.ERROR if visit.version == LATEST_HANDSHAKE_VERSION else Way.TEXT
+
+
+def _knows_tasks(visit: Visit) -> bool:
+    """The extension belongs to the modern era: only there a result may say that it is a task."""
+    return visit.version in MODERN_PROTOCOL_VERSIONS and _TASKS in visit.caller.agent.capabilities
 
 
 class SignInRounds:
     """Everything here goes through the door like any call of the same tools."""
 
-    def __init__(self, door: Door) -> None:
-        self._door = door
+    def __init__(self, door: Door, tasks: SignInTasks) -> None:
+        self._door, self._tasks = door, tasks
 
-    async def before(self, tool: str, arguments: Mapping[str, Any], visit: Visit) -> ToolResult | None:
+    async def before(self, tool: str, arguments: Mapping[str, Any], visit: Visit) -> ToolResult | Json | None:
+        """What takes the place of the call: a task for a wait, or a sign-in that is done already."""
+        if tool == WAIT and _knows_tasks(visit):
+            return await self._tasks.waiting(arguments, visit)
+        if tool == START and way_of(visit, tool) is Way.ERROR:
+            return await self._repeated(arguments, visit)
+        return None
+
+    async def _repeated(self, arguments: Mapping[str, Any], visit: Visit) -> ToolResult | None:
         """A client of -32042 repeats `start_auth`: when the sign-in has been done in between, that is the answer."""
-        if tool != START or way_of(visit) is not Way.ERROR:
-            return None
         status = await self._door.call_tool(STATUS, _only(arguments, "platform_id", "auth_handle"), visit.caller)
         said = {} if status.is_error else status.structured
         wanted = set(arguments.get("scopes", ()))
@@ -72,10 +84,11 @@ class SignInRounds:
     ) -> ToolResult | Json:
         """The result as it is, or what leads to a sign-in. Raises UrlElicitationRequiredError."""
         if tool == START and not result.is_error:
-            return self._offer(visit, result, result)
+            return self._offer(tool, arguments, visit, result, result)
         if result.sign_in:
             started = await self._door.call_tool(START, _only(arguments, "platform_id", "auth_handle"), visit.caller)
-            return result if started.is_error else self._offer(visit, started, _with_link(result, started))
+            if not started.is_error:
+                return self._offer(tool, arguments, visit, started, _with_link(result, started))
         return result
 
     async def resume(
@@ -83,7 +96,7 @@ class SignInRounds:
     ) -> ToolResult | Json | None:
         """The next round of a call that waits for a sign-in; None = signed in, now the call itself."""
         state = msgspec.json.decode(params.request_state or "", type=Round)
-        response = (params.input_responses or {}).get(_KEY)
+        response = (params.input_responses or {}).get(KEY)
         if isinstance(response, ElicitResult) and response.action != "accept":
             return _failed("session_error", "The sign-in was declined.")
         waiting = {"platform_id": state.platform, "timeout": WAIT_SECONDS}
@@ -98,18 +111,19 @@ class SignInRounds:
         # The person has the link already: nothing is asked again, the client just comes back.
         return _again(msgspec.structs.replace(state, number=state.number + 1))
 
-    def _offer(self, visit: Visit, started: ToolResult, plain: ToolResult) -> ToolResult | Json:
-        way = way_of(visit)
+    def _offer(
+        self, tool: str, arguments: Mapping[str, Any], visit: Visit, started: ToolResult, plain: ToolResult
+    ) -> ToolResult | Json:
+        way = way_of(visit, tool)
         link = started.structured
         url, platform = str(link["authorization_url"]), str(link["platform_id"])
-        message = f"Sign in at {platform} to go on."
         if way is Way.ERROR:
-            raise UrlElicitationRequiredError(
-                [ElicitRequestURLParams(message=message, url=url, elicitation_id=_digest(url))]
-            )
+            asked = ElicitRequestURLParams(message=link_message(platform), url=url, elicitation_id=_digest(url))
+            raise UrlElicitationRequiredError([asked])
+        if way is Way.TASK:
+            return self._tasks.asking(platform, url, arguments, visit)
         if way is Way.ROUNDS:
-            asked = {"method": "elicitation/create", "params": {"mode": "url", "message": message, "url": url}}
-            return _again(Round(platform=platform, url=url)) | {"inputRequests": {_KEY: asked}}
+            return _again(Round(platform=platform, url=url)) | {"inputRequests": {KEY: link_request(platform, url)}}
         return plain
 
 

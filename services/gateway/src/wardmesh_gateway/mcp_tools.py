@@ -13,9 +13,11 @@ from mcp_types import INVALID_PARAMS, CallToolRequestParams, PaginatedRequestPar
 
 from wardmesh_gateway.mcp_door import Door, McpTool, Progress, ToolResult
 from wardmesh_gateway.mcp_progress import reporting
+from wardmesh_gateway.mcp_results import tool_result
 from wardmesh_gateway.mcp_schemas import ToolShelf
 from wardmesh_gateway.mcp_sign_in import SignInRounds
 from wardmesh_gateway.mcp_visit import Visit, visitor
+from wardmesh_gateway.sign_in_tasks import SignInTasks
 
 PAGE = 100
 Context = ServerRequestContext[Any, Any]
@@ -24,11 +26,11 @@ Context = ServerRequestContext[Any, Any]
 class ToolHandlers:
     """`on_list_tools` and `on_call_tool` over the door; the shelf follows the door's registry."""
 
-    def __init__(self, door: Door, *, page_size: int = PAGE) -> None:
+    def __init__(self, door: Door, tasks: SignInTasks, *, page_size: int = PAGE) -> None:
         self._door = door
         self._page = page_size
         self._shelf = ToolShelf(door.tools())
-        self._rounds = SignInRounds(door)
+        self._rounds = SignInRounds(door, tasks)
 
     @property
     def shelf(self) -> ToolShelf:
@@ -71,9 +73,12 @@ class ToolHandlers:
             ended = await self._rounds.resume(params, visit, progress)
             if ended is not None:
                 return _result(ended)
-        early = await self._rounds.before(tool.name, arguments, visit)
-        result = early or await self.answer(tool, arguments, visit, progress)
-        return _result(result if early else await self._rounds.after(tool.name, arguments, visit, result))
+        sound = not self.shelf.check(tool.name).complaint(arguments)
+        early = await self._rounds.before(tool.name, arguments, visit) if sound else None
+        if early is not None:
+            return _result(early)
+        result = await self.answer(tool, arguments, visit, progress)
+        return _result(await self._rounds.after(tool.name, arguments, visit, result))
 
     def offered(self, name: str, profile: str) -> McpTool | None:
         tool = self.shelf.tool(name)
@@ -112,11 +117,7 @@ def shown(tool: McpTool) -> dict[str, Any]:
 
 
 def _result(result: ToolResult | dict[str, Any]) -> dict[str, Any]:
-    if isinstance(result, dict):
-        return result
-    content = [{"type": "text", "text": text} for text in (result.text, result.note) if text]
-    shown = {"content": content, "structuredContent": result.structured, "isError": result.is_error}
-    return shown | ({"_meta": meta} if (meta := result.meta) else {})
+    return result if isinstance(result, dict) else tool_result(result)
 
 
 def paged(items: list[Any], cursor: str | None, size: int, key: Callable[[Any], str]) -> tuple[list[Any], str]:

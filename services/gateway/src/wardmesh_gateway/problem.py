@@ -148,6 +148,7 @@ _tool_codes = {
     "busy": "upstream_unavailable",
     "invalid_token": "session_error",
     "sign_in_required": "session_error",
+    "sign_in_cancelled": "session_error",
     "deleted": "not_found",
     "csrf_violation": "forbidden",
 }
