@@ -48,3 +48,21 @@ async def test_a_browser_signs_in_and_its_session_uses_the_grant(pair: Stage) ->
     assert gone["success"]
     assert (await pair.call(platform="sign-in", cookie=cookie)).status == 401
     assert {"session.create", "auth.start", "auth.callback", "auth.success", "auth.revoke"} <= set(pair.records.events)
+
+
+async def test_a_sign_in_that_is_called_off_leads_nowhere_and_keeps_what_was_granted_before(pair: Stage) -> None:
+    of, at = {"platform_id": "sign-in"}, {"platform": "sign-in"}
+    opened = await pair.procedure("open_auth", of, **at)
+    cookie = opened["session"]
+    await pair.procedure("finish_auth", {"code": "c", "state": opened["state"]}, cookie=cookie)
+    again = await pair.procedure("start_auth", of, cookie=cookie, **at)
+    assert (await pair.procedure("wait_for_auth", {**of, "timeout": 0}, cookie=cookie, **at))["pending"]
+    assert (await pair.procedure("cancel_auth", of, cookie=cookie, **at))["cancelled"]
+    refused = await pair.procedure("wait_for_auth", {**of, "timeout": 0}, cookie=cookie, **at)
+    assert refused.reply.problem.code == "sign_in_cancelled"
+    ticket = query(again["authorization_url"])["session"]
+    late = await pair.procedure("open_auth", {**of, "ticket": ticket}, cookie=cookie, **at)
+    assert late["page"] == "invalid_state"
+    assert (await pair.procedure("finish_auth", {"code": "c", "state": again["state"]}, cookie=cookie))["status"] == 400
+    assert (await pair.procedure("get_auth_status", of, cookie=cookie, **at))["authenticated"]
+    assert not (await pair.procedure("cancel_auth", of, cookie=cookie, **at))["cancelled"]
