@@ -26,7 +26,7 @@ EXIT_FAILURE = 1
 
 def create_app(settings: StoreSettings, datastores: Datastores, jobs: Jobs) -> AsgiApp:
     """The default datastore answers at the base itself, every one under its id, and the default one to SMART tokens."""
-    handle = Front(datastores.addresses, datastores).handle
+    handle = Front(datastores.addresses, datastores, jobs.bulk).handle
     if settings.smart_issuer:
         handle = SmartFace(settings.smart, settings.smart_issuer, datastores, handle).handle
     return AsgiApp(jobs.control(handle).handle, settings.max_body_bytes)

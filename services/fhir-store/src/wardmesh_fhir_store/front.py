@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 
 from wardmesh_fhir_store.datastores import Addresses, Datastores
 from wardmesh_fhir_store.faults import not_found
+from wardmesh_fhir_store.jobs.bulk import BulkPlace
 from wardmesh_fhir_store.router import Router
 from wardmesh_fhir_store.store import Store
 from wardmesh_fhir_store.wire import Request, Response
@@ -17,9 +18,10 @@ _OWN = re.compile(r"/([0-9a-f]{32})/r4(?:/(.*))?", re.DOTALL)
 class Front:
     """Keeps one router per open datastore."""
 
-    def __init__(self, addresses: Addresses, datastores: Datastores) -> None:
+    def __init__(self, addresses: Addresses, datastores: Datastores, bulk: BulkPlace | None) -> None:
         self._addresses = addresses
         self._datastores = datastores
+        self._bulk = bulk
         self._base_path = urlsplit(addresses.base).path
         self._prefix_path = urlsplit(addresses.prefix).path
         self._routers: dict[str, tuple[Store, Router]] = {}
@@ -42,6 +44,6 @@ class Front:
     def _router(self, store: Store) -> Router:
         held = self._routers.get(store.base)
         if held is None or held[0] is not store:
-            held = store, Router(store)
+            held = store, Router(store, self._bulk)
             self._routers[store.base] = held
         return held[1]

@@ -48,9 +48,9 @@ class Operation(Struct, frozen=True):
 
 
 class Operations:
-    """`all` is what the CapabilityStatement declares."""
+    """`all` is what the CapabilityStatement declares; `more` is what this installation offers beside the usual."""
 
-    def __init__(self, store: Store, everything: Everything) -> None:
+    def __init__(self, store: Store, everything: Everything, more: tuple[Operation, ...]) -> None:
         self._store = store
         self._everything = everything
         metas, validating, packages = Metas(store), Validating(store), Packages(store)
@@ -67,6 +67,7 @@ class Operations:
             Operation(
                 "meta-delete", DEFINITION + "Resource-meta-delete", changes, _changer(metas, add=False), (), True, False
             ),
+            *more,
         )
 
     async def handle(self, request: Request, parts: list[str]) -> Response:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -15,6 +15,8 @@ from wardmesh_fhir_store.entries import WITH_RESOURCE, EntryCall, InEntry, call_
 from wardmesh_fhir_store.everything import Everything
 from wardmesh_fhir_store.faults import Fault, invalid, not_found, not_supported
 from wardmesh_fhir_store.history import History
+from wardmesh_fhir_store.jobs.bulk import PATH as BULK
+from wardmesh_fhir_store.jobs.bulk import Bulk, BulkPlace
 from wardmesh_fhir_store.operations import Operations
 from wardmesh_fhir_store.query import pairs_of
 from wardmesh_fhir_store.reading import FORM, Reading
@@ -27,6 +29,7 @@ from wardmesh_fhir_store.writing import JSON_TYPES, LARGE_BODY, Writing, media_t
 
 BESIDE_IDS = frozenset({"_history", "_search"})
 SAFE = frozenset({"GET", "HEAD"})
+Beside = Callable[[Request, list[str]], Awaitable[Response]]  # what is not FHIR REST, under a name of its own
 ACCEPTED = JSON_TYPES | {"*/*", "application/*", "text/*", ""}
 
 
@@ -48,27 +51,30 @@ def not_allowed(*allowed: str) -> Fault:
 
 
 class Router:
-    """One datastore's FHIR face."""
+    """One datastore's FHIR face; without a place for its files there is no $export."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, bulk: BulkPlace | None = None) -> None:
         self._store = store
         self._reading = Reading(store)
         self._history = History(store)
         self._everything = Everything(store, self._reading)
         self._writing = Writing(store)
         self._transactions = Transactions(store, self._read)
-        self._operations = Operations(store, self._everything)
-        self._hooks = Hooks(store)
+        self._bulk = Bulk(store, self._reading, bulk) if bulk else None
+        self._operations = Operations(store, self._everything, self._bulk.operations if self._bulk else ())
+        self._beside: dict[str, Beside] = {HOOKS: Hooks(store).handle}
+        if self._bulk:
+            self._beside[BULK] = self._bulk.handle
         self._capability = Capability(store, self._operations)
 
     async def handle(self, request: Request) -> Response:
         """Raises Fault."""
         parts = [part for part in request.path.split("/") if part]
+        if parts and parts[0] in self._beside:
+            return await self._beside[parts[0]](request, parts[1:])
         raw = parts[:1] == ["Binary"] and wants_raw(request)
         if not raw:
             check_accept(request)
-        if parts[:1] == [HOOKS]:
-            return await self._hooks.handle(request, parts[1:])
         if parts[-1:] and parts[-1].startswith("$"):
             return await self._operations.handle(request, parts)
         if request.method in SAFE or parts[-1:] == ["_search"]:

@@ -79,3 +79,10 @@ class Objects:
             self._client.put_object(Bucket=bucket, Key=key, Body=body)
         except (BotoCoreError, ClientError):
             raise BadPlace(UNWRITABLE) from None
+
+    def remove(self, url: str) -> None:
+        bucket, key = bucket_and_key(url)
+        try:
+            self._client.delete_object(Bucket=bucket, Key=key)
+        except (BotoCoreError, ClientError):
+            raise BadPlace(UNWRITABLE) from None

@@ -49,6 +49,10 @@ class Storage(Protocol):
         """The whole file at once: others see all of it or nothing."""
         ...
 
+    def remove(self, url: str) -> None:
+        """Also when it is not there."""
+        ...
+
 
 class Files:
     """`file://` below one of the roots; links that lead out of them are not followed."""
@@ -80,6 +84,9 @@ class Files:
     def put(self, url: str, body: bytes) -> None:
         _write(self.path(url), body)
 
+    def remove(self, url: str) -> None:
+        self.path(url).unlink(missing_ok=True)
+
 
 class Folder:
     """`s3://bucket/key` as the file `bucket/key` of one folder: what a laptop has instead of S3."""
@@ -110,6 +117,9 @@ class Folder:
 
     def put(self, url: str, body: bytes) -> None:
         _write(self.path(url), body)
+
+    def remove(self, url: str) -> None:
+        self.path(url).unlink(missing_ok=True)
 
 
 class Places:

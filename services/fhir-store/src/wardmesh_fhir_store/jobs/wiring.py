@@ -7,23 +7,25 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+from wardmesh_common.settings import BadSettings
 from wardmesh_fhir_store.control.datastores import DatastoreControl
 from wardmesh_fhir_store.control.jobs import JobControl
 from wardmesh_fhir_store.control.pages import PageTokens
 from wardmesh_fhir_store.control.wire import Control
 from wardmesh_fhir_store.datastores import Datastores
+from wardmesh_fhir_store.jobs.bulk import BulkPlace
 from wardmesh_fhir_store.jobs.exporting import Exporting
 from wardmesh_fhir_store.jobs.importing import Importing
 from wardmesh_fhir_store.jobs.lifecycle import Lifecycle
 from wardmesh_fhir_store.jobs.objects import Objects
-from wardmesh_fhir_store.jobs.places import Files, Folder, Places, Storage
+from wardmesh_fhir_store.jobs.places import BadPlace, Files, Folder, Places, Storage
 from wardmesh_fhir_store.jobs.worker import Runs, Worker
 from wardmesh_fhir_store.settings import StoreSettings
 from wardmesh_fhir_store.wire import Handler
 
 
 def places_of(settings: StoreSettings) -> Places:
-    """Only what was configured can be read or written."""
+    """Only what was configured can be read or written. Raises BadSettings."""
     storages: dict[str, Storage] = {}
     if settings.file_roots:
         storages["file"] = Files([Path(root) for root in settings.file_roots])
@@ -31,7 +33,13 @@ def places_of(settings: StoreSettings) -> Places:
         storages["s3"] = Folder(Path(settings.s3_folder))
     elif settings.s3_endpoint:
         storages["s3"] = Objects(settings.s3_endpoint, settings.s3_region)
-    return Places(storages)
+    places = Places(storages)
+    if settings.bulk_url:
+        try:
+            places.check(settings.bulk_url)
+        except BadPlace:
+            raise BadSettings("WARDMESH_BULK_URL is not a URL that jobs may use") from None
+    return places
 
 
 class Jobs:
@@ -41,6 +49,7 @@ class Jobs:
         self._datastores = datastores
         self._tokens = PageTokens(key)
         self._places = places_of(settings)
+        self.bulk = BulkPlace(self._places, settings.bulk_url, self.wake) if settings.bulk_url else None
         self._workers = [self._worker(settings) for _ in range(settings.job_workers)]
 
     def _worker(self, settings: StoreSettings) -> Worker:
