@@ -82,8 +82,8 @@ class ControlDesk:
             return said
         shown = {name: self._addressed(call, place, region, value) for name, value in said.items()}
         if ENDPOINT in shown and isinstance(shown.get(IDENTITY), str):
-            base = call.base_url.removesuffix(call.platform)
-            shown[ENDPOINT] = f"{base}{datastore_id(call.platform, shown[IDENTITY], region)}/"
+            beside = call.base_url.rpartition("/")[0]
+            shown[ENDPOINT] = f"{beside}/{datastore_id(call.platform, shown[IDENTITY], region)}/"
         return shown
 
 
