@@ -8,7 +8,6 @@ from decimal import Decimal
 from typing import Any
 
 import httpx
-
 from script import Step
 
 FHIR_JSON = "application/fhir+json"

@@ -46,11 +46,11 @@ def read(path: Path) -> Any:
 
 
 def seed() -> list[dict[str, Any]]:
-    return read(HERE / "script" / "seed.yaml")
+    return read(HERE / "steps" / "seed.yaml")
 
 
 def steps() -> list[Step]:
-    found = [_step(dict(row)) for chapter in CHAPTERS for row in read(HERE / "script" / f"{chapter}.yaml")]
+    found = [_step(dict(row)) for chapter in CHAPTERS for row in read(HERE / "steps" / f"{chapter}.yaml")]
     assert len({step.name for step in found}) == len(found), "two steps have the same name"
     return found
 
