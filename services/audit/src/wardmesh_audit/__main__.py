@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import NoReturn
 
-from wardmesh_audit import keeping_commands, reading_commands
+from wardmesh_audit import detect_commands, keeping_commands, reading_commands
 from wardmesh_audit.commands import event_id, path, perform
 from wardmesh_audit.findings import USAGE
 from wardmesh_audit.settings import AuditSettings
@@ -68,6 +68,7 @@ def parser() -> argparse.ArgumentParser:
     copy.add_argument("--key", metavar="VKEY")
     keeping_commands.add_parsers(commands)
     reading_commands.add_parsers(commands)
+    detect_commands.add_parsers(commands)
     return top
 
 

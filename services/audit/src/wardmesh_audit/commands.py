@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
-from wardmesh_audit import keeping_commands, reading_commands, signing
+from wardmesh_audit import detect_commands, keeping_commands, reading_commands, signing
 from wardmesh_audit.connect import database, nats_as
 from wardmesh_audit.export import export_ndjson, export_tlog
 from wardmesh_audit.findings import CANNOT_VERIFY, TAMPERED, VERIFIED
@@ -183,6 +183,7 @@ COMMANDS: Mapping[str, Command] = {
     "status": cmd_status,
     **keeping_commands.COMMANDS,
     **reading_commands.COMMANDS,
+    **detect_commands.COMMANDS,
 }
 
 

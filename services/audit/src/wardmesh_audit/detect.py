@@ -26,6 +26,12 @@ from wardmesh_audit.rules import (
     When,
 )
 
+_PERIODS = {
+    "actor-hour": "%Y-%m-%dT%H",
+    "actor-day": "%Y-%m-%d",
+    "actor-patient-day": "%Y-%m-%d",
+    "actor-patient-month": "%Y-%m",
+}
 COUNTED = frozenset({"access", "search", "write", "export", "disclosure", "break_glass"})
 
 
@@ -222,7 +228,6 @@ def _group(rule: AnyRule, event: Seen) -> str:
     if rule.per == "event":
         return "\x1f".join([*parts, str(event.log), str(event.event_id)])
     parts.append(event.actor)
-    if rule.per == "actor-patient-day":
+    if rule.per in ("actor-patient-day", "actor-patient-month"):
         parts.append(event.patient or "-")
-    parts.append(f"{event.at:%Y-%m-%dT%H}" if rule.per == "actor-hour" else f"{event.at:%Y-%m-%d}")
-    return "\x1f".join(parts)
+    return "\x1f".join([*parts, f"{event.at:{_PERIODS[rule.per]}}"])

@@ -8,7 +8,7 @@ import msgspec
 from msgspec import Struct, field
 
 _KEEP_HOURS = timedelta(hours=3)
-_KEEP_RAISED = timedelta(days=3)
+_KEEP_RAISED = timedelta(days=32)
 _KEEP_ACTORS = timedelta(days=800)
 
 

@@ -17,8 +17,8 @@ Count = Annotated[int, Meta(ge=1, le=1_000_000)]
 Share = Annotated[float, Meta(ge=0, le=1)]
 Attribute = Literal["person", "family", "surname", "address", "employer"]
 Severity = Literal["info", "low", "medium", "high", "critical"]
-# What one alert stands for: later hits of the same actor (and patient) on the same day or in the same hour add none.
-Per = Literal["event", "actor-hour", "actor-day", "actor-patient-day"]
+# What one alert stands for: later hits of the same actor (and patient) in the same hour, day or month add none.
+Per = Literal["event", "actor-hour", "actor-day", "actor-patient-day", "actor-patient-month"]
 
 ACCESS: Final = ("access", "search", "write", "export", "disclosure", "break_glass")
 _NAME: Final = re.compile(r"[a-z][a-z0-9_]{1,39}")
