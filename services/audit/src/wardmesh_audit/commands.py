@@ -6,31 +6,47 @@ import argparse
 import asyncio
 import sys
 import uuid
+from base64 import b64encode
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
-from wardmesh_audit import detect_commands, keeping_commands, reading_commands, signing
+import msgspec
+
+from wardmesh_audit import detect_commands, keeping_commands, reading_commands
 from wardmesh_audit.connect import database, nats_as
 from wardmesh_audit.export import export_ndjson, export_tlog
 from wardmesh_audit.findings import CANNOT_VERIFY, TAMPERED, VERIFIED
 from wardmesh_audit.merkle import verify_consistency
 from wardmesh_audit.nodes import MissingLeaves
 from wardmesh_audit.note import BadNote, BadSignature, UnknownKey, open_note, parse_checkpoint, parse_vkey
+from wardmesh_audit.overview import overview
 from wardmesh_audit.proof import BadProof, check_proof, parse_proof
-from wardmesh_audit.prove import NotThere, consistency, prove
+from wardmesh_audit.prove import NotThere, consistency, log_of, prove
 from wardmesh_audit.settings import AuditSettings, need
 from wardmesh_audit.streams import provision
 from wardmesh_audit.tail import Hole, follow
 from wardmesh_audit.verify_command import verify
 from wardmesh_audit.writer import TRANSIENT
-from wardmesh_common.settings import load
+from wardmesh_common.settings import BadSettings, load
 
 Command = Callable[[argparse.Namespace, AuditSettings], Awaitable[int]]
 
 
 def say(text: str) -> None:
     sys.stdout.write(text + "\n")
+
+
+def as_line(facts: dict[str, Any]) -> str:
+    return msgspec.json.encode(facts).decode() + "\n"
+
+
+def one_log(args: argparse.Namespace, settings: AuditSettings) -> int:
+    """Raises BadSettings for a log that this deployment does not have."""
+    if args.log not in settings.logs:
+        raise BadSettings("there is no such log: WARDMESH_AUDIT_LOGS says how many there are")
+    return args.log
 
 
 async def cmd_migrate(_args: argparse.Namespace, settings: AuditSettings) -> int:
@@ -52,22 +68,28 @@ async def cmd_provision(_args: argparse.Namespace, settings: AuditSettings) -> i
 
 
 async def cmd_public_key(_args: argparse.Namespace, settings: AuditSettings) -> int:
-    for verifier in settings.verifiers():
-        say(verifier.vkey())
+    for log_id in settings.logs:
+        for verifier in settings.verifiers(log_id):
+            say(verifier.vkey())
     return 0 if settings.verifiers() else CANNOT_VERIFY
 
 
 async def cmd_prove(args: argparse.Namespace, settings: AuditSettings) -> int:
     try:
         async with database(need("WARDMESH_AUDIT_READER_URL", settings.audit_reader_url)) as conn:
-            proof = await prove(conn, args.id)
+            log_id = await log_of(conn, args.id)
+            proof = await prove(conn, args.id, log_id=log_id)
     except (NotThere, MissingLeaves) as error:
         sys.stderr.write(f"wardmesh-audit: {error}\n")
         return CANNOT_VERIFY
+    text = proof.text()
+    if args.json:
+        hashes = [b64encode(part).decode() for part in proof.hashes]
+        text = as_line({"log": log_id, "index": proof.index, "hashes": hashes, "checkpoint": proof.note, "proof": text})
     if args.output is None:
-        sys.stdout.write(proof.text())
+        sys.stdout.write(text)
     else:
-        args.output.write_text(proof.text(), encoding="utf-8")
+        args.output.write_text(text, encoding="utf-8")
     return 0
 
 
@@ -90,31 +112,37 @@ async def cmd_verify_proof(args: argparse.Namespace, settings: AuditSettings) ->
 
 
 async def cmd_consistency(args: argparse.Namespace, settings: AuditSettings) -> int:
-    verifiers = settings.verifiers()
+    verifiers = [key for log_id in settings.logs for key in settings.verifiers(log_id)]
     try:
         old, new = (
             parse_checkpoint(open_note(path.read_text(encoding="utf-8"), verifiers)) for path in (args.old, args.new)
         )
+        log_id = next((log for log in settings.logs if settings.origin_of(log) == new.origin), 0)
         async with database(need("WARDMESH_AUDIT_READER_URL", settings.audit_reader_url)) as conn:
-            proof = await consistency(conn, old.size, new.size) if old.size <= new.size else []
+            proof = await consistency(conn, old.size, new.size, log_id=log_id) if old.size <= new.size else []
     except (UnknownKey, MissingLeaves, OSError) as error:
         sys.stderr.write(f"wardmesh-audit: cannot verify: {type(error).__name__}\n")
         return CANNOT_VERIFY
-    except (BadNote, BadSignature) as error:
-        sys.stderr.write(f"wardmesh-audit: {error}\n")
+    except (BadNote, BadSignature, UnicodeDecodeError) as error:
+        sys.stderr.write(f"wardmesh-audit: no signed checkpoint: {type(error).__name__}\n")
         return TAMPERED
     good = old.origin == new.origin and verify_consistency(old.size, new.size, proof, old.root, new.root)
-    say("consistent" if good else "checkpoint_fork: one is not a continuation of the other")
+    if args.json:
+        parts = [b64encode(part).decode() for part in proof]
+        sys.stdout.write(as_line({"consistent": good, "old": old.size, "new": new.size, "proof": parts}))
+    else:
+        say("consistent" if good else "checkpoint_fork: one is not a continuation of the other")
     return VERIFIED if good else TAMPERED
 
 
 async def cmd_tail(args: argparse.Namespace, settings: AuditSettings) -> int:
-    left = args.count
+    left, log = args.count, one_log(args, settings)
     try:
         async with nats_as("audit", settings.nats_url, settings.nats_seed) as nc:
-            async for event in follow(nc, args.start):
+            async for event in follow(nc, args.start, log):
                 line = event.leaf.decode(errors="replace")
-                say(f'{{"cursor":"0:{event.index}","event":{line}}}' if args.json else f"0:{event.index} {line}")
+                cursor = f"{log}:{event.index}"
+                say(f'{{"cursor":"{cursor}","event":{line}}}' if args.json else f"{cursor} {line}")
                 sys.stdout.flush()
                 left -= 1
                 if left == 0:
@@ -129,13 +157,17 @@ async def cmd_export(args: argparse.Namespace, settings: AuditSettings) -> int:
     from wardmesh_audit.export_formats import FORMATS  # noqa: PLC0415 - pyarrow is nothing the other commands need
 
     export = {"ndjson": export_ndjson, "tlog": export_tlog, **FORMATS}[args.format]
+    log = one_log(args, settings)
     try:
         async with database(need("WARDMESH_AUDIT_READER_URL", settings.audit_reader_url)) as conn:
-            size = await export(conn, args.directory)
+            size = await export(conn, args.directory, log_id=log)
     except (NotThere, MissingLeaves) as error:
         sys.stderr.write(f"wardmesh-audit: {error}\n")
         return CANNOT_VERIFY
-    say(f"{size} events")
+    if args.json:
+        sys.stdout.write(as_line({"log": log, "format": args.format, "events": size, "directory": str(args.directory)}))
+    else:
+        say(f"{size} events")
     return 0
 
 
@@ -158,14 +190,25 @@ async def cmd_verify_copy(args: argparse.Namespace, settings: AuditSettings) -> 
     return VERIFIED
 
 
-async def cmd_status(_args: argparse.Namespace, settings: AuditSettings) -> int:
+async def cmd_status(args: argparse.Namespace, settings: AuditSettings) -> int:
+    """The same facts as `/v1/status`, of every log; exit code 3 while a log has no checkpoint."""
     async with database(need("WARDMESH_AUDIT_READER_URL", settings.audit_reader_url)) as conn:
-        size, root = await signing.tree(conn)
-        newest = await signing.newest(conn)
-        malformed = await conn.fetchval("select count(*) from event where event_type = 'malformed'")
-    say(f"size {size} root {root.hex()}")
-    say(f"checkpoint {newest[0].size if newest else 'none'}")
-    say(f"malformed {malformed}")
+        found = [log for log in (await overview(conn, {})).logs if log.log in settings.logs]
+        count = "select count(*) from event where log_id = $1 and event_type = 'malformed'"
+        malformed = {log.log: await conn.fetchval(count, log.log) for log in found}
+    for log in found:
+        if args.json:
+            facts = msgspec.to_builtins(log, str_keys=True) | {"malformed": malformed[log.log]}
+            sys.stdout.write(as_line(facts))
+            continue
+        ended = log.last_verification
+        verified = (
+            f"exit {ended.exit_code} at size {ended.size}, {ended.ended_at:%Y-%m-%d %H:%M} UTC" if ended else "never"
+        )
+        say(f"{settings.origin_of(log.log)}: size {log.size} root {log.root}")
+        say(f"  checkpoint {log.checkpoint_size or 'none'}, cosigned {log.cosigned_size or 'none'}")
+        say(f"  verified {verified}")
+        say(f"  malformed {malformed[log.log]}")
     return 0
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import msgspec
@@ -10,7 +11,15 @@ from msgspec import Struct
 VERIFIED, TAMPERED, INCOMPLETE, CANNOT_VERIFY, USAGE = 0, 1, 2, 3, 64
 _WORDS = {VERIFIED: "verified", TAMPERED: "tampered", INCOMPLETE: "incomplete", CANNOT_VERIFY: "cannot verify"}
 
+_WORST_FIRST = (TAMPERED, CANNOT_VERIFY, INCOMPLETE, VERIFIED)
+
 KEPT = 50
+
+
+def worst(codes: Iterable[int]) -> int:
+    """The exit code that says most about several logs."""
+    found = set(codes)
+    return next(code for code in _WORST_FIRST if code in found)
 
 
 class Finding(Struct, frozen=True, kw_only=True):

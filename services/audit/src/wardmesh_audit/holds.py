@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import uuid
 from datetime import datetime
 from typing import Any
@@ -14,6 +15,7 @@ from wardmesh_audit.ledger import Connection
 from wardmesh_common.errors import BadRequest, Conflict, NotFound
 
 _MOST_REASON = 1000
+_pseudonym = re.compile("[0-9a-f]{32}").fullmatch
 _HOLD = "id, scope, reason, placed_by, placed_at, release_asked_by, release_asked_at, released_by, released_at"
 
 
@@ -45,7 +47,7 @@ class Hold(Struct, frozen=True, kw_only=True):
 
 async def place(conn: Connection, scope: Scope, reason: str, person: str, hold_id: uuid.UUID) -> Hold:
     """Asking twice under one id is one hold. Raises BadRequest."""
-    _check(scope, reason)
+    check(scope, reason)
     await conn.execute(
         "insert into legal_hold (id, scope, reason, placed_by) values ($1, $2, $3, $4) on conflict (id) do nothing",
         hold_id,
@@ -101,7 +103,8 @@ async def blocking(conn: Connection, pseudonym: bytes) -> list[uuid.UUID]:
     return [row["id"] for row in rows]
 
 
-def _check(scope: Scope, reason: str) -> None:
+def check(scope: Scope, reason: str) -> None:
+    """Raises BadRequest."""
     if not 0 < len(reason) <= _MOST_REASON or "\x00" in reason:
         raise BadRequest(f"A hold needs a reason of 1 to {_MOST_REASON} characters.")
     if scope == Scope():
@@ -111,6 +114,8 @@ def _check(scope: Scope, reason: str) -> None:
             raise BadRequest("The period of a hold needs times with their zone.")
     if scope.since and scope.until and scope.until <= scope.since:
         raise BadRequest("The period of a hold ends before it begins.")
+    if scope.patient is not None and not _pseudonym(scope.patient):
+        raise BadRequest("The patient of a hold is a pseudonym: 32 hexadecimal digits.")
     if any(text is not None and ("\x00" in text or not text) for text in (scope.tenant, scope.patient, scope.actor)):
         raise BadRequest("The scope of a hold holds an empty value.")
 

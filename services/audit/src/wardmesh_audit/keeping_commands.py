@@ -15,9 +15,10 @@ import msgspec
 
 from wardmesh_audit import gaps, holds, retention
 from wardmesh_audit.connect import database, nats_as
-from wardmesh_audit.deeds import Deeds, NotRecorded
+from wardmesh_audit.deeds import Deed, Deeds, NotRecorded
 from wardmesh_audit.findings import CANNOT_VERIFY, INCOMPLETE, TAMPERED, USAGE, VERIFIED
 from wardmesh_audit.guard import GuardTripped, read_outside
+from wardmesh_audit.ledger import Connection
 from wardmesh_audit.recovery import CannotRecover, recover
 from wardmesh_audit.settings import AuditSettings, need, secret
 from wardmesh_audit.shred import Shredder
@@ -72,20 +73,48 @@ async def cmd_gaps(args: argparse.Namespace, settings: AuditSettings) -> int:
 async def cmd_hold(args: argparse.Namespace, settings: AuditSettings) -> int:
     async with database(need("WARDMESH_AUDIT_OFFICER_URL", settings.audit_officer_url)) as conn:
         try:
-            if args.action == "add":
-                scope = holds.Scope(
-                    tenant=args.tenant, patient=args.patient, actor=args.actor, since=args.since, until=args.until
-                )
-                found = [await holds.place(conn, scope, args.reason, args.by, uuid.uuid4())]
-            elif args.action == "release":
-                found = [await holds.release(conn, args.id, args.by)]
-            else:
+            if args.action == "list":
                 found = await holds.listed(conn, released=args.all)
-        except WardmeshError as error:
+            else:
+                async with nats_as("audit", settings.nats_url, settings.nats_seed) as nc:
+                    found = [await _hold(args, conn, Deeds(nc, conn))]
+        except (WardmeshError, NotRecorded) as error:
             return _refused(error)
     for hold in found:
         _say(msgspec.json.encode(hold).decode())
     return 0
+
+
+async def _hold(args: argparse.Namespace, conn: Connection, deeds: Deeds) -> holds.Hold:
+    """As over HTTP: the intent is in the ledger before anything happens, how it ended afterwards."""
+    hold_id: uuid.UUID = args.id if args.action == "release" else uuid.uuid4()
+    scope = holds.Scope()
+    if args.action == "add":
+        scope = holds.Scope(
+            tenant=args.tenant, patient=args.patient, actor=args.actor, since=args.since, until=args.until
+        )
+        holds.check(scope, args.reason)
+    deed = Deed(
+        event_class="retention",
+        action="C" if args.action == "add" else "U",
+        reason="place_hold" if args.action == "add" else "release_hold",
+        person=args.by,
+        facts={"hold": str(hold_id)},
+        pseudonym=scope.patient or "",
+    )
+    number = uuid.uuid4().hex
+    await deeds.intent(deed, number)
+    try:
+        if args.action == "add":
+            hold = await holds.place(conn, scope, args.reason, args.by, hold_id)
+        else:
+            hold = await holds.release(conn, hold_id, args.by)
+    except WardmeshError as error:
+        await deeds.outcome(deed, number, "error", error.problem.code)
+        raise
+    reason = "hold.placed" if args.action == "add" else "hold.release_asked" if hold.active else "hold.released"
+    await deeds.outcome(deed, number, "success", reason)
+    return hold
 
 
 async def cmd_shred(args: argparse.Namespace, settings: AuditSettings) -> int:

@@ -15,6 +15,16 @@ class NotThere(Exception):
     """There is no such event, or no checkpoint covers it yet."""
 
 
+async def log_of(conn: Connection, event_id: uuid.UUID) -> int:
+    """The log that holds an event; ids are unique per log, and a UUID is in one. Raises NotThere."""
+    found: int | None = await conn.fetchval(
+        "select log_id from event where event_id = $1 order by log_id limit 1", event_id
+    )
+    if found is None:
+        raise NotThere("there is no event with this id")
+    return found
+
+
 async def prove(conn: Connection, event_id: uuid.UUID, *, log_id: int = 0) -> Proof:
     """Raises NotThere."""
     async with conn.transaction(isolation="repeatable_read", readonly=True):

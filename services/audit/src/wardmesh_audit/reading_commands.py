@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from wardmesh_audit.connect import database
-from wardmesh_audit.findings import CANNOT_VERIFY, INCOMPLETE, TAMPERED, VERIFIED
+from wardmesh_audit.findings import worst
 from wardmesh_audit.fsck import Fsck
 from wardmesh_audit.settings import AuditSettings, need
 
 Command = Callable[[argparse.Namespace, AuditSettings], Awaitable[int]]
 
-_WORST_FIRST = (TAMPERED, CANNOT_VERIFY, INCOMPLETE, VERIFIED)
 _SUBJECTS = (
     ("patient", "PLATFORM/Patient/ID", "who accessed a record"),
     ("user", "ACTOR", "what one user did"),
@@ -47,8 +46,7 @@ async def cmd_fsck(args: argparse.Namespace, settings: AuditSettings) -> int:
         reports = [await Fsck(conn, settings.origin_of(log_id), log_id).run() for log_id in settings.logs]
     for report in reports:
         sys.stdout.write((report.as_json() if args.json else report.as_text()) + "\n")
-    codes = {report.exit_code for report in reports}
-    return next(code for code in _WORST_FIRST if code in codes)
+    return worst(report.exit_code for report in reports)
 
 
 async def cmd_report(args: argparse.Namespace, settings: AuditSettings) -> int:

@@ -12,7 +12,7 @@ from nats.errors import Error as NatsError
 
 from wardmesh_audit.jetstream import JetStreamError, api, last_sequence
 from wardmesh_audit.puller import Pulled, Puller
-from wardmesh_audit.streams import AUDIT, audit_stream
+from wardmesh_audit.streams import audit_stream
 from wardmesh_common.lean import LeanClient
 
 _SECOND = 1_000_000_000
@@ -34,11 +34,11 @@ class Hole(Exception):
         self.found = found  # the next one that is there
 
 
-async def follow(nc: LeanClient, start: int) -> AsyncIterator[Published]:
+async def follow(nc: LeanClient, start: int, log_id: int = 0) -> AsyncIterator[Published]:
     """Events from index `start` on, for ever; negative: so many before the end. Raises Hole."""
     if start < 0:
-        start = max(0, await last_sequence(nc, AUDIT) + start)
-    async with contextlib.aclosing(batches(nc, 0, start)) as found:
+        start = max(0, await last_sequence(nc, audit_stream(log_id)) + start)
+    async with contextlib.aclosing(batches(nc, log_id, start)) as found:
         async for messages in found:
             for message in messages:
                 yield Published(message.stream_seq - 1, message.body)
