@@ -21,6 +21,7 @@ from wardmesh_cli.services import program
 from wardmesh_cli.state import State
 
 INTERRUPTED = 130
+_SETTINGS = {"audit": "audit", "fhir-store": "store"}  # whose settings the ready file holds
 
 
 def main() -> int:
@@ -43,7 +44,9 @@ def _run(arguments: Namespace, terminal: Terminal) -> int:
     if arguments.command == "status":
         return status.show(state, terminal, as_json=arguments.json)
     if arguments.command == "audit":
-        return _audit(state, arguments.arguments)
+        return _become(state, "audit", arguments.arguments)
+    if arguments.command == "store":
+        return _become(state, "fhir-store", arguments.arguments)
     if arguments.command == "platforms":
         return _platforms(state, arguments.arguments)
     return _control(state, arguments.command, arguments.name, terminal)
@@ -117,12 +120,12 @@ def _control(state: State, command: str, name: str, terminal: Terminal) -> int:
     return 0
 
 
-def _audit(state: State, arguments: list[str]) -> int:
-    """Becomes `wardmesh-audit`, with the addresses and keys of the running mesh."""
+def _become(state: State, service: str, arguments: list[str]) -> int:
+    """Becomes the service's own command, with the addresses and keys of the running mesh."""
     if not state.ready_file.exists():
         raise NotRunningFault("no mesh runs in this state directory: start one with `wardmesh up`")
-    settings = json.loads(state.ready_file.read_text())["audit_environment"]
-    path = Path(program("audit"))
+    settings = json.loads(state.ready_file.read_text())[f"{_SETTINGS[service]}_environment"]
+    path = Path(program(service))
     os.execve(path, [path.name, *arguments], {**os.environ, **settings})  # noqa: S606 - it is our own program
 
 

@@ -78,6 +78,8 @@ def parser() -> Parser:
     status.add_argument("--json", action="store_true", help="for machines")
     audit = commands.add_parser("audit", help="wardmesh-audit with the keys of the running mesh", add_help=False)
     audit.add_argument("arguments", nargs=argparse.REMAINDER)
+    store = commands.add_parser("store", help="load resources into the store of the running mesh", add_help=False)
+    store.add_argument("arguments", nargs=argparse.REMAINDER)
     platforms = commands.add_parser("platforms", help="list, search, probe and import platforms", add_help=False)
     platforms.add_argument("arguments", nargs=argparse.REMAINDER)
     controls = {

@@ -10,7 +10,7 @@ from typing import Any
 from wardmesh_cli import hospital, identity
 from wardmesh_cli.engines import PEOPLE
 from wardmesh_cli.layout import DATABASES, DEPLOYMENT, STORE_PLATFORM, Layout
-from wardmesh_cli.services import audit_settings
+from wardmesh_cli.services import audit_settings, store_settings
 from wardmesh_cli.supervisor import Supervisor
 
 
@@ -86,6 +86,7 @@ def _places(layout: Layout) -> dict[str, Any]:
             "WARDMESH_NATS_URL": layout.nats_url,
             "WARDMESH_NATS_SEED_FILE": str(layout.state.nats_seed("audit")),
         },
+        "store_environment": store_settings(layout),
         "state": str(layout.state.root),
         "logs": str(layout.state.logs),
         "platforms_dir": str(layout.state.platforms),

@@ -66,14 +66,7 @@ class Services:
                 "WARDMESH_PLATFORMS_DIR": str(platforms),
             },
             "audit": audit_settings(layout),
-            "fhir-store": {
-                "WARDMESH_DATABASE_URL": layout.database(DATABASES["fhir-store"], "wardmesh_fhir_store"),
-                "WARDMESH_HOST": "127.0.0.1",
-                "WARDMESH_PORT": str(layout.store_port),
-                "WARDMESH_SMART_BASE": layout.smart_base,
-                "WARDMESH_SMART_ISSUER": layout.smart_issuer,
-                **store_places(layout),
-            },
+            "fhir-store": store_settings(layout),
         }
 
     def environ(self, service: str) -> dict[str, str]:
@@ -185,10 +178,15 @@ class Services:
         return Task(name=name, command=[program(service), *arguments], environ=environ)
 
 
-def store_places(layout: Layout) -> dict[str, str]:
-    """Where jobs of the store read and write: what is s3:// elsewhere is a folder here (HL-10)."""
+def store_settings(layout: Layout) -> dict[str, str]:
+    """Also what `wardmesh store ...` needs. What is s3:// elsewhere is a folder here (HL-10)."""
     folder = layout.state.private("s3")
     return {
+        "WARDMESH_DATABASE_URL": layout.database(DATABASES["fhir-store"], "wardmesh_fhir_store"),
+        "WARDMESH_HOST": "127.0.0.1",
+        "WARDMESH_PORT": str(layout.store_port),
+        "WARDMESH_SMART_BASE": layout.smart_base,
+        "WARDMESH_SMART_ISSUER": layout.smart_issuer,
         "WARDMESH_S3_FOLDER": str(folder),
         "WARDMESH_FILE_ROOTS": json.dumps([str(folder)]),
         "WARDMESH_BULK_URL": (folder / "bulk-export").as_uri(),

@@ -14,7 +14,7 @@ from wardmesh_common.settings import EXIT_CONFIGURATION, BadSettings, load
 from wardmesh_common.telemetry import configure_logging
 from wardmesh_fhir_store.app import serve
 from wardmesh_fhir_store.loading import load_files
-from wardmesh_fhir_store.migrate import migrate_url
+from wardmesh_fhir_store.migrate import DEFAULT_DATASTORE, migrate_url
 from wardmesh_fhir_store.reindexing import reindex
 from wardmesh_fhir_store.seeding import seed
 from wardmesh_fhir_store.settings import StoreSettings
@@ -28,8 +28,9 @@ def _arguments() -> argparse.ArgumentParser:
     commands.add_parser("reindex", help="rebuild the search index while the store serves")
     seeding = commands.add_parser("seed", help="store the demo patients; safe to repeat")
     seeding.add_argument("--patients", type=int, default=50)
-    loading = commands.add_parser("load", help="load transaction or collection Bundles")
-    loading.add_argument("files", nargs="+", type=Path)
+    loading = commands.add_parser("load", help="load NDJSON and Bundles; what is loaded already is left out")
+    loading.add_argument("paths", nargs="+", type=Path, metavar="DIR|FILE")
+    loading.add_argument("--datastore", default=DEFAULT_DATASTORE, metavar="ID")
     return parser
 
 
@@ -41,7 +42,7 @@ async def _run(arguments: argparse.Namespace, settings: StoreSettings) -> int:
     if arguments.command == "reindex":
         return await reindex(settings)
     if arguments.command == "load":
-        return await load_files(settings, arguments.files)
+        return await load_files(settings, arguments.paths, arguments.datastore)
     return await serve(settings)
 
 

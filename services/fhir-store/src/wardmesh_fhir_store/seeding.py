@@ -1,67 +1,43 @@
-"""`wardmesh-fhir-store seed`: the demo data in one transaction, once."""
+"""`wardmesh-fhir-store seed`: the demo data, loaded like any file, once."""
 
 from __future__ import annotations
 
+import io
 import logging
 from datetime import UTC, datetime
+from typing import BinaryIO
 
 import msgspec
-from msgspec import Raw
-from sqlalchemy import select
-from sqlalchemy.ext.asyncio import AsyncConnection
 
-from wardmesh_fhir_store import tables
-from wardmesh_fhir_store.demo.hospital import MARKER, demo_resources
-from wardmesh_fhir_store.entries import InEntry, InRequest, call_of
-from wardmesh_fhir_store.faults import Fault
-from wardmesh_fhir_store.loading import no_reads, refresh_statistics
+from wardmesh_fhir_store.demo.hospital import demo_resources
+from wardmesh_fhir_store.jobs.loads import Busy, Content, load_content
+from wardmesh_fhir_store.loading import LARGEST_FILE, refresh_statistics
 from wardmesh_fhir_store.opening import NotMigrated, opened
 from wardmesh_fhir_store.settings import StoreSettings
 from wardmesh_fhir_store.store import Store
-from wardmesh_fhir_store.transactions import Transactions
 
 _LOG = logging.getLogger("wardmesh.fhir-store")
-
-
-async def is_seeded(store: Store) -> bool:
-    """Also true when someone deleted the data since: it is not brought back."""
-
-    async def look(connection: AsyncConnection) -> bool:
-        columns = tables.current.c
-        query = select(columns.version).where(
-            columns.datastore_id == store.datastore,
-            columns.resource_type == MARKER[0],
-            columns.resource_id == MARKER[1],
-        )
-        return (await connection.execute(query)).first() is not None
-
-    return await store.database.read(look)
+LEASE_SECONDS = 15.0
+TOKEN = "demo"  # noqa: S105 - names the data set in whatever version and for whatever day it was made
+NAME = "demo.json"  # a collection: all of it or nothing, because tomorrow's has other dates
 
 
 async def seed_store(store: Store, today: datetime, patients: int) -> int:
-    """How many resources were stored; 0 when they were there already."""
-    if await is_seeded(store):
-        return 0
+    """How many resources were stored; 0 when they were there already, also when somebody deleted them since."""
     resources = demo_resources(today, patients)
-    calls = [
-        call_of(
-            index,
-            InEntry(
-                resource=Raw(msgspec.json.encode(resource)),
-                request=InRequest("PUT", f"{resource['resourceType']}/{resource['id']}", if_none_match="*"),
-            ),
-            store.base,
-        )
-        for index, resource in enumerate(resources)
-    ]
+    entries = [{"resource": resource} for resource in resources]
+    body = msgspec.json.encode({"resourceType": "Bundle", "type": "collection", "entry": entries})
+
+    async def read(_position: int) -> BinaryIO:
+        return io.BytesIO(body)
+
     try:
-        await Transactions(store, no_reads).run(calls, representation=False)
-    except Fault as fault:
-        if fault.status == 412:  # another replica was faster
-            return 0
-        raise
-    await refresh_statistics(store)
-    return len(calls)
+        loaded = await load_content(store, Content(TOKEN, NAME, len(body), read), LARGEST_FILE, LEASE_SECONDS)
+    except Busy:  # another replica does it
+        return 0
+    if loaded.done:
+        await refresh_statistics(store)
+    return loaded.done
 
 
 async def seed(settings: StoreSettings, patients: int) -> int:

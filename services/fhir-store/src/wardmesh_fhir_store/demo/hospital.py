@@ -13,7 +13,6 @@ from wardmesh_fhir_store.demo.people import DEMO_DOCTOR, HOSPITAL, NAMED, Ids, R
 
 SEED = 20_260_101
 APPOINTMENTS, RECORDS, ADMISSIONS, SHIFTS, DOCTORS = 100, 80, 25, 50, 12
-MARKER = ("Organization", HOSPITAL)  # the data set is there when this has ever been stored
 
 
 def demo_resources(today: datetime, patient_count: int) -> list[Resource]:
