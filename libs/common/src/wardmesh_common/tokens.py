@@ -38,7 +38,7 @@ class VerifiedToken(Struct, frozen=True, kw_only=True):
     claims: dict[str, Any]
     issued_at: float  # 0 = the token does not say
     expires_at: float
-    digest: str  # SHA-256 of the token, hex
+    digest: str  # SHA-256 of what was signed, hex: ECDSA lets anybody write the same signature in a second way
 
 
 class _Cached(Struct, frozen=True):
@@ -95,17 +95,16 @@ class TokenVerifier:
                 return cached
         if key is None or not self._signed(parsed, key):
             raise _refused()
-        verified = self._judge(parsed.payload, digest.hex())
+        signed = token.rpartition(".")[0].encode()
+        verified = self._judge(parsed.payload, hashlib.sha256(signed).hexdigest())
         self._remember(digest, verified)
         return verified
 
     def forget(self, *, digest: str = "", subject: str = "") -> None:
         """Drop what is cached of one token, subject or principal id. This alone makes no token bad."""
-        if digest:
-            self._cache.pop(bytes.fromhex(digest), None)
-        if subject:
-            gone = [k for k, c in self._cache.items() if subject in (c.token.subject, c.token.principal_id)]
-            for key in gone:
+        for key, kept in tuple(self._cache.items()):
+            token = kept.token
+            if (digest and digest == token.digest) or (subject and subject in (token.subject, token.principal_id)):
                 del self._cache[key]
 
     def _hit(self, digest: bytes) -> VerifiedToken | None:

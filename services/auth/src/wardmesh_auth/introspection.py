@@ -79,6 +79,8 @@ class Introspection:
         try:
             async with self._http.post(self._url, data=form, headers=self._headers, allow_redirects=False) as response:
                 body = await response.content.read(_MAX_ANSWER)
+                while len(body) <= _MAX_ANSWER and (more := await response.content.read(_MAX_ANSWER)):
+                    body += more  # one read is what one packet brought
                 if response.status != 200:
                     raise Unavailable("the token issuer does not answer about a token", retry_after=5)
             return msgspec.json.decode(body, type=dict[str, Any])

@@ -26,7 +26,9 @@ class PlatformTokens:
         self._renewals, self._clock = renewals, clock
         self._cache: Bounded[GrantKey, PlatformToken] = Bounded(cache_size, clock)
         self._failed: Bounded[GrantKey, WardmeshError] = Bounded(1000, clock)
-        self._flights: SingleFlight[GrantKey, PlatformToken | None] = SingleFlight()
+        self._loads: SingleFlight[GrantKey, PlatformToken | None] = SingleFlight()
+        self._flights: SingleFlight[GrantKey, PlatformToken] = SingleFlight()
+        self._told = 0  # how often a grant came, changed or went
         self._after_refusals: SingleFlight[tuple[GrantKey, str], PlatformToken] = SingleFlight()
 
     async def deployment(self, facts: PlatformFacts, client: PlatformClient) -> PlatformToken:
@@ -47,44 +49,49 @@ class PlatformTokens:
         not used instead.
         """
         key = GrantKey(tenant, principal_id, facts.id)
-        token = self._cache.get(key) or await self._flights.run(key, lambda: self._renewals.stored(key))
+        told = self._told
+        token = self._cache.get(key) or await self._loads.run(key, lambda: self._renewals.stored(key))
         if token is None:
             return None
         if client is None or not token.refresh_token or facts.sign_in.refresh == "none":
             if token.expires_at - self._clock() <= _LAST_SECONDS:
                 raise TokenExpired("the sign-in at this platform is over: sign in again")
-            return self._keep(key, token)
+            return self._keep(key, token, told)
         if not self._fresh(token):
             return await self._renewed(key, facts, client)
         self._renew_early(token, key, facts, client)
-        return self._keep(key, token)
+        return self._keep(key, token, told)
 
     async def after_refusal(
         self, key: GrantKey, facts: PlatformFacts, client: PlatformClient, refused: str
     ) -> PlatformToken:
         """The platform answered 401 to `refused`: one new token for all who heard that (PX-9)."""
         self._cache.drop(key)
-        flight = (key, refused)
+        told, flight = self._told, (key, refused)
         token = await self._after_refusals.run(
             flight, lambda: self._renewals.after_refusal(key, facts, client, refused)
         )
-        return self._keep(key, token)
+        return self._keep(key, token, told)
 
     def forget(self, principal_id: str) -> None:
         """Read this principal's grants again at the next call."""
+        self._told += 1
         self._cache.drop_keys(lambda key: key.principal_id == principal_id)
 
     def changed(self, event: GrantChanged) -> None:
         """Read this grant again at the next call."""
+        self._told += 1
         self._cache.drop_keys(lambda key: key.platform == event.platform and principal_digest(key) == event.principal)
 
     async def close(self) -> None:
+        await self._loads.close()
         await self._flights.close()
         await self._after_refusals.close()
 
-    def _keep(self, key: GrantKey, token: PlatformToken) -> PlatformToken:
+    def _keep(self, key: GrantKey, token: PlatformToken, told: int) -> PlatformToken:
+        """Not when a grant ended since `told`: what was read before may be this one, and nobody says so again."""
         left = token.expires_at - self._clock()
-        if left > 0:
+        if left > 0 and (told == self._told or key.principal_id == DEPLOYMENT):
             self._cache.put(key, token, left if key.principal_id == DEPLOYMENT else min(_CACHE_SECONDS, left))
         return token
 
@@ -100,13 +107,12 @@ class PlatformTokens:
         failure = self._failed.get(key)
         if failure is not None:
             raise failure
-        token = await self._flights.run(key, lambda: self._renew(key, facts, client))
-        assert token is not None, "a renewal ends with a token or an error"
-        return token
+        return await self._flights.run(key, lambda: self._renew(key, facts, client))
 
     async def _renew(self, key: GrantKey, facts: PlatformFacts, client: PlatformClient) -> PlatformToken:
+        told = self._told
         try:
-            return self._keep(key, await self._renewals.due(key, facts, client))
+            return self._keep(key, await self._renewals.due(key, facts, client), told)
         except WardmeshError as error:
             self._failed.put(key, error, _REFUSED_SECONDS)
             raise

@@ -18,8 +18,8 @@ from wardmesh_common.tokens import VerifiedToken
 
 # A row becomes visible when its transaction commits, later than its time stamp says.
 _OVERLAP_SECONDS = 60.0
-# Longer than any access token that was issued before its principal was revoked.
-_PRINCIPAL_SECONDS = 7 * 86_400.0
+# Longer than any access token that was issued before it or its principal was revoked.
+_KEEP_SECONDS = 7 * 86_400.0
 
 Tell = Callable[[SessionRevoked], Awaitable[None]]
 
@@ -29,8 +29,11 @@ log = logging.getLogger("wardmesh.auth")
 class Revocations:
     """In memory per replica; a replica that missed an event learns of it at its next `refresh`."""
 
-    def __init__(self, database: Database, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, database: Database, clock: Callable[[], float] = time.time, *, session_seconds: float = _KEEP_SECONDS
+    ) -> None:
         self._database = database
+        self._session_seconds = session_seconds  # no session lives longer: one that ended is soon of no interest
         self._clock = clock
         self._seen_until = 0.0
         self._ends: dict[tuple[str, str], float] = {}  # (kind, subject) -> when it may be forgotten
@@ -49,15 +52,13 @@ class Revocations:
         """Take in an event: of this replica or another, once or several times, in any order."""
         at = event.at or self._clock()
         for kind, subject in named(event):
-            self._take(kind, subject, at, at + _PRINCIPAL_SECONDS)
+            self._take(kind, subject, at, at + self._kept(kind))
 
-    async def write(
-        self, connection: AsyncConnection, event: SessionRevoked, keep_seconds: float = _PRINCIPAL_SECONDS
-    ) -> SessionRevoked:
+    async def write(self, connection: AsyncConnection, event: SessionRevoked) -> SessionRevoked:
         """Store inside the caller's transaction; answers the event with the database's time in it."""
-        seconds = func.make_interval(0, 0, 0, 0, 0, 0, keep_seconds)
         at = 0.0
         for kind, subject in named(event):
+            seconds = func.make_interval(0, 0, 0, 0, 0, 0, self._kept(kind))
             row = insert(revocation).values(kind=kind, subject=subject, keep_until=func.now() + seconds)
             row = row.on_conflict_do_update(
                 index_elements=["kind", "subject"],
@@ -97,6 +98,9 @@ class Revocations:
             revocation.c.keep_until > func.now(), revocation.c.revoked_at > func.to_timestamp(since)
         )
         return now, list((await connection.execute(query)).all())
+
+    def _kept(self, kind: str) -> float:
+        return self._session_seconds if kind == "session" else _KEEP_SECONDS
 
     def _take(self, kind: str, subject: str, at: float, keep_until: float) -> None:
         self._ends[kind, subject] = max(keep_until, self._ends.get((kind, subject), 0.0))

@@ -79,6 +79,8 @@ class AuthSettings(KeySettings, kw_only=True):
     smart_client_secret: str = ""
     smart_scope: str = ""
     smart_redirect_uri: str = ""
+    # Where the ids that a SMART server tells of a person mean that person, as policy's setting of this name says.
+    home_platforms: tuple[str, ...] = ("store",)
     smart_roles: dict[str, tuple[str, ...]] = field(default_factory=lambda: dict(_SMART_ROLES))
     secret_key: str = ""  # signs and verifies tokens of local accounts (SH-9); "" = there are none
     accounts: tuple[SeedAccount, ...] = ()  # JSON; those that are not there yet are added at the start

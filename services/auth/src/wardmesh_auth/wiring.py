@@ -25,7 +25,7 @@ from wardmesh_auth.platform_tokens import PlatformTokens
 from wardmesh_auth.procedures import Procedures
 from wardmesh_auth.renewals import Renewals
 from wardmesh_auth.revocations import Revocations
-from wardmesh_auth.sessions import Sessions
+from wardmesh_auth.sessions import Sessions, session_principal
 from wardmesh_auth.settings import AuthSettings, PlatformClients, has_master_key, master_ring
 from wardmesh_auth.sign_in.attempts import Attempts
 from wardmesh_auth.sign_in.consents import Consents
@@ -65,6 +65,7 @@ from wardmesh_common.token_seal import parse_key
 from wardmesh_common.tokens import KEPT_CLAIMS, TokenVerifier
 from wardmesh_common.vocabulary import Principal
 
+_SESSION_GRACE_SECONDS = 300.0  # clocks of replicas and database may differ by less
 DEPLOYMENT_ACTOR = "wardmesh"  # who stands in the record of what the deployment does for itself
 
 log = logging.getLogger("wardmesh.auth")
@@ -87,7 +88,7 @@ class App:
     ) -> None:
         self._bus = bus
         self.database = Database(engine_for(settings.database_url))
-        self.revocations = Revocations(self.database)
+        self.revocations = Revocations(self.database, session_seconds=settings.session_max_age + _SESSION_GRACE_SECONDS)
         self.sessions = Sessions(
             self.database,
             self.revocations,
@@ -229,9 +230,11 @@ class App:
         self.revocations.heard(event)
         self.sessions.heard(event)
         self.bearers.forget(digest=event.token_digest, subject=event.principal)
-        if event.principal:
-            self.tokens.forget(event.principal)
-            self.consents.heard(event.principal)
+        # A session in which nobody signed in is a principal of its own: what it was granted ends with it.
+        gone = event.principal or (session_principal(event.session) if event.session else "")
+        if gone:
+            self.tokens.forget(gone)
+            self.consents.heard(gone)
 
     async def sweep(self) -> None:
         gone = await self.sessions.sweep()

@@ -57,17 +57,17 @@ class LogIns:
         self._switched_on()
         account, address = f"account:{username.lower()}", f"address:{call.caller.ip}"
         limits = {account: _BY_ACCOUNT, address: _BY_ADDRESS}
-        seen = await self._accounts.failures((account, address))
-        waits = [left for subject, (failures, left) in seen.items() if failures >= limits[subject]]
+        # Counted before it is judged: guesses that arrive at once do not all pass the same count.
+        seen = await self._accounts.counted((account, address))
+        waits = [left for subject, (attempts, left) in seen.items() if attempts > limits[subject]]
         if waits:
             raise TooManyLogIns("too many failed log-ins: try again later", retry_after=max(waits))
         # What PostgreSQL cannot even store is nobody's name.
         found = await self._accounts.find(username=username) if username.isprintable() else None
         right = await self._passwords.matches(found.password_hash if found else None, password)
         if found is None or not right or found.disabled:
-            await self._accounts.failed((account, address))
             raise WrongPassword("the user name or the password is wrong")
-        await self._accounts.forgive(account)
+        await self._accounts.forgive(account, address)
         if self._passwords.outdated(found.password_hash):
             await self._accounts.rehash(found.user.user_id, await self._passwords.hash(password))
         return found

@@ -92,23 +92,16 @@ class Accounts:
 
     # --- failures ---
 
-    async def failures(self, subjects: tuple[str, ...]) -> dict[str, tuple[int, int]]:
-        """Per subject how often it failed in its window, and the seconds until the window ends."""
+    async def counted(self, subjects: tuple[str, ...]) -> dict[str, tuple[int, int]]:
+        """Count one more attempt; per subject how many there were in its window, and the seconds until that ends."""
         digests = {_digest(subject): subject for subject in subjects}
         left = func.extract("epoch", failed_log_in.c.until - func.now())
-        query = select(failed_log_in.c.subject, failed_log_in.c.failures, left.label("left")).where(
-            failed_log_in.c.subject.in_(list(digests)), failed_log_in.c.until > func.now()
-        )
-        async with self._database.transaction() as connection:
-            rows = (await connection.execute(query)).all()
-        return {digests[row.subject]: (row.failures, int(row.left) + 1) for row in rows}
-
-    async def failed(self, subjects: tuple[str, ...]) -> None:
         until = func.now() + _seconds(WINDOW_SECONDS)
+        seen: dict[str, tuple[int, int]] = {}
         over = failed_log_in.c.until <= func.now()
         async with self._database.transaction() as connection:
-            # In a fixed order: two failures at once must not wait for each other.
-            for subject in sorted(map(_digest, subjects)):
+            # In a fixed order: two attempts at once must not wait for each other.
+            for subject in sorted(digests):
                 row = insert(failed_log_in).values(subject=subject, failures=1, until=until)
                 row = row.on_conflict_do_update(
                     index_elements=["subject"],
@@ -117,11 +110,17 @@ class Accounts:
                         "until": case((over, until), else_=failed_log_in.c.until),
                     },
                 )
-                await connection.execute(row)
+                stored = row.returning(failed_log_in.c.failures, left.label("left"))
+                found = (await connection.execute(stored)).one()
+                seen[digests[subject]] = found.failures, int(found.left) + 1
+        return seen
 
-    async def forgive(self, subject: str) -> None:
+    async def forgive(self, account: str, address: str) -> None:
+        """It was no failure: the account begins anew, the address gets this one attempt back."""
+        back = failed_log_in.update().where(failed_log_in.c.subject == _digest(address), failed_log_in.c.failures > 0)
         async with self._database.transaction() as connection:
-            await connection.execute(failed_log_in.delete().where(failed_log_in.c.subject == _digest(subject)))
+            await connection.execute(failed_log_in.delete().where(failed_log_in.c.subject == _digest(account)))
+            await connection.execute(back.values(failures=failed_log_in.c.failures - 1))
 
     async def sweep(self) -> None:
         async with self._database.transaction() as connection:

@@ -16,7 +16,9 @@ from wardmesh_auth.grant_store import GrantKey
 from wardmesh_auth.sign_in.pending import LIFE_SECONDS
 from wardmesh_auth.tables import consent as row
 
-PENDING, GRANTED, FAILED = "pending", "granted", "failed"
+PENDING, GRANTED, FAILED, CANCELLED = "pending", "granted", "failed", "cancelled"
+REVOKED = "revoked"
+_CALLED_OFF = (CANCELLED, REVOKED)
 _KEPT_HOURS = 25  # longer than an auth_handle lives
 _CACHE_SECONDS = 10.0
 
@@ -54,15 +56,25 @@ class Consents:
         begun = begun.on_conflict_do_update(constraint="consent_once", set_=values)
         return _read((await connection.execute(begun.returning(*_columns()))).one())
 
-    async def settle(self, connection: AsyncConnection, key: GrantKey, status: str) -> None:
-        settled = row.update().where(*_of(key)).values(status=status, updated_at=func.now())
-        await connection.execute(settled)
+    async def grant(self, connection: AsyncConnection, key: GrantKey) -> bool:
+        """False when the sign-in was called off, or its principal signed out, while the platform was being asked."""
+        granted = row.update().where(*_of(key), row.c.status.not_in(_CALLED_OFF))
+        return (await connection.execute(granted.values(status=GRANTED, updated_at=func.now()))).rowcount > 0
+
+    async def revoke(self, connection: AsyncConnection, key: GrantKey) -> None:
+        await connection.execute(row.update().where(*_of(key)).values(status=REVOKED, updated_at=func.now()))
 
     async def fail(self, key: GrantKey) -> None:
         """The attempt that is pending came to nothing; what was granted before stays."""
         failed = row.update().where(*_of(key), row.c.status == PENDING).values(status=FAILED, updated_at=func.now())
         async with self._database.transaction() as connection:
             await connection.execute(failed)
+
+    async def cancel(self, connection: AsyncConnection, key: GrantKey) -> bool:
+        """False when nothing was pending."""
+        mine = row.update().where(*_of(key), row.c.status == PENDING)
+        cancelled = await connection.execute(mine.values(status=CANCELLED, updated_at=func.now()))
+        return cancelled.rowcount > 0
 
     async def find(self, key: GrantKey) -> Consent | None:
         """With status `expired` for one that nobody finished in time."""

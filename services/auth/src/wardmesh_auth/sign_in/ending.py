@@ -11,6 +11,7 @@ from wardmesh_auth.grant_store import GrantKey, GrantStore
 from wardmesh_auth.identify import TOKEN
 from wardmesh_auth.journal import Journal
 from wardmesh_auth.platform_token import PlatformToken
+from wardmesh_auth.refusals import OAuthNotConfigured
 from wardmesh_auth.sessions import Sessions, is_session
 from wardmesh_auth.sign_in.arguments import OfPlatform, SignOut
 from wardmesh_auth.sign_in.attempts import Attempts
@@ -24,8 +25,6 @@ from wardmesh_auth.smart.client import SmartClient
 from wardmesh_common.contracts import Call, Outcome
 from wardmesh_common.errors import Internal
 from wardmesh_common.vocabulary import Principal
-
-_REVOKED = "revoked"
 
 log = logging.getLogger("wardmesh.auth")
 
@@ -55,9 +54,8 @@ class Ending:
     async def revoke(self, call: Call, asked: OfPlatform) -> Outcome:
         """revoke_auth: gone here first, whatever the platform says then (FG-11)."""
         platform = platform_of(call, asked.platform_id)
-        site = await self._attempts.site(platform)
         principal = caller(call)
-        key = GrantKey(principal.tenant, principal.id, site.facts.id)
+        key = GrantKey(principal.tenant, principal.id, await self._attempts.serving(platform))
         async with self._store.exclusively(key) as connection:
             try:
                 token = await self._store.read(connection, key)
@@ -66,14 +64,29 @@ class Ending:
                 token = None
             await self._store.forget(connection, key)
             await self._pending.forget(connection, key.tenant, key.principal_id, key.platform)
-            await self._consents.settle(connection, key, _REVOKED)
+            await self._consents.revoke(connection, key)
         await self._tell(key)
-        revoked = await self._revoked_there(site.facts.id, token) if token is not None else False
+        revoked = await self._revoked_there(key.platform, token) if token is not None else False
         body = {"success": True, "message": f"Revoked authentication for {platform}", "token_revoked": revoked}
         return answer(body, "auth.revoke")
 
-    async def _revoked_there(self, platform: str, token: PlatformToken) -> bool:
+    async def cancel(self, call: Call, asked: OfPlatform) -> Outcome:
+        """cancel_auth: the link and whatever a browser began with it lead nowhere; what was granted before stays."""
+        platform = platform_of(call, asked.platform_id)
         site = await self._attempts.site(platform)
+        principal = caller(call)
+        key = GrantKey(principal.tenant, principal.id, site.facts.id)
+        async with self._database.transaction() as connection:
+            cancelled = await self._consents.cancel(connection, key)
+            await self._pending.forget(connection, key.tenant, key.principal_id, key.platform)
+        await self._tell(key)
+        return answer({"success": True, "cancelled": cancelled}, "auth.failure")
+
+    async def _revoked_there(self, platform: str, token: PlatformToken) -> bool:
+        try:
+            site = await self._attempts.site(platform)
+        except OAuthNotConfigured:
+            return False  # our registration there is gone: nothing is left to ask with
         return await self._smart.revoke(site.facts, site.client, token)
 
     async def sign_out(self, call: Call, asked: SignOut) -> Outcome:

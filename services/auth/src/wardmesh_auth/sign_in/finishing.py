@@ -16,7 +16,7 @@ from wardmesh_auth.refusals import InvalidRequest, InvalidState, OAuthNotConfigu
 from wardmesh_auth.sign_in.arguments import Complete, Finish
 from wardmesh_auth.sign_in.attempts import Attempts
 from wardmesh_auth.sign_in.browsers import caller
-from wardmesh_auth.sign_in.consents import GRANTED, Consents
+from wardmesh_auth.sign_in.consents import Consents
 from wardmesh_auth.sign_in.pending import PERSON, Pending, PendingSignIns
 from wardmesh_auth.sign_in.results import Page, answer, shown
 from wardmesh_auth.sign_in.starting import platform_of
@@ -120,8 +120,12 @@ class Finishing:
         )
         key = _key(pending)
         async with self._store.exclusively(key) as connection:
-            await self._store.write(connection, key, token)
-            await self._consents.settle(connection, key, GRANTED)
+            wanted = await self._consents.grant(connection, key)
+            if wanted:
+                await self._store.write(connection, key, token)
+        if not wanted:
+            await self._smart.revoke(site.facts, site.client, token)
+            raise SignInRequired("this sign-in was called off meanwhile")
         await self._tell(key)
         return token
 

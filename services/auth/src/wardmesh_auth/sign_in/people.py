@@ -76,11 +76,13 @@ class People:
         if not token.subject:
             return Principal(id=session_principal(session))
         kind, own = reference(token.fhir_user)
+        # Ids of another server are somebody else's at home; there the grant itself says whose record it is.
+        home = place.platform in self._settings.home_platforms
         return Principal(
             id=principal_id(token.issuer, token.subject),
             roles=self._settings.smart_roles.get(kind, ()),
-            patient=token.patient or (own if kind == "Patient" else ""),
-            practitioner=own if kind == "Practitioner" else "",
+            patient=(token.patient or (own if kind == "Patient" else "")) if home else "",
+            practitioner=own if home and kind == "Practitioner" else "",
             client_id=place.client.client_id,
         )
 

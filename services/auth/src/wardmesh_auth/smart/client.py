@@ -6,12 +6,13 @@ import logging
 import time
 from collections.abc import Callable
 from typing import Any
+from urllib.parse import urlsplit
 
 import msgspec
 
 from wardmesh_auth.platform_token import PlatformToken
 from wardmesh_auth.settings import PlatformClient
-from wardmesh_auth.smart.address import zone_of
+from wardmesh_auth.smart.address import reachable, zone_of
 from wardmesh_auth.smart.asking import scopes_for
 from wardmesh_auth.smart.authorization import authorization_url, same_server
 from wardmesh_auth.smart.client_auth import confidential, method_of, sign
@@ -87,7 +88,7 @@ class SmartClient:
         proven, PlatformUnconfigured, PlatformDown.
         """
         endpoints = await self._discovery.endpoints(facts)
-        if endpoints.issuer and (iss or endpoints.issuer_in_response) and iss != endpoints.issuer:
+        if not _answers_for(iss, facts, endpoints):
             raise SignInRequired("the answer comes from another server than the one that was asked: sign in again")
         form = {"grant_type": "authorization_code", "code": code, "redirect_uri": redirect_uri}
         if facts.sign_in.pkce != "refused":
@@ -190,6 +191,14 @@ class SmartClient:
         claims = await self._identities.verify(identity, facts, endpoints, client_id=client.client_id, nonce=nonce)
         who = {"subject": str(claims["sub"]), "issuer": str(claims["iss"]), "fhir_user": fhir_user(claims)}
         return msgspec.structs.replace(token, **who)
+
+
+def _answers_for(iss: str, facts: PlatformFacts, endpoints: Endpoints) -> bool:
+    """RFC 9207. Where no document names the issuer, an answer's own word has to be of a host that we asked."""
+    if endpoints.issuer:
+        return iss == endpoints.issuer or not (iss or endpoints.issuer_in_response)
+    hosts = {urlsplit(url).netloc for url in (facts.fhir_base_url, endpoints.authorize, endpoints.token) if url}
+    return not iss or (reachable(iss, zone_of(facts)) and urlsplit(iss).netloc in hosts)
 
 
 def _carried_over(old: PlatformToken, fresh: PlatformToken) -> PlatformToken:
