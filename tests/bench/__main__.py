@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import store_bench
 from cpu import Account, Spent
 from load import Round, request, run
 from processes import mesh, process
@@ -163,7 +164,14 @@ def measure(ready: dict[str, Any], bare_pid: int, platform_pid: int) -> tuple[di
 
 
 def main() -> int:
-    """0 unless calls failed: a budget that is missed is said, and is a matter of the machine as well."""
+    """`--store` measures the embedded store alone, `--million` with as many resources; otherwise the mesh.
+
+    0 unless calls failed: a budget that is missed is said, and is a matter of the machine as well.
+    """
+    store_bench.show_validation()
+    if {"--store", "--million"} & {*sys.argv[1:]}:
+        store_bench.grow(million="--million" in sys.argv[1:])
+        return 0
     with (
         process(str(HERE / "upstream.py"), str(PLATFORM_PORT)) as platform,
         process(str(HERE / "bare_proxy.py"), str(BARE_PORT), f"http://127.0.0.1:{PLATFORM_PORT}") as bare,
