@@ -216,3 +216,33 @@ async def test_one_caller_waits_once_for_a_platform_over_all_replicas() -> None:
     assert (await asyncio.wait_for(first, 5)).json()["success"]
     assert (await stage.send("GET", path, headers=cookie)).json()["success"]
     assert b"xxx" not in b"".join(report.digest for _, report in stage.bus.told if hasattr(report, "digest"))
+
+
+async def test_a_refusal_for_want_of_a_sign_in_carries_the_link_as_over_mcp() -> None:
+    stage = Stage()
+    carried: list[str] = []
+
+    async def reply(call: Call) -> FakeDelivery:
+        carried.append(call.caller.handle)
+        return FakeDelivery(
+            said(STARTED) if call.tool == "start_auth" else refused(401, "sign_in_required", "Sign in.")
+        )
+
+    stage.bus.reply = reply
+    wanted = {"platform_id": P, "resource_type": "Patient", "resource_id": "p1", "auth_handle": "mine"}
+    answer = await tool(stage, "read", wanted)
+    body = answer.json()
+    assert (answer.status_code, body["error"]) == (401, "session_error")
+    assert "resource_metadata=" in answer.headers["www-authenticate"]
+    assert {name: body[name] for name in ("authorization_url", "platform_id", "auth_handle")} == {
+        name: STARTED[name] for name in ("authorization_url", "platform_id", "auth_handle")
+    }
+    assert "authorization_url" in body["message"]
+    assert carried == ["mine", "mine"]
+
+
+async def test_whoever_can_start_no_sign_in_is_told_only_that_one_is_needed() -> None:
+    stage = Stage()
+    stage.bus.reply = refused(401, "sign_in_required", "Sign in.")
+    answer = await tool(stage, "read", {"platform_id": P, "resource_type": "Patient", "resource_id": "p1"})
+    assert answer.json() == {"error": "session_error", "message": "Sign in."}

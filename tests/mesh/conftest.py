@@ -22,7 +22,8 @@ from wardmesh_cli.control import ask
 
 START_SECONDS = 180
 STOP_SECONDS = 90
-SETTINGS = {"gateway": {"WARDMESH_RATE_LIMIT": "1000000"}}
+# Every browser of a run has the same address: what is limited is proven where one gateway is tested.
+SETTINGS = {"gateway": {"WARDMESH_RATE_LIMIT": "1000000", "WARDMESH_CALLBACK_LIMIT": "1000000"}}
 REPLICAS = "gateway=2,auth=2,policy=2,fhir-proxy=2,audit=2"
 
 

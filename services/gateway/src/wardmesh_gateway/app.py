@@ -165,7 +165,7 @@ def _sign_in(settings: GatewaySettings, parts: Parts, entrance: Entrance, same_s
         browser,
         PlatformRoutes(entrance, browser, parts.sign_in, parts.waiters),
         PersonRoutes(entrance, browser, parts.platforms, same_site, parts.keys),
-        Callback(entrance, browser, parts.keys),
+        Callback(entrance, browser, parts.keys, limit=settings.callback_limit),
         LocalAccounts(entrance, browser),
     )
 

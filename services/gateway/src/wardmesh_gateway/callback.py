@@ -13,7 +13,6 @@ from wardmesh_gateway.entrance import Entrance
 from wardmesh_gateway.pages import HTML, result_page
 from wardmesh_gateway.problem import rest_detail
 
-CALLBACKS_PER_WINDOW = 20
 _MOST = 4096
 _INCOMPLETE = "Missing code or state from callback"
 _FAILED = "FHIR callback processing failed"
@@ -22,12 +21,12 @@ _FAILED = "FHIR callback processing failed"
 class Callback:
     """`state` decides whose way back this is (C-4); an SM login is recognised by the cookies of its browser."""
 
-    def __init__(self, entrance: Entrance, browser: Browser, keys: Sequence[bytes]) -> None:
-        self._entrance, self._browser, self._keys = entrance, browser, keys
+    def __init__(self, entrance: Entrance, browser: Browser, keys: Sequence[bytes], *, limit: int) -> None:
+        self._entrance, self._browser, self._keys, self._limit = entrance, browser, keys, limit
 
     async def __call__(self, request: Request, send: Send, path_platform: str) -> None:
         try:
-            self._entrance.ration("callback", request, CALLBACKS_PER_WINDOW)
+            self._entrance.ration("callback", request, self._limit)
             visit = await self._entrance.visit(request)
         except RateLimited as error:
             if not wants_page(request):

@@ -16,6 +16,7 @@ from msgspec import Struct
 from wardmesh_gateway.mcp_door import Door, Progress, ToolResult
 from wardmesh_gateway.mcp_tasks import TASKS_EXTENSION, Json
 from wardmesh_gateway.mcp_visit import Visit
+from wardmesh_gateway.sign_in_link import linked
 from wardmesh_gateway.sign_in_tasks import KEY, SignInTasks, link_message, link_request
 
 START, WAIT, STATUS = "start_auth", "wait_for_auth", "get_auth_status"
@@ -143,10 +144,7 @@ def _done(status: Mapping[str, Any], call_id: str) -> ToolResult:
 
 
 def _with_link(refused: ToolResult, started: ToolResult) -> ToolResult:
-    """A refusal that says where to sign in, for clients that show nothing by themselves."""
-    link = _only(started.structured, "authorization_url", "platform_id", "auth_handle")
-    said = {**refused.structured, **link}
-    said["message"] = f"{said['message']} Show the user authorization_url, then call wait_for_auth and repeat this."
+    said = linked(refused.structured, started.structured)
     return ToolResult(structured=said, is_error=True, call_id=refused.call_id, sign_in=True)
 
 

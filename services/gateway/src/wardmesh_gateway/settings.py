@@ -54,6 +54,7 @@ class GatewaySettings(BusSettings, kw_only=True):
     cors_origins: str = "*"
     trusted_proxy_cidrs: str = ""
     rate_limit: int = 100
+    callback_limit: int = 20  # of one address (FG-15)
     rate_window_seconds: float = 60.0
     gateway_keys: str = ""
     session_secret: str = ""  # a key ring of one is derived from it when `gateway_keys` is empty
@@ -129,6 +130,7 @@ def read_settings(environ: Mapping[str, str]) -> GatewaySettings:
         raise BadSettings("WARDMESH_PUBLIC_URL is not an http or https URL")
     positive: dict[str, Any] = {
         "WARDMESH_RATE_LIMIT": settings.rate_limit,
+        "WARDMESH_CALLBACK_LIMIT": settings.callback_limit,
         "WARDMESH_RATE_WINDOW_SECONDS": settings.rate_window_seconds,
         "WARDMESH_MAX_BODY_BYTES": settings.max_body_bytes,
         "WARDMESH_DEADLINE_SECONDS": settings.deadline_seconds,

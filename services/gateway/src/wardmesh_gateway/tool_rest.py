@@ -7,13 +7,15 @@ from typing import Any
 
 import msgspec
 
-from wardmesh_common.errors import BadRequest, NotAllowed, NotFound, Problem
+from wardmesh_common.errors import BadRequest, NotAllowed, NotFound, Problem, SignInRequired, WardmeshError
 from wardmesh_common.vocabulary import Face
 from wardmesh_gateway.answers import Answered
 from wardmesh_gateway.asgi import Header, Request, Send, respond
 from wardmesh_gateway.bodies import check_json, media_type_of
+from wardmesh_gateway.caller import Visit
 from wardmesh_gateway.entrance import Entrance
 from wardmesh_gateway.problem import JSON, tool_error
+from wardmesh_gateway.sign_in_link import linked
 from wardmesh_gateway.tool_door import ToolArguments, ToolCalls
 from wardmesh_gateway.tools import BY_NAME
 
@@ -34,15 +36,19 @@ class ToolFace:
     async def __call__(self, request: Request, send: Send) -> None:
         name = request.path[len(PREFIX) :].rstrip("/")
 
+        started: dict[str, Any] = {}
+
         def render(problem: Problem) -> bytes:
-            return msgspec.json.encode(tool_error(problem, name if name in BY_NAME else "tool"))
+            said = tool_error(problem, name if name in BY_NAME else "tool")
+            return msgspec.json.encode(linked(said, started) if started else said)
 
         async def route(request: Request, send: Send) -> None:
-            await self._call(name, request, send)
+            await self._call(name, request, send, started)
 
         await self._entrance.run(route, request, send, render, JSON)
 
-    async def _call(self, name: str, request: Request, send: Send) -> None:
+    async def _call(self, name: str, request: Request, send: Send, started: dict[str, Any]) -> None:
+        """`started` is filled with the answer of `start_auth` when the refusal is that somebody has to sign in."""
         if name not in BY_NAME:
             raise UnknownTool("Unknown tool.")
         if request.method != "POST":
@@ -54,8 +60,22 @@ class ToolFace:
         work = self._calls.call(
             name, arguments, visit, Face.REST, view="full", traceparent=request.header(b"traceparent")
         )
-        answered = await request.unless_hung_up(work)
+        try:
+            answered = await request.unless_hung_up(work)
+        except WardmeshError as error:
+            if error.problem.code == SignInRequired.code:
+                started.update(await self._link(arguments, visit))
+            raise
         await respond(send, 200, [JSON, *answered_headers(answered)], answered.body)
+
+    async def _link(self, arguments: dict[str, Any], visit: Visit) -> dict[str, Any]:
+        """Nothing for those who can start no sign-in: anonymous callers, and platforms without one."""
+        asked = {name: arguments[name] for name in ("platform_id", "auth_handle") if name in arguments}
+        try:
+            answered = await self._calls.call("start_auth", asked, visit, Face.REST, view="full")
+        except WardmeshError:
+            return {}
+        return msgspec.json.decode(answered.body, type=dict[str, Any])
 
 
 def answered_headers(answered: Answered) -> list[Header]:
