@@ -27,6 +27,12 @@ class SignInFailed(BadRequest):
     code, event = "session_error", "auth.failure"
 
 
+class SignInCancelled(SignInFailed):
+    """The person said no, or the client called the sign-in off."""
+
+    code = "sign_in_cancelled"
+
+
 class InvalidAuthHandle(Unauthenticated):
     code, event = "invalid_auth_handle", "security.invalid_token"
 

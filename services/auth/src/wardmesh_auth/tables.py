@@ -84,7 +84,7 @@ consent = Table(
     Column("tenant", Text, nullable=False),
     Column("principal_id", Text, nullable=False),
     Column("platform", Text, nullable=False),
-    Column("status", Text, nullable=False),  # pending | granted | failed
+    Column("status", Text, nullable=False),  # pending | granted | failed | cancelled | revoked
     _moment("created_at", now=True),
     _moment("updated_at", now=True),
     _moment("expires_at"),

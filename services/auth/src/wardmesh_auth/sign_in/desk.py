@@ -92,6 +92,7 @@ def procedures(parts: Parts) -> dict[str, Procedure]:
         "wait_for_auth": Procedure(arguments.Wait, watching.wait),
         "get_auth_status": _plain(arguments.OfPlatform, watching.status),
         "revoke_auth": _plain(arguments.OfPlatform, ending.revoke),
+        "cancel_auth": _plain(arguments.OfPlatform, ending.cancel),
         "sign_in": _plain(arguments.SignIn, person.begin),
         "sign_out": _plain(arguments.SignOut, ending.sign_out),
         "issue_tokens": _plain(arguments.LogIn, parts.log_ins.issue),

@@ -10,11 +10,11 @@ from typing import Any
 
 from wardmesh_auth.grant_store import GrantKey, GrantStore, principal_digest
 from wardmesh_auth.platform_token import PlatformToken
-from wardmesh_auth.refusals import NoSignIn, SignInFailed
+from wardmesh_auth.refusals import NoSignIn, SignInCancelled, SignInFailed
 from wardmesh_auth.sign_in.arguments import OfPlatform, Wait
 from wardmesh_auth.sign_in.attempts import Attempts
 from wardmesh_auth.sign_in.browsers import caller
-from wardmesh_auth.sign_in.consents import FAILED, PENDING, Consents
+from wardmesh_auth.sign_in.consents import CANCELLED, FAILED, PENDING, Consents
 from wardmesh_auth.sign_in.finishing import seconds_left
 from wardmesh_auth.sign_in.results import answer
 from wardmesh_auth.sign_in.starting import platform_of
@@ -107,6 +107,8 @@ class Watching:
             return None
         if consent is not None and consent.status == FAILED:
             raise SignInFailed("the sign-in failed or was refused; call start_auth again")
+        if consent is not None and consent.status == CANCELLED:
+            raise SignInCancelled("the sign-in was called off; call start_auth again")
         if consent is not None and consent.status == "expired":
             raise SignInFailed("the link was not used in time; call start_auth again")
         token = await self._store.load(key)
