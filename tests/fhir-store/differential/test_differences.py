@@ -8,6 +8,7 @@ import pytest
 from comparing import RIGHT, compare, listed, reasons, shown, without
 from counterparts import hapi, hapi_missing, medplum, medplum_missing
 from exchange import Side
+from page import PAGE, page
 from script import steps
 
 LISTS = Path(__file__).parent / "differences"
@@ -54,3 +55,7 @@ def test_a_difference_that_is_not_listed_and_one_that_is_gone_are_both_seen() ->
     assert without(found, known) == {"a step": {"total": [1, 2]}}
     assert without(known, found) == {"another": {"status": [200, 400]}}
     assert without(found, {"a step": {"status": [200, 410], "total": [1, 2]}}) == {"a step": {"status": [200, 404]}}
+
+
+def test_the_page_of_differences_says_what_the_lists_say() -> None:
+    assert PAGE.read_text() == page(), "python tests/fhir-store/differential/page.py writes it anew"
