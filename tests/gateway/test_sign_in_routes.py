@@ -415,3 +415,32 @@ async def test_pages_and_errors_of_a_browser_are_pages_and_of_programs_json() ->
     assert (page.status_code, title(page)) == (404, "That Did Not Work")
     assert "nowhere" in page.text
     assert set(PAGES) >= {"success", "failed", "invalid_request", "invalid_state", "session_mismatch"}
+
+
+@pytest.mark.requirement("X-10")
+async def test_a_made_up_cookie_at_the_door_of_sign_in_opens_no_budget_of_its_own() -> None:
+    stage = Submitted(Auth(get_auth_status={"platforms": {}}), rate_limit=3)
+    statuses = [
+        (await stage.send("GET", "/auth/status", headers={"cookie": f"app_session=made-up-{n // 2}"})).status_code
+        for n in range(8)
+    ]
+    assert statuses == [200] * 3 + [429] * 5
+
+
+@pytest.mark.parametrize("path", ["/auth/callback", f"/auth/{P}/login", "/auth/login"])
+async def test_a_query_without_end_is_a_bad_request(path: str) -> None:
+    stage = staged(open_auth=OPENED, sign_in=OPENED, finish_auth={"page": "invalid_state", "status": 400})
+    many = "&".join(f"a{n}=1" for n in range(40))
+    answer = await stage.send("GET", f"{path}?{many}", headers=NOBODY)
+    assert answer.status_code == 400, answer.text
+    assert stage.auth.asked == []
+
+
+async def test_the_state_cookie_is_what_auth_made_and_not_what_a_foreign_address_says() -> None:
+    """The address of the issuer comes out of a document of its own."""
+    evil = "https://issuer.test/authorize?state=x%0d%0aSet-Cookie:%20a=b&client_id=c&state=" + STATE
+    stage = staged(sign_in={"location": evil, "state": STATE, "session": SECRET, "max_age": 60})
+    answer = await stage.send("GET", "/auth/login", headers=NOBODY)
+    held = cookies(answer)
+    assert held["FHIR_AUTH_STATE_COOKIE"].startswith(f"FHIR_AUTH_STATE_COOKIE={STATE}; ")
+    assert set(held) == {"app_session", "FHIR_AUTH_STATE_COOKIE", "FHIR_PKCE_VERIFIER_COOKIE"}

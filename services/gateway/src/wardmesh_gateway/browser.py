@@ -10,7 +10,7 @@ import msgspec
 from msgspec import Struct
 
 from wardmesh_common.asking import Refused
-from wardmesh_common.errors import Problem
+from wardmesh_common.errors import BadRequest, Problem
 from wardmesh_common.vocabulary import Face
 from wardmesh_gateway.asgi import Header, Request, Send, respond
 from wardmesh_gateway.caller import Visit
@@ -110,6 +110,9 @@ def asked(call_id: str) -> list[Header]:
 
 
 def parameters(request: Request) -> dict[str, str]:
-    """The query, the first value of each name."""
-    found = parse_qs(request.query, max_num_fields=32)
+    """The query, the first value of each name. Raises BadRequest."""
+    try:
+        found = parse_qs(request.query, max_num_fields=32)
+    except ValueError:
+        raise BadRequest("The query has too many parameters.") from None
     return {name: values[0] for name, values in found.items()}

@@ -173,7 +173,9 @@ class Door:
             delivery = await self._bus.submit(call, wanted.body or None)
         finally:
             self._in_flight -= 1
-        if visit.caller.cookie and delivery.reply.status != Unauthenticated.status:
+        # What anyone may do is answered to a cookie that nobody issued as well: that vouches for nothing.
+        vouched = not wanted.anyone and delivery.reply.status != Unauthenticated.status and delivery.reply.status < 500
+        if visit.caller.cookie and vouched:
             self._sessions.remember(visit.caller.cookie)
         return delivery
 
