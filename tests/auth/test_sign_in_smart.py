@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -23,7 +23,7 @@ SCOPES = "openid fhirUser launch/patient patient/*.rs"
 
 
 @asynccontextmanager
-async def clinic(postgres: engines.Postgres, nats: engines.Nats, **settings: Any) -> AsyncIterator[Stage]:
+async def clinic(postgres: engines.Postgres, nats: engines.Nats, **settings: Any) -> AsyncGenerator[Stage]:
     async with stage(postgres.url(), nats.url, replicas=2, **settings) as scene:
         plain = next(f for f in scene.catalogue if f.id == "sign-in")
         quirks = msgspec.structs.replace(plain.sign_in, issuer=scene.issuer.url, jwks_url=f"{scene.issuer.url}/jwks")
@@ -117,3 +117,27 @@ async def test_a_launch_of_a_record_system_carries_its_launch_and_counts_for_its
         grant = scene.decided[-1].grant
         assert grant is not None
         assert grant.patient == "p9"
+
+
+@pytest.mark.parametrize(
+    ("scopes", "everywhere"),
+    [
+        ("user/*.*", True),
+        ("user/Patient.rs", True),
+        ("patient/*.rs", False),
+        ("patient/*.rs user/Observation.rs", False),
+        ("user/Patient.rs?name=x patient/Patient.rs", False),
+    ],
+)
+async def test_a_grant_says_whether_user_scopes_alone_cover_the_call(
+    postgres: engines.Postgres, nats: engines.Nats, scopes: str, everywhere: bool
+) -> None:
+    async with clinic(postgres, nats) as scene:
+        begun = await scene.procedure("open_auth", {}, platform="clinic")
+        scene.issuer.token_answer = {**TOKEN, "scope": scopes, "patient": ""}
+        given = {"code": "c", "state": begun["state"]}
+        assert (await scene.procedure("finish_auth", given, cookie=begun["session"]))["page"] == "success"
+        assert (await scene.call(platform="clinic", cookie=begun["session"])).status == 200
+        grant = scene.decided[-1].grant
+        assert grant is not None
+        assert grant.everywhere is everywhere

@@ -133,6 +133,7 @@ class Grant(Struct, frozen=True, kw_only=True, omit_defaults=True):
     sealed_token: bytes = b""  # AES-256-GCM, bound to call id, platform and principal; b"" = none needed
     scopes: tuple[str, ...] = ()
     patient: str = ""
+    everywhere: bool = False  # `user/` scopes alone cover this call: no single patient bounds it
 
 
 class Mask(Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -10,7 +10,7 @@ from wardmesh_auth.platform_token import PlatformToken
 from wardmesh_auth.platform_tokens import PlatformTokens
 from wardmesh_auth.refusals import TokenExpired
 from wardmesh_auth.scope_needs import needs_of
-from wardmesh_auth.scopes import granted, narrowed, smart
+from wardmesh_auth.scopes import everywhere, granted, narrowed, smart
 from wardmesh_auth.settings import PlatformClient
 from wardmesh_common.contracts import Call
 from wardmesh_common.errors import (
@@ -106,7 +106,13 @@ class Grants:
             platform=call.platform,
             principal_id=principal.id,
         )
-        return Grant(platform=call.platform, sealed_token=sealed, scopes=token.scopes, patient=token.patient)
+        return Grant(
+            platform=call.platform,
+            sealed_token=sealed,
+            scopes=token.scopes,
+            patient=token.patient,
+            everywhere=everywhere(token.scopes, call),
+        )
 
 
 def _narrowed_by_caller(call: Call, principal: Principal) -> None:

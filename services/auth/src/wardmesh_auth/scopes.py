@@ -56,6 +56,12 @@ def granted(scopes: tuple[str, ...], call: Call) -> bool:
     return all(_covers(held, need) for need in needs_of(call) if need.type != UNSTATED)
 
 
+def everywhere(scopes: tuple[str, ...], call: Call) -> bool:
+    """Do `user/` scopes without constraint cover the whole of this call, what its query leaves open included?"""
+    held = tuple(scope for scope in parsed(scopes) if scope.context == "user" and not scope.constraints)
+    return bool(held) and all(_covers(held, need) for need in needs_of(call))
+
+
 def narrowed(scopes: tuple[str, ...], call: Call, patient: str) -> bool:
     """Is this call within the scopes of the caller's own token, which nobody after us enforces?
 

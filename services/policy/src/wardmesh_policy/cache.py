@@ -8,7 +8,7 @@ from collections.abc import Callable, Hashable
 
 from wardmesh_common.questions import PlatformFacts
 from wardmesh_common.vocabulary import Grant
-from wardmesh_policy.checks import Caller, Check, granted_by
+from wardmesh_policy.checks import Caller, Check, everywhere_by, granted_by
 from wardmesh_policy.verdicts import Verdict
 
 SECONDS = 2.0
@@ -29,6 +29,7 @@ class VerdictCache:
     def key(version: str, caller: Caller, check: Check, platform: PlatformFacts, grant: Grant | None) -> Hashable:
         """Everything that Cerbos is told, and which rules it had."""
         where = (platform.id, platform.open, platform.writes, granted_by(platform, grant))
+        where += (everywhere_by(platform, grant),)
         question = (check.kind, check.action, check.id, check.params, check.arguments, check.subject, check.came_along)
         return (version, caller, where, question)
 

@@ -51,6 +51,7 @@ class Check(Struct, frozen=True, kw_only=True):
             "open": platform.open,
             "writes": platform.writes,
             "granted": granted_by(platform, grant),
+            "everywhere": everywhere_by(platform, grant),
             "came_along": self.came_along,
             "params": list(self.params),
             "arguments": [list(pair) for pair in self.arguments],
@@ -78,6 +79,11 @@ RESERVED = frozenset({"anonymous", "guest"})
 def granted_by(platform: PlatformFacts, grant: Grant | None) -> bool:
     """A person's own sign-in at the platform; the deployment's client credentials are nobody's grant."""
     return bool(grant and grant.scopes) and platform.auth_method == "authorization_code"
+
+
+def everywhere_by(platform: PlatformFacts, grant: Grant | None) -> bool:
+    """A clinician's sign-in (FG-36): the platform knows whose records its `user/` scopes reach."""
+    return bool(grant and grant.everywhere) and granted_by(platform, grant)
 
 
 def caller_of(principal: Principal, grant: Grant | None, *, home: bool) -> Caller:
