@@ -24,6 +24,7 @@ def named(fhir: Fhir, mark: str, resources: Mapping[str, Mapping[str, object]]) 
     return {name: fhir.create(tagged(resource, mark))["id"] for name, resource in resources.items()}
 
 
+@pytest.mark.requirement("ST-37")
 @pytest.mark.parametrize(
     ("query", "expected"),
     [
@@ -59,6 +60,40 @@ def test_dates_are_ranges(fhir: Fhir, mark: str, query: str, expected: str) -> N
     )
     matches = found(fhir, "Observation", mark, f"date={query}")
     assert {name for name, identity in ids.items() if identity in matches} == set(expected.split())
+
+
+@pytest.mark.requirement("ST-37")
+def test_of_a_timing_the_outer_limits_count(fhir: Fhir, mark: str) -> None:
+    def asked(**timing: object) -> dict[str, object]:
+        request = {"resourceType": "ServiceRequest", "status": "active", "intent": "order"}
+        return {**request, "subject": {"reference": "Patient/x"}, "occurrenceTiming": timing}
+
+    often = {"frequency": 1, "period": 2, "periodUnit": "d"}
+    ids = named(
+        fhir,
+        mark,
+        {
+            "events": asked(event=["2024-03-05T10:00:00Z", "2024-02-10"]),
+            "bounds": asked(repeat={**often, "boundsPeriod": {"start": "2024-01-31", "end": "2024-03-24"}}),
+            "open": asked(repeat={**often, "boundsPeriod": {"start": "2024-12-01"}}),
+            "never": asked(repeat=often),
+        },
+    )
+    for query, expected in {
+        "2024": "events bounds",
+        "2024-02": "",
+        "ne2024": "open",
+        "ge2024-12": "open",
+        "gt2024-03-24": "open",
+        "le2024-02-01": "bounds",
+        "lt2024-02-01": "bounds",
+        "lt2024-01-31": "",
+        "sa2024-03-24": "open",
+        "eb2024-03-06": "events",
+        "eb2024-03-25": "events bounds",
+    }.items():
+        matches = found(fhir, "ServiceRequest", mark, f"occurrence={query}")
+        assert {name for name, identity in ids.items() if identity in matches} == set(expected.split()), query
 
 
 @pytest.mark.requirement("ST-38")

@@ -38,6 +38,9 @@ class Objects:
                 s3={"addressing_style": "path"},
                 connect_timeout=5,
                 read_timeout=30,
+                # Checksums in trailers are Amazon's own: other services refuse them.
+                request_checksum_calculation="when_required",
+                response_checksum_validation="when_required",
             )
             made: Any = boto3.client("s3", region_name=self._region, endpoint_url=self._endpoint, config=config)  # pyright: ignore[reportUnknownMemberType]
             self._made = made
