@@ -10,7 +10,7 @@ import sys
 from argparse import Namespace
 from pathlib import Path
 
-from wardmesh_cli import demo, status
+from wardmesh_cli import demo, status, stdio
 from wardmesh_cli.binaries import EngineMissingError
 from wardmesh_cli.control import ask
 from wardmesh_cli.faults import NotRunningFault, ProcessFault, StartFault
@@ -36,17 +36,20 @@ def main() -> int:
         return 70
 
 
+_SERVICES = {"audit": "audit", "store": "fhir-store"}  # commands that become a service's own program
+
+
 def _run(arguments: Namespace, terminal: Terminal) -> int:
     if arguments.command in {"up", "demo"}:
         show = arguments.command == "demo"
         return asyncio.run(_stay_up(up_options(arguments), terminal, show=show, once=show and arguments.once))
+    if arguments.command == "stdio":
+        return stdio.run(arguments.url, arguments.profile, dict(os.environ))
     state = State(arguments.state)
     if arguments.command == "status":
         return status.show(state, terminal, as_json=arguments.json)
-    if arguments.command == "audit":
-        return _become(state, "audit", arguments.arguments)
-    if arguments.command == "store":
-        return _become(state, "fhir-store", arguments.arguments)
+    if arguments.command in _SERVICES:
+        return _become(state, _SERVICES[arguments.command], arguments.arguments)
     if arguments.command == "platforms":
         return _platforms(state, arguments.arguments)
     return _control(state, arguments.command, arguments.name, terminal)
