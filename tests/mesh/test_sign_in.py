@@ -114,6 +114,23 @@ async def test_a_browser_without_an_account_of_ours_signs_in_and_reads_over_rest
     assert (await stranger.context.request.get(url)).status in {401, 403}
 
 
+@pytest.mark.requirement("FG-36")
+async def test_a_clinician_without_an_account_of_ours_reads_what_the_hospital_grants_and_only_there(
+    mesh: Any, browser: Browser
+) -> None:
+    gateway = mesh.ready["gateway"]
+    clinician = await person(mesh, browser, account="dr_jansen")
+    assert await clinician.sign_in(f"{gateway}/auth/{CLINICIAN}/login") == DONE
+    get = clinician.context.request.get
+    for identity in ("DP100", "FCE57"):
+        answer = await get(f"{gateway}/api/fhir/{CLINICIAN}/Patient/{identity}")
+        assert (answer.status, (await answer.json())["id"]) == (200, identity)
+    found = await (await get(f"{gateway}/api/fhir/{CLINICIAN}/Observation?category=laboratory&_count=50")).json()
+    assert len(subjects(found)) > 1
+    assert (await get(f"{gateway}/api/fhir/store/Patient/DP100")).status == 403
+    assert (await get(f"{gateway}/api/fhir/{PATIENT}/Patient/DP100")).status == 401
+
+
 async def test_the_portal_of_the_hospital_launches_with_its_patient(mesh: Any, browser: Browser) -> None:
     """EHR launch: the hospital says which patient is open, nobody is asked again."""
     clinician = await person(mesh, browser, account="dr_jansen")

@@ -9,8 +9,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from wardmesh_cli.child import Ready, Unit
+from wardmesh_cli.engines import PEOPLE
 from wardmesh_cli.faults import ProcessFault
 from wardmesh_cli.hospital import client_ids
+from wardmesh_cli.identity import people
 from wardmesh_cli.layout import DATABASES, DEPLOYMENT, WITNESS, Layout, Replica
 from wardmesh_cli.listeners import Listeners
 from wardmesh_cli.probes import http_ok
@@ -57,6 +59,8 @@ class Services:
                 "WARDMESH_AUDIENCE": layout.audience,
                 "WARDMESH_DATABASE_URL": layout.database(DATABASES["auth"], "wardmesh_auth"),
                 "WARDMESH_MASTER_KEY_FILE": str(state.secret("auth-master.key")),
+                "SECRET_KEY_FILE": str(state.secret("local-accounts.key")),
+                "WARDMESH_ACCOUNTS_FILE": str(state.secret("accounts.json", demo_accounts)),
                 "WARDMESH_TOKEN_SEAL_KEY_FILE": str(state.secret("token-seal.key")),
             },
             "policy": {"WARDMESH_CERBOS_TARGET": f"unix:{layout.cerbos_socket}"},
@@ -201,6 +205,12 @@ def _with_admin(unit: Unit, port: int, spare: int) -> Unit:
     ports = (*unit.ports, port)
     twin = _with_admin(unit, spare, 0) if spare else None
     return replace(unit, environ=environ, ready=readiness(port), ports=ports, admin_port=port, twin=twin)
+
+
+def demo_accounts() -> str:
+    """The six accounts of SH-1 as local ones: the people of the identity provider whose role is a hospital's."""
+    staff = [person for person in people(PEOPLE) if person.role[0].isupper()]
+    return json.dumps([{"username": each.name, "password": each.password, "roles": each.roles} for each in staff])
 
 
 def audit_settings(layout: Layout) -> dict[str, str]:
