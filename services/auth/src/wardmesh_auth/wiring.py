@@ -75,6 +75,19 @@ class _Nothing(Struct):
     """A question without arguments."""
 
 
+def _vault(settings: AuthSettings) -> Vault:
+    if not has_master_key(settings):
+        log.warning("no master key is set: what is stored is sealed with a key of this deployment only")
+    return Vault(master_ring(settings))
+
+
+def _platforms(bus: Bus) -> Platforms:
+    return Platforms(
+        lambda: bus.ask(ASK_CATALOGUE, _Nothing(), Catalogue),
+        lambda name: bus.ask(ASK_ORGANISATION, OrganisationQuestion(platform=name), PlatformFacts),
+    )
+
+
 class App:
     """The parts of a running auth that others (sign-in, operations, tests) use."""
 
@@ -89,25 +102,14 @@ class App:
         self._bus = bus
         self.database = Database(engine_for(settings.database_url))
         self.revocations = Revocations(self.database, session_seconds=settings.session_max_age + _SESSION_GRACE_SECONDS)
-        self.sessions = Sessions(
-            self.database,
-            self.revocations,
-            self.tell_revoked,
-            max_age_seconds=settings.session_max_age,
-            idle_seconds=settings.session_idle_seconds,
-        )
-        if not has_master_key(settings):
-            log.warning("no master key is set: what is stored is sealed with a key of this deployment only")
-        vault = Vault(master_ring(settings))
+        self.sessions = self._sessions(settings)
+        vault = _vault(settings)
         self.store = GrantStore(self.database, vault)
         self.wire = Wire()
         self.client_keys = ClientKeyRing(self.database, vault)
         self.smart = SmartClient(Discovery(self.wire), self.wire, self.client_keys)
         self.tokens = PlatformTokens(Renewals(self.store, self.smart, self.renewed))
-        self.platforms = Platforms(
-            lambda: bus.ask(ASK_CATALOGUE, _Nothing(), Catalogue),
-            lambda name: bus.ask(ASK_ORGANISATION, OrganisationQuestion(platform=name), PlatformFacts),
-        )
+        self.platforms = _platforms(bus)
         self.keys = IssuerKeys(settings.issuer, fetching(http), jwks_uri=settings.jwks_uri)
         roles = Roles(settings.role_claims, settings.role_map)
         self.verifier = self._verifier(settings, roles)
@@ -122,18 +124,30 @@ class App:
         seal_key = parse_key(settings.token_seal_key)
         handles = AuthHandles(seal_key)
         self.procedures = self._procedures(settings, clients, handles, roles)
-        self.grants = grants = Grants(
+        self.grants = Grants(
             self.platforms,
             self.tokens,
             clients.at,
             seal_key,
             anonymous_open=settings.anonymous_open_platforms,
         )
-        self.identifier = Identifier(
+        self.identifier = self._identifier(settings, handles, roles)
+
+    def _sessions(self, settings: AuthSettings) -> Sessions:
+        return Sessions(
+            self.database,
+            self.revocations,
+            self.tell_revoked,
+            max_age_seconds=settings.session_max_age,
+            idle_seconds=settings.session_idle_seconds,
+        )
+
+    def _identifier(self, settings: AuthSettings, handles: AuthHandles, roles: Roles) -> Identifier:
+        return Identifier(
             self.bearers,
             self.sessions,
             self.revocations,
-            grants,
+            self.grants,
             HandleOwners(handles, self.consents, self.platforms),
             roles,
             settings.client_agents,

@@ -53,30 +53,8 @@ class Parts(Struct, frozen=True, kw_only=True):
 
 def procedures(parts: Parts) -> dict[str, Procedure]:
     browsers = Browsers(parts.sessions, parts.journal)
-    ending = Ending(
-        parts.database,
-        parts.attempts,
-        parts.pending,
-        parts.consents,
-        parts.sessions,
-        parts.store,
-        parts.smart,
-        parts.journal,
-        parts.tell,
-        parts.revoke_token,
-        parts.log_ins,
-    )
-    person = PersonSignIn(
-        parts.database,
-        parts.people,
-        parts.pending,
-        browsers,
-        parts.smart,
-        parts.store,
-        parts.tell,
-        ending.replaced,
-        parts.log_ins,
-    )
+    ending = _ending(parts)
+    person = _person(parts, browsers, ending)
     starting = Starting(parts.attempts, parts.pending, browsers, parts.handles, person.first, parts.public_url)
     finishing = _finishing(parts, person)
     watching = Watching(parts.attempts, parts.consents, parts.store, parts.waiters)
@@ -99,6 +77,36 @@ def procedures(parts: Parts) -> dict[str, Procedure]:
         "refresh_tokens": _plain(arguments.Refresh, parts.log_ins.refresh),
         "published_keys": _plain(arguments.Nothing, published_keys),
     }
+
+
+def _ending(parts: Parts) -> Ending:
+    return Ending(
+        parts.database,
+        parts.attempts,
+        parts.pending,
+        parts.consents,
+        parts.sessions,
+        parts.store,
+        parts.smart,
+        parts.journal,
+        parts.tell,
+        parts.revoke_token,
+        parts.log_ins,
+    )
+
+
+def _person(parts: Parts, browsers: Browsers, ending: Ending) -> PersonSignIn:
+    return PersonSignIn(
+        parts.database,
+        parts.people,
+        parts.pending,
+        browsers,
+        parts.smart,
+        parts.store,
+        parts.tell,
+        ending.replaced,
+        parts.log_ins,
+    )
 
 
 def _finishing(parts: Parts, person: PersonSignIn) -> Finishing:
