@@ -69,9 +69,9 @@ async def until(look: Callable[[], Awaitable[Any]], seconds: float = JOB_SECONDS
 
 
 @asynccontextmanager
-async def lake(mesh: Any, person: str = "demo_admin") -> AsyncIterator[Lake]:
+async def lake(mesh: Any, person: str = "demo_admin", *, profile: str = "healthlake") -> AsyncIterator[Lake]:
     headers = {"Authorization": f"Bearer {mesh.token(person)}"}
     async with httpx2.AsyncClient(headers=headers, timeout=60) as http:
-        transport = streamable_http_client(f"{mesh.ready['mcp']}/healthlake", http_client=http)
+        transport = streamable_http_client(f"{mesh.ready['mcp']}/{profile}", http_client=http)
         async with Client(transport) as client:
             yield Lake(client)
