@@ -50,7 +50,7 @@ def medplum() -> Iterator[str]:
 
 
 def hapi_missing() -> str:
-    """Why the comparison with HAPI cannot run: it costs a download of 300 MB once and a minute each time."""
+    """Why the comparison with HAPI cannot run: it costs a download of some 350 MB once and a minute each time."""
     if not os.environ.get(HAPI_WISH):
         return f"the heavy tier is not asked for ({HAPI_WISH}=1)"
     absent = [program for program in ("java", "javac", "mvn") if shutil.which(program) is None]
