@@ -7,7 +7,7 @@ import contextlib
 import logging
 import os
 import signal
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Mapping
 from typing import Any
 
 import aiohttp
@@ -56,7 +56,9 @@ async def create_app(settings: AuditSettings, bus: Bus, health: Health) -> Async
         raise BadSettings("WARDMESH_AUDIT_ROLES holds a role that does not exist")
     async with contextlib.AsyncExitStack() as stack:
         session = await stack.enter_async_context(aiohttp.ClientSession())
-        roles = _Roles(settings, bus, Witnesses(settings.witnesses(), settings.verifiers(), session))
+        # Each log its own: what a witness has seen of one says nothing about another.
+        witnesses = {log: Witnesses(settings.witnesses(), settings.verifiers(log), session) for log in settings.logs}
+        roles = _Roles(settings, bus, witnesses)
         if "keys" in settings.audit_roles:
             await roles.keys(stack)
         if {"writer", "publisher"} & set(settings.audit_roles):
@@ -83,7 +85,7 @@ async def create_app(settings: AuditSettings, bus: Bus, health: Health) -> Async
 class _Roles:
     """The running roles of this process. They share the bus and nothing else."""
 
-    def __init__(self, settings: AuditSettings, bus: Bus, witnesses: Witnesses) -> None:
+    def __init__(self, settings: AuditSettings, bus: Bus, witnesses: Mapping[int, Witnesses]) -> None:
         self._settings = settings
         self._bus = bus
         self._witnesses = witnesses
@@ -126,10 +128,11 @@ class _Roles:
         outbox = Outbox(self._bus.nc, log_id=log_id)
         stack.callback(outbox.stop)
         status, outside = status_of(self._bus), self._outside(verifiers, log_id)
-        publisher = Publisher(outbox, connector(url), outside, signer, status, log_id=log_id, witnesses=self._witnesses)
-        if len(self._witnesses) and log_id == 0:
-            self.start(watch(self._witnesses, status))
-            health.checks["witness"] = lambda: (not self._witnesses.overdue, self._witnesses.summary())
+        witnesses = self._witnesses[log_id]
+        publisher = Publisher(outbox, connector(url), outside, signer, status, log_id=log_id, witnesses=witnesses)
+        if len(witnesses):
+            self.start(watch(witnesses, status, log_id))
+            health.checks[_of_log("witness", log_id)] = lambda: (not witnesses.overdue, witnesses.summary())
         state = publisher.state
         health.checks[_of_log("publisher", log_id)] = lambda: (
             not state.tripped,
@@ -156,7 +159,7 @@ class _Roles:
 
     def _outside(self, verifiers: list[Verifier], log_id: int) -> Callable[[], Awaitable[Outside]]:
         async def witnessed() -> Checkpoint | None:
-            return await self._witnesses.newest(self._settings.origin_of(log_id))
+            return await self._witnesses[log_id].newest(self._settings.origin_of(log_id))
 
         return lambda: read_outside(self._bus.nc, verifiers, log_id, witnessed=witnessed)
 

@@ -179,6 +179,8 @@ async def cmd_verify_copy(args: argparse.Namespace, settings: AuditSettings) -> 
     try:
         if not verifiers:
             raise UnknownKey("no public key: give --key or WARDMESH_AUDIT_PUBLIC_KEY")
+        if not args.directory.is_dir():
+            raise UnknownKey("there is no such directory")
         manifest = verify_copy(args.directory, verifiers)
     except UnknownKey as error:
         sys.stderr.write(f"wardmesh-audit: cannot verify: {error}\n")

@@ -50,6 +50,7 @@ def add_parsers(commands: Any) -> None:
     shred.add_argument("--by", required=True, metavar="PERSON")
     shred.add_argument("--basis", default="", help="code of the legal ground that lifts the duty to retain")
     shred.add_argument("--dry-run", action="store_true")
+    shred.add_argument("--no-wait", action="store_true", help="do not wait until no station can hold a copy of the key")
     keep = commands.add_parser("retention", help="export and drop months whose time is over")
     keep.add_argument("--by", default="audit", metavar="PERSON")
     keep.add_argument("--dry-run", action="store_true")
@@ -132,7 +133,7 @@ async def cmd_shred(args: argparse.Namespace, settings: AuditSettings) -> int:
                 plan = await shredder.plan(handle)
                 _say(msgspec.json.encode(plan).decode())
                 return 0 if not plan.obstacle or (args.basis and not plan.holds) else CANNOT_VERIFY
-            done = await shredder.shred(handle, args.by, basis=args.basis)
+            done = await shredder.shred(handle, args.by, basis=args.basis, wait=not args.no_wait)
         except (WardmeshError, NotRecorded) as error:
             return _refused(error)
     _say(msgspec.json.encode(done).decode())

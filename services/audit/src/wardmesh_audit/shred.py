@@ -49,7 +49,7 @@ class Plan(Struct, frozen=True, kw_only=True):
 
 class Shredded(Struct, frozen=True, kw_only=True):
     plan: Plan
-    effective_after_seconds: float
+    effective_after_seconds: float  # for so long a station may still open what it has read before
 
 
 class Shredder:
@@ -81,8 +81,8 @@ class Shredder:
             retained=facts["due"],
         )
 
-    async def shred(self, handle: bytes, person: str, *, basis: str = "") -> Shredded:
-        """Destroys the key; returns when no station can hold a copy any more.
+    async def shred(self, handle: bytes, person: str, *, basis: str = "", wait: bool = True) -> Shredded:
+        """Destroys the key; returns when no station can hold a copy any more, or at once when told not to wait.
 
         `basis` is the code of the legal ground that lifts the duty to retain. Raises NotFound, or Conflict when a
         hold or that duty forbids it.
@@ -104,10 +104,12 @@ class Shredder:
         if done != "UPDATE 1":
             await self._deeds.outcome(deed, number, "error", "not_found")
             raise NotFound("There is no key of this subject.")
-        await asyncio.sleep(self._cache)
+        if wait:
+            await asyncio.sleep(self._cache)
         if await self._keys.fetchval("select count(*) from subject_key where kid = $1 and wrapped is not null",
                                      bytes.fromhex(plan.kid)):  # fmt: skip
             await self._deeds.outcome(deed, number, "error", "still_readable")
             raise Conflict("Not shredded: the key is still there.")
-        await self._deeds.outcome(deed, number, "success", "subject_shredded")
-        return Shredded(plan=plan, effective_after_seconds=self._cache)
+        left = 0.0 if wait else self._cache
+        await self._deeds.outcome(deed, number, "success", "subject_shredded", effective_after_seconds=left)
+        return Shredded(plan=plan, effective_after_seconds=left)

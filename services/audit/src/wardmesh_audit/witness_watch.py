@@ -13,7 +13,7 @@ LOOK_SECONDS = 30.0
 _log = logging.getLogger("wardmesh.audit")
 
 
-async def watch(witnesses: Witnesses, status: Status, *, every: float = LOOK_SECONDS) -> None:
+async def watch(witnesses: Witnesses, status: Status, log_id: int = 0, *, every: float = LOOK_SECONDS) -> None:
     """Until cancelled: one event when cosignatures fail to come, one when they come again."""
     told = False
     while True:
@@ -21,8 +21,8 @@ async def watch(witnesses: Witnesses, status: Status, *, every: float = LOOK_SEC
         overdue = witnesses.overdue
         if overdue and not told:
             _log.critical("no witness has cosigned a checkpoint for 15 minutes")
-            await status("uncosigned", {"witnesses": len(witnesses)})
+            await status("uncosigned", {"log": log_id, "witnesses": len(witnesses)})
         elif told and not overdue:
             _log.warning("a witness cosigns again")
-            await status("cosigned_again", {"witnesses": len(witnesses)})
+            await status("cosigned_again", {"log": log_id, "witnesses": len(witnesses)})
         told = overdue
