@@ -168,7 +168,7 @@ async def test_the_scopes_of_the_ledger_belong_to_roles(idp: Provider) -> None:
         scopes = claims(await identity.sign_in(idp.issuer, AUDIENCE, person))["scope"].split()
         found[person.name] = {scope for scope in scopes if scope.startswith("audit.")}
     assert found["demo_auditor"] == {"audit.read"}
-    assert found["demo_admin"] == {"audit.read", "audit.manage"}
+    assert found["demo_admin"] == found["demo_compliance"] == {"audit.read", "audit.manage"}
     assert not found["demo_doctor"] | found["demo_patient"]
 
 

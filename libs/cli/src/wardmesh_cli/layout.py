@@ -97,9 +97,9 @@ class Layout:
     def of(self, service: str) -> list[Replica]:
         return [replica for replica in self.replicas if replica.service == service]
 
-    def audit_public_key(self) -> str:
-        """Verifier key of the ledger's checkpoints: name+id+key, as `wardmesh-audit --key` takes it."""
-        return _verifier_key(f"{DEPLOYMENT}/audit/0", self.state.secret("audit-signing.key"), _LOG_KEY)
+    def audit_public_key(self, log: int = 0) -> str:
+        """Verifier key of a log's checkpoints: name+id+key, as `wardmesh-audit --key` takes it."""
+        return _verifier_key(f"{DEPLOYMENT}/audit/{log}", self.state.secret("audit-signing.key"), _LOG_KEY)
 
     def witness_public_key(self) -> str:
         return _verifier_key(WITNESS, self.state.secret("witness.key"), _WITNESS_KEY)

@@ -20,6 +20,7 @@ from wardmesh_cli.supervisor import Task
 
 # What the caller's environment passes on; everything else a service gets is said here.
 _PASSED = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "SSL_CERT_FILE", "SSL_CERT_DIR", "TZ")
+_MOST_LOGS = 4  # the witness knows the names of all that a deployment may have
 _PASSED_PREFIXES = ("OTEL_",)
 _DATASTORE_SETTINGS = ("AWS_", "HEALTHLAKE_")  # credentials too: they are fhir-proxy's alone (HL-16)
 _PLATFORM_SECRETS = ("WARDMESH_PLATFORM_", "FHIR_GATEWAY_PLATFORM_")
@@ -143,7 +144,7 @@ class Services:
             "WARDMESH_WITNESS_NAME": WITNESS,
             "WARDMESH_WITNESS_KEY_FILE": str(layout.state.secret("witness.key")),
             "WARDMESH_WITNESS_STORE": str(layout.state.private("witness") / "store.sqlite3"),
-            "WARDMESH_WITNESS_LOGS": layout.audit_public_key(),
+            "WARDMESH_WITNESS_LOGS": " ".join(layout.audit_public_key(log) for log in range(_MOST_LOGS)),
             "WARDMESH_WITNESS_PORT": str(layout.witness_port),
         }
         return Unit(

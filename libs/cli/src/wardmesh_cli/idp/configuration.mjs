@@ -10,7 +10,8 @@ const LOOPBACK_PATHS = ['', '/', '/callback', '/oauth/callback', '/oauth/callbac
 
 export const WEB_CLIENT = 'wardmesh-web';
 const CLAUDE_CODE = 'https://claude.ai/oauth/claude-code-client-metadata';
-const ROLE_SCOPES = { Auditor: ['audit.read'], Admin: ['audit.read', 'audit.manage'] };
+const MANAGE = ['audit.read', 'audit.manage'];
+const ROLE_SCOPES = { Auditor: ['audit.read'], Admin: MANAGE, Compliance: MANAGE };
 
 // Everybody may ask for the first two; the ledger's scopes belong to roles.
 export function scopesOf(roles) {
