@@ -1,4 +1,4 @@
-"""The SMART server's 17 tools over MCP: create, read, update, search, delete, and a refusal in its words (SM-5, SM-6)."""
+"""The SMART server's 17 tools over MCP: create, read, update, search, delete; a refusal in its words (SM-5, SM-6)."""
 
 from __future__ import annotations
 
