@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import uuid
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
@@ -37,8 +38,14 @@ class Row(Struct, kw_only=True):
 
 def rows_of(stream: str, stream_seq: int, received: datetime, body: bytes) -> list[Row]:
     """The rows of one message. Empty lines carry nothing; a message of nothing else is one malformed row."""
+    return list(each_row(stream, stream_seq, received, body))
+
+
+def each_row(stream: str, stream_seq: int, received: datetime, body: bytes) -> Iterator[Row]:
+    """The same one by one."""
     lines = [line for line in body.split(b"\n") if line] or [b""]
-    return [_row(stream, stream_seq, number, received, line) for number, line in enumerate(lines)]
+    for number, line in enumerate(lines):
+        yield _row(stream, stream_seq, number, received, line)
 
 
 def malformed_row(stream: str, row: Row, attempt: int) -> Row:

