@@ -1,0 +1,130 @@
+"""The console for compliance on the running mesh: people sign in through the real page and see what really happens."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from playwright.async_api import Browser, Page, expect
+
+from mesh.chromium import Person, chromium, person
+
+pytestmark = [pytest.mark.anyio, pytest.mark.mesh, pytest.mark.timeout(240)]
+CONSOLE = "/console/audit"
+DENIALS = 24  # the rule fires at 20 in five minutes
+ALERT_MS = 60_000
+
+
+@pytest.fixture
+async def browser() -> AsyncIterator[Browser]:
+    async with chromium() as started:
+        yield started
+
+
+async def console(mesh: Any, browser: Browser, name: str) -> Person:
+    """A person who has opened the console and answered what was asked first."""
+    someone = await person(mesh, browser, name)
+    await someone.sign_in(mesh.ready["gateway"] + CONSOLE)
+    return someone
+
+
+async def shot(page: Page, name: str) -> None:
+    """For people who want to look: WARDMESH_TEST_PICTURES names a directory."""
+    if folder := os.environ.get("WARDMESH_TEST_PICTURES", ""):
+        await page.screenshot(path=Path(folder) / f"console-{name}.png", full_page=True)
+
+
+def calls_of(mesh: Any, name: str) -> httpx.AsyncClient:
+    headers = {"authorization": f"Bearer {mesh.token(name)}"}
+    return httpx.AsyncClient(base_url=mesh.ready["gateway"], headers=headers, timeout=30)
+
+
+async def a_patient(mesh: Any) -> str:
+    async with calls_of(mesh, "demo_doctor") as doctor:
+        found = (await doctor.get(f"/fhir/{mesh.ready['store_platform']}/Patient?_count=1")).json()
+    return found["entry"][0]["resource"]["id"]
+
+
+async def test_an_auditor_signs_in_and_sees_a_call_made_meanwhile_and_the_history_of_its_patient(
+    mesh: Any, browser: Browser
+) -> None:
+    identity = await a_patient(mesh)
+    auditor = await console(mesh, browser, "demo_auditor")
+    page = auditor.page
+    assert "Sign in" in auditor.titles
+    await expect(page).to_have_url(mesh.ready["gateway"] + CONSOLE)
+    await page.goto(f"{mesh.ready['gateway']}{CONSOLE}?type=access&outcome=success")
+    await expect(page.locator("#state")).to_contain_text("Live")
+    before = set(await page.locator("#rows tr").evaluate_all("rows => rows.map(row => row.id)"))
+    async with calls_of(mesh, "demo_doctor") as doctor:
+        answer = await doctor.get(f"/fhir/{mesh.ready['store_platform']}/Patient/{identity}")
+        assert answer.status_code == 200
+    arrived = page.locator("#rows tr").first
+    await expect(arrived).to_contain_text("demo_doctor", timeout=20_000)
+    assert await arrived.get_attribute("id") not in before
+    assert identity not in await page.locator("#rows").inner_text(), "an auditor sees pseudonyms"
+    await shot(page, "live")
+    await page.goto(f"{mesh.ready['gateway']}{CONSOLE}/patient")
+    await page.get_by_label("Patient id").fill(identity)
+    await page.get_by_role("button", name="Show the history").click()
+    await expect(page.locator(".timeline li").first).to_contain_text("demo_doctor")
+    await shot(page, "timeline")
+
+
+async def test_the_auditor_sees_that_the_ledger_was_verified_and_who_cosigned_it(mesh: Any, browser: Browser) -> None:
+    done = await asyncio.to_thread(mesh.audit, "verify", "--against", "witness")
+    assert (done.returncode, done.stderr) == (0, ""), done.stdout + done.stderr
+    size = int(re.findall(r"tree size (\d+)", done.stdout)[0])
+    auditor = await console(mesh, browser, "demo_auditor")
+    page = auditor.page
+    await page.goto(f"{mesh.ready['gateway']}{CONSOLE}/verification")
+    await expect(page.locator(".badge.success")).to_have_text("verified")
+    main = page.locator("main")
+    await expect(main).to_contain_text(f"{size:,} events")
+    await expect(main).to_contain_text("local/witness")
+    cosigned = re.search(r"Last cosigned checkpoint\s*size ([\d,]+)", await main.inner_text())
+    assert cosigned is not None and int(cosigned[1].replace(",", "")) >= size
+    await shot(page, "verification")
+
+
+async def test_a_burst_of_refusals_becomes_a_review_that_compliance_closes_and_an_auditor_may_not(
+    mesh: Any, browser: Browser
+) -> None:
+    identity = await a_patient(mesh)
+    async with calls_of(mesh, "demo_reception") as reception:
+        path = f"/fhir/{mesh.ready['store_platform']}/Condition?patient={identity}"
+        answers = await asyncio.gather(*(reception.get(path) for _ in range(DENIALS)))
+    assert {answer.status_code for answer in answers} == {403}
+    compliance = await console(mesh, browser, "demo_compliance")
+    page = compliance.page
+    entry = page.locator("[id^=r-]").filter(has_text="denied_burst").filter(has_text="demo_reception").first
+
+    async def listed() -> bool:
+        await page.goto(f"{mesh.ready['gateway']}{CONSOLE}/reviews")
+        return bool(await entry.count())
+
+    async with asyncio.timeout(ALERT_MS / 1000):
+        while not await listed():
+            await asyncio.sleep(0.5)
+    number = await entry.get_attribute("id")
+    await shot(page, "reviews")
+    await entry.get_by_label("Outcome").select_option("appropriate")
+    await entry.get_by_label("Evidence").fill("a form that asks again and again")
+    await entry.get_by_role("button", name="Close the review").click()
+    await expect(page.locator(f"#{number}")).to_have_count(0)
+    await page.goto(f"{mesh.ready['gateway']}{CONSOLE}/reviews?status=closed")
+    await expect(page.locator(f"#{number}")).to_contain_text("a form that asks again and again")
+
+
+async def test_a_nurse_is_refused_after_the_sign_in(mesh: Any, browser: Browser) -> None:
+    nurse = await console(mesh, browser, "demo_nurse")
+    assert "Sign in" in nurse.titles
+    await expect(nurse.page.locator("body")).to_contain_text("You may not see this")
+    await expect(nurse.page.locator("#rows")).to_have_count(0)
+    await shot(nurse.page, "nurse")
