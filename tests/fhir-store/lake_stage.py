@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 import boto3
 import httpx
 from botocore.config import Config
@@ -95,6 +100,41 @@ class Jobs:
                 return found
             assert time.monotonic() < limit, found["JobStatus"]
             time.sleep(0.05)
+
+
+_GATE = """
+    CREATE OR REPLACE FUNCTION gate() RETURNS trigger AS $$ BEGIN
+        PERFORM pg_advisory_xact_lock_shared(CASE NEW.role WHEN 'input' THEN NEW.done_count / 500 ELSE NEW.number END);
+        RETURN NEW;
+    END $$ LANGUAGE plpgsql;
+    CREATE OR REPLACE TRIGGER gate BEFORE INSERT OR UPDATE ON job_file FOR EACH ROW EXECUTE FUNCTION gate()
+"""
+
+
+@contextmanager
+def gate(url: str, key: int) -> Iterator[None]:
+    """Jobs wait here before they record the `key`th five hundred of a file, or their `key`th output file."""
+    shut, leave = threading.Event(), threading.Event()
+
+    async def hold() -> None:
+        connection = await asyncpg.connect(url)
+        try:
+            await connection.execute(_GATE)
+            await connection.execute("SELECT pg_advisory_lock($1)", key)
+            shut.set()
+            while not leave.is_set():
+                await asyncio.sleep(0.02)
+        finally:
+            await connection.close()
+
+    thread = threading.Thread(target=lambda: asyncio.run(hold()))
+    thread.start()
+    try:
+        assert shut.wait(WAIT_SECONDS)
+        yield
+    finally:
+        leave.set()
+        thread.join(WAIT_SECONDS)
 
 
 def folder_of(root: Path, kind: str, datastore: str, job: str) -> Path:

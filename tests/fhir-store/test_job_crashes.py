@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -12,7 +13,7 @@ from typing import Any
 
 import asyncpg
 import pytest
-from lake_stage import ENDED, Jobs, client_of, fhir_of, folder_of, read_lines, write_lines
+from lake_stage import ENDED, Jobs, client_of, fhir_of, folder_of, gate, read_lines, write_lines
 from store_stage import StoreProcess, new_process, patient
 
 from engines import Postgres, postgres
@@ -66,7 +67,7 @@ def begun(jobs: Jobs, kind: str, job: str, least: int) -> None:
     while True:
         raw = jobs.raw(f"DescribeFHIR{kind.capitalize()}Job", {"JobId": job})[f"{kind.capitalize()}JobProperties"]
         count = max(v for k, v in raw["JobProgressReport"].items() if "Resources" in k)
-        assert raw["JobStatus"] not in ENDED, f"too quick to be killed in time: {raw['JobStatus']}"
+        assert raw["JobStatus"] not in ENDED, raw["JobStatus"]
         if count >= least:
             return
         assert time.monotonic() < limit
@@ -87,17 +88,20 @@ def test_an_import_whose_process_is_killed_goes_on_elsewhere_and_stores_nothing_
     """Killed again and again, in whichever process works: every line is stored or reported exactly once."""
     write_lines(root / "lake/kill/a.ndjson", lines(RESOURCES))
     write_lines(root / "lake/kill/b.ndjson", [patient("Tail") | {"id": f"t{n}"} for n in range(100)])
-    job = jobs.start_import("s3://lake/kill")
-    for turn, least in enumerate((500, 1_500)):
-        begun(jobs, "import", job, least)
-        for process in pair:
-            process.kill()
-        for process in pair[turn % 2 :]:
-            process.start()
-        jobs.lake = client_of(next(process for process in pair if process.process))
+    job = ""
+    for turn, portion in enumerate((2, 4)):
+        with gate(pair[0].database_url, portion):
+            job = job or jobs.start_import("s3://lake/kill")
+            for process in pair[turn:]:
+                if process.process is None:
+                    process.start()
+            jobs.lake = client_of(next(process for process in pair if process.process))
+            begun(jobs, "import", job, (portion - 1) * 500 - 1)
+            for process in pair:
+                process.kill()
     for process in pair:
-        if process.process is None:
-            process.start()
+        process.start()
+    jobs.lake = client_of(pair[0])
     found = jobs.ended("import", job)
     assert found["JobStatus"] == "COMPLETED_WITH_ERRORS", found.get("Message")
     report = found["JobProgressReport"]
@@ -116,10 +120,11 @@ def test_an_export_whose_process_is_killed_holds_its_moment_and_everything_once(
     write_lines(root / "lake/full/a.ndjson", good)
     jobs.ended("import", jobs.start_import("s3://lake/full"))
     fhir = fhir_of(pair[1], jobs.datastore)
-    job = jobs.start_export()
-    begun(jobs, "export", job, 500)
-    for process in pair:
-        process.kill()
+    with gate(pair[0].database_url, 3):
+        job = jobs.start_export()
+        begun(jobs, "export", job, 1_000)
+        for process in pair:
+            process.kill()
     for process in pair:
         process.start()
     fhir.put("Patient/after", patient("After") | {"id": "after"})
@@ -168,6 +173,23 @@ def test_one_token_sent_to_two_replicas_at_once_is_one_job(
     once_each(jobs, pair[0], 1)
 
 
+def waited(url: str) -> None:
+    """Until somebody waits for the row of the job that stands at the gate."""
+
+    async def look() -> bool:
+        connection = await asyncpg.connect(url)
+        try:
+            query = """SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'
+                AND wait_event <> 'advisory' AND query ~ 'UPDATE (job|datastore)'"""
+            return bool(await connection.fetchval(query))
+        finally:
+            await connection.close()
+
+    limit = time.monotonic() + WAIT_SECONDS
+    while not asyncio.run(look()):
+        assert time.monotonic() < limit
+
+
 async def _ask_to_stop(url: str, job: str) -> None:
     connection = await asyncpg.connect(url)
     try:
@@ -181,9 +203,14 @@ def test_a_job_that_is_asked_to_stop_stops_between_portions(
     root: Path, pair: tuple[StoreProcess, StoreProcess], jobs: Jobs
 ) -> None:
     write_lines(root / "lake/stop/a.ndjson", lines(RESOURCES * 2))
-    job = jobs.start_import("s3://lake/stop")
-    begun(jobs, "import", job, 500)
-    asyncio.run(_ask_to_stop(pair[0].database_url, job))
+    url = pair[0].database_url
+    with gate(url, 2):
+        job = jobs.start_import("s3://lake/stop")
+        begun(jobs, "import", job, 500)
+        asking = threading.Thread(target=lambda: asyncio.run(_ask_to_stop(url, job)))
+        asking.start()
+        waited(url)
+    asking.join(WAIT_SECONDS)
     found = jobs.ended("import", job)
     assert found["JobStatus"] == "STOPPED"
     done = found["JobProgressReport"]["TotalNumberOfResourcesImported"]
@@ -196,10 +223,11 @@ def test_an_input_that_changes_under_a_job_ends_it(
 ) -> None:
     path = root / "lake/change/a.ndjson"
     write_lines(path, lines(RESOURCES))
-    job = jobs.start_import("s3://lake/change")
-    begun(jobs, "import", job, 500)
-    for process in pair:
-        process.kill()
+    with gate(pair[0].database_url, 2):
+        job = jobs.start_import("s3://lake/change")
+        begun(jobs, "import", job, 500)
+        for process in pair:
+            process.kill()
     write_lines(path, lines(10))
     for process in pair:
         process.start()
@@ -212,9 +240,12 @@ def test_deleting_a_datastore_ends_its_jobs_and_leaves_no_row(
     root: Path, pair: tuple[StoreProcess, StoreProcess], jobs: Jobs
 ) -> None:
     write_lines(root / "lake/gone/a.ndjson", lines(RESOURCES * 2))
-    job = jobs.start_import("s3://lake/gone")
-    begun(jobs, "import", job, 500)
-    jobs.lake.delete_fhir_datastore(DatastoreId=jobs.datastore)
+    with ThreadPoolExecutor(1) as pool, gate(pair[0].database_url, 2):
+        job = jobs.start_import("s3://lake/gone")
+        begun(jobs, "import", job, 500)
+        deleting = pool.submit(jobs.lake.delete_fhir_datastore, DatastoreId=jobs.datastore)
+        waited(pair[0].database_url)
+    deleting.result(WAIT_SECONDS)
     limit = time.monotonic() + WAIT_SECONDS
     while True:
         found = jobs.lake.describe_fhir_datastore(DatastoreId=jobs.datastore)["DatastoreProperties"]
