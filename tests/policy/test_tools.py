@@ -12,14 +12,20 @@ from wardmesh_common.questions import PlatformFacts, ToolsQuestion
 from wardmesh_common.vocabulary import Interaction, is_write
 from wardmesh_gateway.tools import TOOLS
 from wardmesh_gateway.tools_coverage import COVERAGE_TOOLS
+from wardmesh_gateway.tools_healthlake import DATASTORE_TOOLS
 from wardmesh_policy.bundle import kinds_of
 from wardmesh_policy.cerbos_client import CerbosClient
 from wardmesh_policy.checks import ACTIONS
 from wardmesh_policy.offers import OPERATIONS, Offers
 
 pytestmark = pytest.mark.anyio
-PLATFORM_TOOLS = [tool for tool in TOOLS if tool.performer == "fhir"]
+# Families of tools use the same interactions under other names.
+PLATFORM_TOOLS = [tool for tool in TOOLS if tool.performer == "fhir" and not tool.family]
 ASKED = {tool.name: tool.interaction for tool in PLATFORM_TOOLS if tool.interaction is not None and not tool.operation}
+MANAGING = {tool.name: tool.operation for tool in DATASTORE_TOOLS}
+LOOKING = {name for name, operation in MANAGING.items() if not is_write(Interaction.OPERATION, operation)}
+LOOKERS = {"Doctor", "practitioner", "Nurse", "Auditor"}
+MANAGERS = {"Admin", "admin", "owner"}
 PAYER = {tool.name: tool.operation for tool in COVERAGE_TOOLS}
 ASKS_PAYER = {"Admin", "admin", "owner", "Doctor", "practitioner", "Nurse", "Auditor", "Billing", "patient"}
 MUTATING = {name for name, interaction in ASKED.items() if is_write(interaction)}
@@ -87,6 +93,18 @@ async def test_the_tools_of_coverage_are_shown_to_who_may_ask_a_payer(pdp: engin
     await client.close()
 
 
+async def test_the_tools_for_datastores_are_shown_to_who_may_look_or_manage(pdp: engines.Cerbos) -> None:
+    client = CerbosClient(pdp.target)
+    assert (len(MANAGING), len(LOOKING)) == (13, 7)
+    for role in SHOWN:
+        question = ToolsQuestion(principal=caller(role), tools={}, operations=MANAGING)
+        seen = set((await offers(client, PLATFORMS["store"]).answer(question)).allowed)
+        assert seen == (set(MANAGING) if role in MANAGERS else LOOKING if role in LOOKERS else set()), role
+        quiet = set((await offers(client, PLATFORMS["closed"]).answer(question)).allowed)
+        assert quiet == (LOOKING if role in MANAGERS | LOOKERS else set()), role
+    await client.close()
+
+
 async def test_no_mutating_tool_is_shown_while_no_platform_takes_writes(pdp: engines.Cerbos) -> None:
     client = CerbosClient(pdp.target)
     made = offers(client, PLATFORMS["closed"], PLATFORMS["open"])
@@ -133,6 +151,8 @@ async def test_every_tool_and_every_kind_has_a_rule(pdp: engines.Cerbos) -> None
                 if decision.allowed:
                     reached.add(str(action))
                     kinds.add(decision.rule.partition("#")[0])
+            if (await judge.ask("Admin", "operation", kind, operation="$list-datastores")).allowed:
+                kinds.add(kind)
             for operation in operations:
                 if (await judge.ask("Admin", "operation", kind, resource_id=OWN, operation=operation)).allowed:
                     reached.add("operation")
