@@ -28,6 +28,10 @@ class Agent:
         assert bool(result.is_error) == ("error" in answer), text
         return answer
 
+    async def tools(self) -> dict[str, dict[str, Any]]:
+        """Input schemas by name."""
+        return {tool.name: tool.input_schema for tool in (await self._client.list_tools()).tools}
+
     async def wait(self, platform: str, timeout: int = 20) -> dict[str, Any]:
         """As a model does: once more while it is pending."""
         answer: dict[str, Any] = {}
