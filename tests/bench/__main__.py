@@ -1,4 +1,4 @@
-"""`make bench`: CPU of the whole mesh per call, as a ratio to a bare proxy measured in the same run."""
+"""`make bench`: CPU of the mesh per call as a ratio to a bare proxy in the same run, then the cost of the ledger."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import audit_bench
 import store_bench
 from cpu import Account, Spent
 from load import Round, request, run
@@ -164,7 +165,7 @@ def measure(ready: dict[str, Any], bare_pid: int, platform_pid: int) -> tuple[di
 
 
 def main() -> int:
-    """`--store` measures the embedded store alone, `--million` with as many resources; otherwise the mesh.
+    """`--store` measures the embedded store alone, `--million` with as many resources; `--audit` the ledger alone.
 
     0 unless calls failed: a budget that is missed is said, and is a matter of the machine as well.
     """
@@ -172,6 +173,8 @@ def main() -> int:
     if {"--store", "--million"} & {*sys.argv[1:]}:
         store_bench.grow(million="--million" in sys.argv[1:])
         return 0
+    if "--audit" in sys.argv[1:]:
+        return audit_bench.main()
     with (
         process(str(HERE / "upstream.py"), str(PLATFORM_PORT)) as platform,
         process(str(HERE / "bare_proxy.py"), str(BARE_PORT), f"http://127.0.0.1:{PLATFORM_PORT}") as bare,
@@ -189,7 +192,7 @@ def main() -> int:
     for name, ratio in ratios.items():
         verdict = "ok" if ratio <= BUDGETS[name] else "OVER"
         print(f"budget: {name:20} {ratio:6.2f} of {BUDGETS[name]:g} at {max(LEVELS)} concurrent: {verdict}")
-    return 1 if failures else 0
+    return max(audit_bench.main(), 1 if failures else 0)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,95 @@
+"""`make bench ARGS=--audit`: what recording, ingest, verification, reports and storage of the ledger cost."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+# The tests' own measures, found through the line above.
+from audit_cost import ingest, writer_cpu
+from audit_cost_reading import fill_ledger, report_latency, storage, verification
+from audit_cost_recording import alone, batching, plain_publishing, recording
+from audit_world import World, world
+from engines import nats, postgres
+from wardmesh_audit.streams import StreamSettings
+
+EVENTS = 100_000
+LINES_EACH = 100  # events of one patient
+REPORT_MS, ADDED_MS = 50.0, 5.0
+_ROOM = StreamSettings(in_max_bytes=4 * 1024**3)
+
+
+async def _recording(w: World) -> list[str]:
+    """Added to a call. AU-802, AU-803, AU-807."""
+    missed: list[str] = []
+    print(f"\n{'recording, sync always':28} {'conc':>5} {'p50 ms':>8} {'p99 ms':>8} {'per s':>8} {'CPU µs':>7}")
+    for clients in (1, 16, 64):
+        found = await recording(w, clients, 200 if clients == 1 else 60 * clients)
+        times = f"{found.p50 * 1e3:8.2f} {found.p99 * 1e3:8.2f} {found.rate:8.0f} {found.cpu * 1e6:7.0f}"
+        print(f"{'  a call and its record':28} {clients:5} {times}")
+        if clients == 64 and found.p50 * 1e3 > ADDED_MS:
+            missed.append(f"recording adds {found.p50 * 1e3:.1f} ms at 64 calls, {ADDED_MS:g} are allowed")
+    ratio = (await batching(w, 256, 10_000)).rate / (await plain_publishing(w, 256, 1500)).rate
+    print(
+        f"  alone {await alone(w):.2f} x a plain publish (at most 2); 256 calls {ratio:.0f} x unbatched (at least 20)"
+    )
+    return missed
+
+
+async def _ingest(w: World) -> list[str]:
+    """From a full stream into the ledger. AU-801, AU-805."""
+    print(f"\n{'ingest':28} {'per s':>8} {'raw COPY':>9} {'ratio':>6}   goal 0.4, floor 0.2")
+    missed: list[str] = []
+    for per_message in (1, 50, 500):
+        found = await ingest(w, 20_000, per_message)
+        print(f"{f'  {per_message} events a message':28} {found.rate:8.0f} {found.raw:9.0f} {found.ratio:6.2f}")
+        if per_message == 500 and found.ratio < 0.2:
+            missed.append(f"ingest reaches {found.ratio:.2f} of a raw COPY")
+    print(f"  CPU of a transaction of 500: {await writer_cpu(w):.2f} x COPY into the same table (at most 1.6)")
+    return missed
+
+
+async def _reading(w: World, events: int) -> list[str]:
+    """A ledger of so many events. AU-806, AU-807."""
+    begun = time.monotonic()
+    await fill_ledger(w, events, events // LINES_EACH)
+    print(f"\n{events} events, {LINES_EACH} of each patient (made in {time.monotonic() - begun:.0f} s)")
+    report = await report_latency(w, events // LINES_EACH)
+    print(f"  patient report with proofs: p50 {report.p50 * 1e3:.1f} ms, longest {report.p99 * 1e3:.1f} ms")
+    found = await storage(w)
+    print(f"  bytes per event: leaf {found.leaf:.0f}, table {found.table:.0f}, indexes {found.index:.0f}")
+    read = await verification(w)
+    print(f"  verify: {read.client * 1e6:.1f} µs CPU per event (at most 6), and {read.server * 1e6:.1f} of the server")
+    late = report.p50 * 1e3 > REPORT_MS
+    return [f"a patient report takes {report.p50 * 1e3:.0f} ms, {REPORT_MS:g} are allowed"] if late else []
+
+
+def main() -> int:
+    """0 unless something failed; what is above its target is said, and is a matter of the machine as well."""
+    events = int(os.environ.get("BENCH_EVENTS", EVENTS))
+    steps: tuple[Callable[[World], Awaitable[list[str]]], ...] = (
+        _recording,
+        _ingest,
+        lambda w: _reading(w, events),
+    )
+    with nats() as broker, postgres(durable=True) as server:
+
+        async def run() -> list[str]:
+            missed: list[str] = []
+            for step in steps:
+                async with world(broker, server, _ROOM) as w:
+                    missed += await step(w)
+            return missed
+
+        missed = asyncio.run(run())
+    for line in missed:
+        print(f"budget: {line}: OVER")
+    if not missed:
+        print("budget: the ledger is within its targets")
+    return 0
