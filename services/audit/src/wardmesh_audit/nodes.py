@@ -10,6 +10,7 @@ from wardmesh_audit.merkle import HASH_BYTES, Node, cover, fold, node_hash
 from wardmesh_audit.tiles import HEIGHT, WIDTH, Tile
 
 _KEPT_TILES = 4096
+_KEPT_ROOTS = 65536
 
 
 class MissingLeaves(Exception):
@@ -23,6 +24,7 @@ class NodeReader:
         self._conn = conn
         self._log_id = log_id
         self._kept: OrderedDict[tuple[int, int], bytes] = OrderedDict()
+        self._roots: dict[tuple[int, int], bytes] = {}  # of full tiles: one report asks for the same again and again
 
     async def preload(self, spans: Iterable[tuple[int, int]]) -> None:
         """Brings the tiles that these ranges need with one question instead of one each."""
@@ -71,9 +73,14 @@ class NodeReader:
         return [await self._full_tile_root(tile_level - 1, first + i) for i in range(count)]
 
     async def _full_tile_root(self, tile_level: int, number: int) -> bytes:
+        known = self._roots.get((tile_level, number))
+        if known is not None:
+            return known
         hashes = await self.hashes(tile_level, number * WIDTH, WIDTH)
         while len(hashes) > 1:
             hashes = [node_hash(hashes[i], hashes[i + 1]) for i in range(0, len(hashes), 2)]
+        if len(self._roots) < _KEPT_ROOTS:
+            self._roots[(tile_level, number)] = hashes[0]
         return hashes[0]
 
     async def _stored(self, tile_level: int, number: int) -> bytes | None:
