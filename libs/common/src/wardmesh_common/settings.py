@@ -35,9 +35,7 @@ class BusSettings(Struct, kw_only=True):
     audit_spool_dir: str = ""  # where records wait that policy lets through while the stream is away
 
 
-def load(
-    kind: type[T], environ: Mapping[str, str], *, aliases: Mapping[str, str | tuple[str, ...]] | None = None
-) -> T:
+def load(kind: type[T], environ: Mapping[str, str], *, aliases: Mapping[str, str | tuple[str, ...]] | None = None) -> T:
     """Read `kind` from the environment: field `nats_url` is WARDMESH_NATS_URL, or the content of the file that
     WARDMESH_NATS_URL_FILE names. `aliases` maps a field to other accepted variables (C-9); ours wins.
 
