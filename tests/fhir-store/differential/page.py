@@ -27,8 +27,8 @@ the store was mended: it used to accept 31 February, which its published pattern
 
 The comparison with the in-memory engine is part of `make test`. The one with HAPI needs Java 17 and Maven, downloads
 some 350 MB once, and takes a minute: `WARDMESH_TEST_HAPI=1 .venv/bin/pytest tests/fhir-store/differential`. It also
-runs HAPI as a platform behind the gateway, as `wardmesh up --platform hapi-local=http://127.0.0.1:8080/fhir` does; what HAPI
-lacks is said in its file in the catalogue.
+runs HAPI as a platform behind the gateway, as `wardmesh up --platform hapi-local=http://127.0.0.1:8080/fhir` does;
+what HAPI lacks is said in its file in the catalogue.
 
 This page is made from the lists. Sections are those of the R4 specification.
 """
