@@ -6,7 +6,7 @@ import asyncio
 import base64
 import json
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +21,7 @@ import engines
 from auth.fake_issuer import AUDIENCE, FakeIssuer, issuer
 from common.mesh_in_a_process import small_mesh
 from wardmesh_cli.ports import free_port
+from wardmesh_common.bus import Bus
 from wardmesh_common.contracts import ASK_KINDS, DECIDE, IDENTIFY, Call, perform_subject
 from wardmesh_common.health import Health
 from wardmesh_common.questions import Ask, KindsAnswer, KindsQuestion, KindVerdict
@@ -147,7 +148,9 @@ def _token(token_issuer: FakeIssuer) -> dict[str, str]:
 
 
 @asynccontextmanager
-async def world(nats: engines.Nats, folder: Path, **descriptor: Any) -> AsyncIterator[World]:
+async def world(
+    nats: engines.Nats, folder: Path, record: Callable[[Bus], Any] | None = None, **descriptor: Any
+) -> AsyncIterator[World]:
     async with AsyncExitStack() as stack:
         platform = await stack.enter_async_context(platform_server())
         described = {
@@ -160,6 +163,8 @@ async def world(nats: engines.Nats, folder: Path, **descriptor: Any) -> AsyncIte
         for station in (small.auth, small.policy, small.performer):
             await small.remove(station)
         proxy = await small.bus("fhir-proxy")
+        if record is not None:
+            proxy.recorder = record(proxy)
         settings = ProxySettings(token_seal_key=KEY, cursor_keys=[KEY], platforms_dir=str(folder))
         await stack.enter_async_context(create_proxy(settings, proxy, Health()))
         policy = await small.bus("policy")
