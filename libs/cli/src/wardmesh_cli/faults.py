@@ -27,7 +27,3 @@ class StateInUseFault(StartFault):
 
 class NotRunningFault(StartFault):
     code = 3
-
-
-class UsageFault(StartFault):
-    code = 64

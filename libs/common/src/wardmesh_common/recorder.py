@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -119,14 +119,6 @@ class Recorder:
     ) -> None:
         """Records an event about the audit itself, or about its keys; `facts` hold numbers and codes only."""
         await self._record([status_draft(reason, self._service, facts, event_class=event_class)])
-
-    def foresee(self, call: Call, patients: Iterable[str] = ()) -> None:
-        """Asks for the keys a record of this call will need, beside other work; never waits, never fails."""
-        tenant = call.principal.tenant if call.principal else "default"
-        wanted = {name for draft in draft_events(call, None, (), 0.0) for name in draft.subjects}
-        task = asyncio.ensure_future(self._warm(tenant, wanted | set(patients)))
-        self._running.add(task)
-        task.add_done_callback(self._running.discard)
 
     async def close(self) -> None:
         """Emits the closing counter and waits for what is queued, five seconds at most."""
@@ -271,12 +263,6 @@ class Recorder:
         if not self._closed:
             self._lanes[log].start()
             self._lanes[log].add(draft)
-
-    async def _warm(self, tenant: str, wanted: set[str]) -> None:
-        try:
-            await asyncio.wait_for(self._keys.lend(tenant, wanted), self._deadline)
-        except (AuditUnavailable, TimeoutError):
-            _log.info("audit keys not at hand yet")
 
     def _settled(self, task: asyncio.Task[_Handed]) -> None:
         self._running.discard(task)

@@ -15,10 +15,6 @@ class InvalidState(InvalidRequest):
     event = "security.invalid_state"
 
 
-class SessionMismatch(BadRequest):
-    code, event = "session_error", "security.session_mismatch"
-
-
 class NoSignIn(NotFound):
     code = "session_error"
 

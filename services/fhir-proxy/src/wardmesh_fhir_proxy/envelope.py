@@ -97,13 +97,8 @@ class Bundle(
     signature: Member = UNSET
 
 
-class Search(Struct):
-    mode: str = ""
-
-
 _bundles = msgspec.json.Decoder(Bundle)
 _requests = msgspec.json.Decoder(Request)
-_searches = msgspec.json.Decoder(Search)
 _entries = msgspec.json.Decoder(Entry)
 _members = msgspec.json.Decoder(dict[str, Raw])
 _member_lists = msgspec.json.Decoder(list[dict[str, Raw]])
@@ -165,10 +160,6 @@ def encode_plain(value: object) -> bytes:
 
 def request_of(entry: Entry) -> Request:
     return _requests.decode(entry.request) if isinstance(entry.request, Raw) else Request()
-
-
-def mode_of(entry: Entry) -> str:
-    return _searches.decode(entry.search).mode if isinstance(entry.search, Raw) else ""
 
 
 def entries_of(bundle: Bundle) -> list[Entry]:

@@ -16,7 +16,6 @@ JSON: Header = (b"content-type", b"application/json")
 FHIR_JSON: Header = (b"content-type", b"application/fhir+json")
 
 NOT_FOUND = "Resource not found"
-TOO_MANY = "Too many requests. Please try again later."
 
 
 class NotAcceptable(WardmeshError):
