@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from wardmesh_audit import detect_commands, keeping_commands, reading_commands
 from wardmesh_audit.commands import event_id, path, perform
@@ -50,17 +50,7 @@ def parser() -> argparse.ArgumentParser:
     verify.add_argument("--log", type=int, metavar="N", help="one log; without it all of them")
     witness = commands.add_parser("witness", help="run a witness: a process of its own that cosigns checkpoints")
     witness.add_argument("action", choices=("run", "public-key"), nargs="?", default="run")
-    prove = commands.add_parser("prove", help="write a tlog-proof of one event")
-    prove.add_argument("id", type=event_id)
-    prove.add_argument("--json", action="store_true")
-    prove.add_argument("-o", "--output", type=path)
-    check = commands.add_parser("verify-proof", help="check a tlog-proof offline")
-    check.add_argument("file", type=path)
-    check.add_argument("--key", metavar="VKEY")
-    consistency = commands.add_parser("consistency", help="check that one checkpoint continues another")
-    consistency.add_argument("old", type=path)
-    consistency.add_argument("new", type=path)
-    consistency.add_argument("--json", action="store_true")
+    _add_proofs(commands)
     tail = commands.add_parser("tail", help="follow the AUDIT stream")
     tail.add_argument("--start", type=int, default=-10, help="first index; negative: so many before the end")
     tail.add_argument("--count", type=int, default=0, help="stop after so many events")
@@ -78,6 +68,20 @@ def parser() -> argparse.ArgumentParser:
     reading_commands.add_parsers(commands)
     detect_commands.add_parsers(commands)
     return top
+
+
+def _add_proofs(commands: Any) -> None:
+    prove = commands.add_parser("prove", help="write a tlog-proof of one event")
+    prove.add_argument("id", type=event_id)
+    prove.add_argument("--json", action="store_true")
+    prove.add_argument("-o", "--output", type=path)
+    check = commands.add_parser("verify-proof", help="check a tlog-proof offline")
+    check.add_argument("file", type=path)
+    check.add_argument("--key", metavar="VKEY")
+    consistency = commands.add_parser("consistency", help="check that one checkpoint continues another")
+    consistency.add_argument("old", type=path)
+    consistency.add_argument("new", type=path)
+    consistency.add_argument("--json", action="store_true")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
