@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -79,7 +79,7 @@ async def _there(found: bool) -> bool:
 
 
 @asynccontextmanager
-async def stage(nats: engines.Nats, folder: Path) -> AsyncIterator[Stage]:
+async def stage(nats: engines.Nats, folder: Path) -> AsyncGenerator[Stage]:
     bus = await Bus.connect("audit", nats.url, "")
     between = Intermediary(bus)
     keys = Keys()
