@@ -154,7 +154,7 @@ async def test_a_sign_in_survives_the_replica_that_began_it_and_who_waits_hears_
         assert (again.body["page"], again.reply.status) == ("invalid_state", 400)
 
 
-@pytest.mark.requirement("FG-15", "X-16")
+@pytest.mark.requirement("FG-15", "X-16", "B-2")
 async def test_200_calls_with_a_token_about_to_end_cause_one_refresh_and_all_use_the_new_token(
     postgres: engines.Postgres, nats: engines.Nats
 ) -> None:

@@ -83,6 +83,7 @@ async def test_fg36_a_clinician_reaches_every_record_and_a_patient_the_own_one(m
         assert other["error"] in {"forbidden", "insufficient_scope"}
 
 
+@pytest.mark.requirement("B-4")
 async def test_a_browser_that_is_known_needs_no_second_sign_in_at_our_issuer(mesh: Any, browser: Browser) -> None:
     doctor = await person(mesh, browser, "demo_doctor", "dr_jansen", "FCE57")
     async with agent(mesh, "demo_doctor") as mcp:

@@ -49,6 +49,7 @@ async def until_others_run(mesh: Any, *services: str) -> None:
     await steady(mesh.ready["gateway"], "/api/fhir/store/Patient/FCE57", mesh.token("demo_doctor"))
 
 
+@pytest.mark.requirement("B-4", "X-7")
 async def test_a_victim_who_opens_an_attackers_link_is_refused_and_it_is_recorded(mesh: Any, browser: Browser) -> None:
     before = await of_kind(mesh, "security.session_mismatch")
     victim = await person(mesh, browser, "demo_doctor", "dr_jansen")
@@ -63,6 +64,7 @@ async def test_a_victim_who_opens_an_attackers_link_is_refused_and_it_is_recorde
     await until_more(mesh, "security.session_mismatch", before)
 
 
+@pytest.mark.requirement("B-4")
 async def test_a_link_works_once_and_not_when_it_was_changed(mesh: Any, browser: Browser) -> None:
     doctor = await person(mesh, browser, "demo_doctor", "dr_jansen")
     async with agent(mesh, "demo_doctor") as mcp:
@@ -74,6 +76,7 @@ async def test_a_link_works_once_and_not_when_it_was_changed(mesh: Any, browser:
             assert doctor.titles[-1] not in {"Sign in to Local Hospital", "Allow access"}
 
 
+@pytest.mark.requirement("B-2", "FG-33")
 async def test_a_sign_in_survives_the_death_of_gateway_and_auth_on_the_way(mesh: Any, browser: Browser) -> None:
     doctor = await person(mesh, browser, "demo_doctor", "dr_jansen")
     async with agent(mesh, "demo_doctor") as mcp:
