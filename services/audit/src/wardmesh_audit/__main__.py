@@ -51,6 +51,14 @@ def parser() -> argparse.ArgumentParser:
     witness = commands.add_parser("witness", help="run a witness: a process of its own that cosigns checkpoints")
     witness.add_argument("action", choices=("run", "public-key"), nargs="?", default="run")
     _add_proofs(commands)
+    _add_copies(commands)
+    keeping_commands.add_parsers(commands)
+    reading_commands.add_parsers(commands)
+    detect_commands.add_parsers(commands)
+    return top
+
+
+def _add_copies(commands: Any) -> None:
     tail = commands.add_parser("tail", help="follow the AUDIT stream")
     tail.add_argument("--start", type=int, default=-10, help="first index; negative: so many before the end")
     tail.add_argument("--count", type=int, default=0, help="stop after so many events")
@@ -64,10 +72,6 @@ def parser() -> argparse.ArgumentParser:
     copy = commands.add_parser("verify-copy", help="check an NDJSON or Parquet copy offline")
     copy.add_argument("directory", type=path)
     copy.add_argument("--key", metavar="VKEY")
-    keeping_commands.add_parsers(commands)
-    reading_commands.add_parsers(commands)
-    detect_commands.add_parsers(commands)
-    return top
 
 
 def _add_proofs(commands: Any) -> None:
