@@ -113,6 +113,7 @@ async def test_a_browser_in_which_nobody_signed_in_is_sent_to_sign_in_first_and_
     assert "location" in (await open_link(scene, ticket, cookie=let_in["session"])).body
 
 
+@pytest.mark.requirement("B-4")
 @pytest.mark.parametrize("who", ["asker", "other"])
 async def test_a_link_is_good_once_for_fifteen_minutes_and_as_it_was(scene: Stage, who: str) -> None:
     cookie = await browser_of(scene, who)
