@@ -118,7 +118,7 @@ async def test_what_has_no_rule_is_refused_with_a_reason_and_without_a_rule(pdp:
     async with judging(pdp.target) as judge:
         unknown_kind = await judge.ask("admin Admin owner", "read", "Basic", resource_id="1")
         assert (unknown_kind.allowed, unknown_kind.rule) == (False, "")
-        assert unknown_kind.reason == "no rule allows read on Bundle for role Admin, admin, owner"
+        assert unknown_kind.reason == "no rule allows read on Basic for role Admin, admin, owner"
         for kind, operation in (
             ("Patient", "$match"),
             ("", "$graphql"),
