@@ -32,6 +32,12 @@ async def ledger(broker: Nats, server: Postgres):
                 calls = [make_call(number) for number in range(start, start + 60)]
                 await asyncio.gather(*(recorder.outcome(call, make_outcome("p1")) for call in calls))
             await w.wait_signed(600)
+
+            async def tiles_kept() -> bool:
+                """The cache of tiles is extended after the checkpoint is out."""
+                return (await w.query("select count(*) as n from tile where level = 0"))[0]["n"] == 2
+
+            await until(tiles_kept)
         yield w
 
 
