@@ -67,7 +67,7 @@ async def test_three_logs_share_the_work_and_each_verifies_alone(broker: Nats, s
         async def signed() -> bool:
             rows = await w.query(
                 "select t.log_id from tree_state t join checkpoint c on c.log_id = t.log_id and c.size = t.size"
-                " where (select sum(size) from tree_state) = $1",
+                " where (select sum(size) from tree_state) >= $1",
                 120 + 2 * LOGS,
             )
             return len(rows) == LOGS
