@@ -33,7 +33,7 @@ def calls(mesh: Any) -> int:
 
 
 def size_of(mesh: Any) -> int:
-    return int(mesh.audit("status").stdout.split()[1])
+    return int(json.loads(mesh.audit("status", "--json").stdout.splitlines()[0])["size"])
 
 
 @pytest.mark.requirement("AU-102")

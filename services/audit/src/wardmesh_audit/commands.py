@@ -193,7 +193,7 @@ async def cmd_verify_copy(args: argparse.Namespace, settings: AuditSettings) -> 
 
 
 async def cmd_status(args: argparse.Namespace, settings: AuditSettings) -> int:
-    """The same facts as `/v1/status`, of every log; exit code 3 while a log has no checkpoint."""
+    """The same facts as `/v1/status`, of every log."""
     async with database(need("WARDMESH_AUDIT_READER_URL", settings.audit_reader_url)) as conn:
         found = [log for log in (await overview(conn, {})).logs if log.log in settings.logs]
         count = "select count(*) from event where log_id = $1 and event_type = 'malformed'"

@@ -81,6 +81,7 @@ DATA: Final[Schema] = {
         "id",
         "type",
     ),
+    "event": text("what happened, where interaction and class do not say it: auth.success, security.rate_limit ..."),
     "purpose_of_use": text("HL7 v3 ActReason: TREAT, HPAYMT, HOPERAT, ETREAT, BTG, PATRQT, HRESCH"),
     "break_glass": block(
         "emergency access; the written reason is sealed",
