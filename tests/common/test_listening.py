@@ -12,6 +12,7 @@ import pytest
 import uvicorn
 
 from wardmesh_common.listening import Farewell, reserve
+from wardmesh_common.quiet_server import QuietServer
 from wardmesh_common.settings import BadSettings
 
 pytestmark = pytest.mark.anyio
@@ -22,15 +23,12 @@ async def app(scope: Any, receive: Any, send: Any) -> None:
     await send({"type": "http.response.body", "body": b"ok"})
 
 
-class Quiet(uvicorn.Server):
-    def install_signal_handlers(self) -> None:
-        return
-
-
 @asynccontextmanager
 async def serving(sock: socket.socket) -> AsyncGenerator[None]:
     farewell = Farewell(app)
-    server = Quiet(uvicorn.Config(farewell, lifespan="off", log_config=None, http="httptools", loop="none", ws="none"))
+    server = QuietServer(
+        uvicorn.Config(farewell, lifespan="off", log_config=None, http="httptools", loop="none", ws="none")
+    )
     task = asyncio.create_task(server.serve(sockets=[sock]))
     async with asyncio.timeout(20):
         while not server.started:

@@ -10,6 +10,7 @@ import uvicorn
 
 from wardmesh_common.health import Health
 from wardmesh_common.listening import Farewell, reserve
+from wardmesh_common.quiet_server import QuietServer
 from wardmesh_common.settings import BadSettings
 from wardmesh_fhir_store.datastores import Datastores
 from wardmesh_fhir_store.front import Front
@@ -73,13 +74,6 @@ async def _answer(settings: StoreSettings, app: AsgiApp, health: Health, stop: a
     await running
 
 
-class _Server(uvicorn.Server):
-    """Our own signal handling drains first."""
-
-    def install_signal_handlers(self) -> None:
-        return
-
-
 def _server(settings: StoreSettings, app: Farewell) -> uvicorn.Server:
     config = uvicorn.Config(
         app,
@@ -92,7 +86,7 @@ def _server(settings: StoreSettings, app: Farewell) -> uvicorn.Server:
         server_header=False,
         timeout_graceful_shutdown=int(settings.drain_seconds),
     )
-    return _Server(config)
+    return QuietServer(config)
 
 
 async def _started(server: uvicorn.Server, running: asyncio.Task[None]) -> None:

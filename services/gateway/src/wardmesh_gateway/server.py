@@ -5,31 +5,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections.abc import AsyncGenerator, Generator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 
 import uvicorn
 
 from wardmesh_common.listening import Farewell
+from wardmesh_common.quiet_server import QuietServer
 from wardmesh_gateway.asgi import App
 
 GRACE_SECONDS = 20
-
-
-class QuietServer(uvicorn.Server):
-    """Signals belong to the service: it drains first and then stops this server."""
-
-    def __init__(self, config: uvicorn.Config) -> None:
-        super().__init__(config)
-        self.up = asyncio.Event()
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        self.up.set()
-
-    @contextmanager
-    def capture_signals(self) -> Generator[None]:
-        yield
 
 
 @asynccontextmanager
