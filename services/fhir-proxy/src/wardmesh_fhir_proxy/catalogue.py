@@ -25,17 +25,36 @@ POLL_SECONDS = 2.0
 MAX_TENANTS = 4096  # descriptors of organisations in use; made again when they are asked for again
 
 
+class Files(Struct, frozen=True):
+    """What one reading of the files gave. `tenants` fills with use and goes with the rest."""
+
+    descriptors: dict[str, Descriptor]
+    directory: Directory
+    probed: dict[str, Verification]
+    version: str
+    tenants: dict[str, Descriptor]
+
+
 class Platforms:
-    """Holds the descriptors; `reload` swaps them as a whole, so a call never sees half a change."""
+    """Holds one reading of the files; `reload` swaps it as a whole, so a call never sees half a change."""
 
     def __init__(self, extra: Path | None = None, *, region: str = "", read_only_datastores: bool = False) -> None:
         self._extra = extra
         self._region, self._read_only = region, read_only_datastores
         self._seen = platforms_dir.fingerprint(extra)
-        self._probed: dict[str, Verification] = {}
-        self._tenants: dict[str, Descriptor] = {}
-        self.directory = Directory()
-        self.descriptors, self.version = self._read()
+        self._files = self._read()
+
+    @property
+    def descriptors(self) -> dict[str, Descriptor]:
+        return self._files.descriptors
+
+    @property
+    def directory(self) -> Directory:
+        return self._files.directory
+
+    @property
+    def version(self) -> str:
+        return self._files.version
 
     def serving(self, identity: str) -> Descriptor:
         """The descriptor that answers for this id: its own, or `served_by` while it has no base (FG-27)."""
@@ -53,37 +72,40 @@ class Platforms:
         return healthlake.control_plane(self.descriptors.get(identity), region)
 
     def reload(self) -> bool:
-        """Read the files again; True when something changed. A bad file leaves the catalogue as it was."""
+        """Read the files again; True when something changed. A bad file leaves the catalogue as it was.
+
+        May run in a thread: the one assignment is all that calls see of it.
+        """
         self._seen = platforms_dir.fingerprint(self._extra)
         try:
-            descriptors, version = self._read()
+            files = self._read()
         except platforms_dir.PlatformFileInvalid as error:
             log.error("platform files not loaded, the earlier catalogue stays: %s", error)
             return False
-        if version == self.version:
-            return False
-        self.descriptors, self.version = descriptors, version
-        return True
+        changed = files.version != self._files.version
+        self._files = files
+        return changed
 
     def tenant(self, identity: str) -> Descriptor:
         """The descriptor of one organisation or datastore: its vendor's, at its own address. Raises PlatformUnknown."""
-        held = self._tenants.get(identity)
+        files = self._files
+        held = files.tenants.get(identity)
         if held is not None:
             return held
-        descriptor = healthlake.datastore(self.descriptors.get(vendor_of(identity)), identity)
+        descriptor = healthlake.datastore(files.descriptors.get(vendor_of(identity)), identity)
         if descriptor is None:
-            place = self.directory.places.get(identity)
-            vendor = self.descriptors.get(place.header.vendor) if place else None
+            place = files.directory.places.get(identity)
+            vendor = files.descriptors.get(place.header.vendor) if place else None
             if place is None or vendor is None:
                 raise PlatformUnknown("This platform is not in the catalogue.")
-            descriptor = descriptor_of(vendor, place, self._probed.get(identity))
-        if len(self._tenants) >= MAX_TENANTS:
-            self._tenants.clear()
-        self._tenants[identity] = descriptor
+            descriptor = descriptor_of(vendor, place, files.probed.get(identity))
+        if len(files.tenants) >= MAX_TENANTS:
+            files.tenants.clear()
+        files.tenants[identity] = descriptor
         return descriptor
 
-    def _read(self) -> tuple[dict[str, Descriptor], str]:
-        """Raises PlatformFileInvalid and changes nothing then."""
+    def _read(self) -> Files:
+        """Raises PlatformFileInvalid."""
         loaded = platforms_dir.load(self._extra)
         descriptors = healthlake.for_deployment(loaded, region=self._region, read_only=self._read_only)
         probed = platforms_dir.probed(self._extra)
@@ -91,10 +113,9 @@ class Platforms:
             lists = [read(path) for path in directory_files(self._extra)]
         except DirectoryFileInvalid as error:
             raise platforms_dir.PlatformFileInvalid(str(error)) from error
-        self.directory, self._probed = Directory(lists), probed
-        self._tenants.clear()
         stamps = [f"{each.header.vendor}:{each.header.listed_on}:{len(each.organisations)}" for each in lists]
-        return descriptors, platforms_dir.version_of(descriptors, stamps)
+        version = platforms_dir.version_of(descriptors, stamps)
+        return Files(descriptors, Directory(lists), probed, version, {})
 
     async def organisation(self, question: OrganisationQuestion, ask: Ask) -> PlatformFacts:
         """`ask.fhir.organisation.get`."""
