@@ -19,7 +19,6 @@ LONGEST_KEY = 200  # characters of an index key; longer values are cut and told 
 NAME_PARTS = ("family", "given", "prefix", "suffix", "text")
 ADDRESS_PARTS = ("line", "city", "district", "state", "postalCode", "country", "text")
 TRUE_FALSE = "http://hl7.org/fhir/special-values"
-QUANTITIES = frozenset({"Quantity", "Age", "Count", "Distance", "Duration", "SimpleQuantity"})
 
 
 def fold(text: str) -> str:

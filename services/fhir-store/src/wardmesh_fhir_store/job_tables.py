@@ -9,9 +9,6 @@ from sqlalchemy.types import UserDefinedType
 
 from wardmesh_fhir_store.tables import Xid8, metadata
 
-OPEN_STATES = ("SUBMITTED", "IN_PROGRESS", "STOP_REQUESTED")
-ENDED_STATES = ("COMPLETED", "COMPLETED_WITH_ERRORS", "FAILED", "STOPPED")
-
 
 class Snapshot(UserDefinedType[str]):
     """PostgreSQL's pg_snapshot: which transactions had committed at one moment."""
