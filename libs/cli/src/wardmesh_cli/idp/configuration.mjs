@@ -1,7 +1,7 @@
 // What this provider allows: one audience, signed JWT access tokens, PKCE always, registration in three ways.
 
 import { fillGrant } from './grants.mjs';
-import { errorPage } from './pages.mjs';
+import { renderError } from './pages.mjs';
 import { fetchFrom } from './serving.mjs';
 
 const HOUR = 3600;
@@ -141,12 +141,7 @@ export function configuration({ people, keys, storage, audience, publicUrl, agen
     },
     issueRefreshToken: async (_ctx, client) => client.grantTypeAllowed('refresh_token'),
     rotateRefreshToken: true,
-    renderError: async (ctx, out) => {
-      ctx.type = 'html';
-      const page = errorPage(out.error);
-      ctx.set(page.headers);
-      ctx.body = page.body;
-    },
+    renderError,
     ttl: {
       AccessToken: ACCESS_TOKEN_SECONDS,
       AuthorizationCode: 60,

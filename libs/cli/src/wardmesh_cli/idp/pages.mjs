@@ -85,3 +85,11 @@ export function errorPage(code) {
   return page('Not possible', `<h1>This is not possible</h1><p>${escape(ERRORS[code] ?? 'The request cannot be carried out.')}</p>
 <p><small>${escape(code)}</small></p>`);
 }
+
+// How both providers answer what oidc-provider refuses in the browser.
+export async function renderError(ctx, out) {
+  const shown = errorPage(out.error);
+  ctx.type = 'html';
+  ctx.set(shown.headers);
+  ctx.body = shown.body;
+}

@@ -1,6 +1,6 @@
 // The authorization server of the local hospital: SMART App Launch for one FHIR base, as strict as oidc-provider is.
 
-import { errorPage } from './pages.mjs';
+import { renderError } from './pages.mjs';
 import { fetchFrom } from './serving.mjs';
 import { ADVERTISED, FOR_PEOPLE, FOR_PROGRAMS, IDENTITY } from './smart_scopes.mjs';
 
@@ -109,12 +109,7 @@ export function configuration({ hospital, keys, storage, launches, base, publicU
     findAccount: findAccount(hospital.accounts, base),
     issueRefreshToken: async (_ctx, client, code) => client.grantTypeAllowed('refresh_token') && code.scopes.has('offline_access'),
     rotateRefreshToken: true,
-    renderError: async (ctx, out) => {
-      ctx.type = 'html';
-      const page = errorPage(out.error);
-      ctx.set(page.headers);
-      ctx.body = page.body;
-    },
+    renderError,
     ttl: {
       AccessToken: tokenSeconds,
       AuthorizationCode: 60,
