@@ -129,6 +129,19 @@ async def test_a_tool_that_is_not_shown_is_refused_when_called(pdp: engines.Cerb
                     assert not decision.allowed, (role, name, kind)
 
 
+async def test_the_procedures_of_one_caller_are_asked_for_once_and_never_for_another(pdp: engines.Cerbos) -> None:
+    procedures = {tool.name: tool.performer for tool in TOOLS if tool.performer in PROCEDURE_KINDS}
+    client = CerbosClient(pdp.target)
+    made = offers(client, PLATFORMS["store"])
+    mine, guests = caller("Admin"), caller("", id="anonymous")
+    shown_first = (await made.answer(ToolsQuestion(principal=mine, tools={}, procedures=procedures))).allowed
+    assert shown_first
+    assert (await made.answer(ToolsQuestion(principal=guests, tools={}, procedures=procedures))).allowed != shown_first
+    await client.close()
+    again = (await made.answer(ToolsQuestion(principal=mine, tools={}, procedures=procedures))).allowed
+    assert again == shown_first, "Cerbos is not there any more: this is the answer of before"
+
+
 async def test_a_list_that_nobody_decided_on_is_not_given() -> None:
     client = CerbosClient("unix:/tmp/there-is-no-such-socket")
     with pytest.raises(Unavailable):

@@ -62,6 +62,10 @@ class Offers:
         if not names:
             return []
         caller = caller_of(question.principal, None, home=True)
+        key = (self._version(), caller, question.principal.patient, *names)
+        held = self._kept(key)
+        if held is not None:
+            return [name for name in names if name in held]
         facts = PlatformFacts(id="", name="", type="")
         checks = [
             Check(kind=PROCEDURE_KINDS[question.procedures[name]], action=name, id=question.principal.patient)
@@ -69,7 +73,9 @@ class Offers:
         ]
         asked = [(check, check.attributes(facts, None)) for check in checks]
         verdicts = await self._cerbos.ask(caller, asked, self._timeout)
-        return [name for name, verdict in zip(names, verdicts, strict=True) if verdict.allowed]
+        allowed = [name for name, verdict in zip(names, verdicts, strict=True) if verdict.allowed]
+        self._keep(key, frozenset(allowed))
+        return allowed
 
     async def _actions(self, principal: Principal) -> frozenset[str]:
         platforms = self._platforms()
@@ -79,16 +85,23 @@ class Offers:
         own = _any_of(places, SIGN_IN)
         who = (principal.roles, bool(principal.patient), bool(principal.practitioner), principal.anonymous)
         key = (self._version(), who, facts.open, facts.writes, bool(places), own.writes)
-        held = self._held.get(key)
-        if held is not None and held[0] > time.monotonic():
-            return held[1]
+        held = self._kept(key)
+        if held is not None:
+            return held
         actions = await self._ask(principal, facts, None)
         if places:
             actions |= await self._ask(principal, own, _OWN_GRANT)
+        self._keep(key, actions)
+        return actions
+
+    def _kept(self, key: Hashable) -> frozenset[str] | None:
+        held = self._held.get(key)
+        return held[1] if held is not None and held[0] > time.monotonic() else None
+
+    def _keep(self, key: Hashable, allowed: frozenset[str]) -> None:
         if len(self._held) > 1000:
             self._held.clear()
-        self._held[key] = (time.monotonic() + SECONDS, actions)
-        return actions
+        self._held[key] = (time.monotonic() + SECONDS, allowed)
 
     async def _ask(self, principal: Principal, facts: PlatformFacts, grant: Grant | None) -> frozenset[str]:
         caller = caller_of(principal, grant, home=grant is None)
