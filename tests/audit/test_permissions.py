@@ -23,7 +23,7 @@ from wardmesh_common.recorder import open_recorder
 pytestmark = pytest.mark.anyio
 
 CONFIG = Path(__file__).parents[2] / "deploy" / "nats" / "nats.conf"
-USERS = ("gateway", "auth", "policy", "fhir-proxy", "audit", "operations")
+USERS = ("gateway", "auth", "policy", "fhir-proxy", "audit", "fhir-store", "operations")
 
 
 def key_pair() -> tuple[str, str]:

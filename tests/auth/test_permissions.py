@@ -11,7 +11,7 @@ import pytest
 
 import engines
 from auth.stage import stage, until
-from wardmesh_common.contracts import SERVICES
+from wardmesh_common.contracts import USERS
 from wardmesh_common.vocabulary import Principal
 
 pytestmark = pytest.mark.anyio
@@ -24,7 +24,7 @@ async def test_nothing_that_auth_does_is_refused_by_the_broker(
     caplog.set_level(logging.WARNING, "wardmesh")
     environ = {"WARDMESH_NATS_HOST": "127.0.0.1", "WARDMESH_NATS_MONITOR": "127.0.0.1:-1"}
     seeds: dict[str, str] = {}
-    for user in (*SERVICES, "operations"):
+    for user in USERS:
         seed = nkeys.encode_seed(os.urandom(32), nkeys.PREFIX_BYTE_USER)
         seeds[user] = seed.decode()
         public = nkeys.from_seed(seed).public_key.decode()

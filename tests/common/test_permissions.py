@@ -14,12 +14,11 @@ from nats.aio.client import Client
 from nats.errors import Error as NatsError
 
 from engines import Nats, nats
-from wardmesh_common.contracts import SERVICES, STATIONS, SUBJECTS
+from wardmesh_common.contracts import SERVICES, STATIONS, STORE, SUBJECTS, USERS
 
 pytestmark = pytest.mark.anyio
 
 CONF = Path(__file__).resolve().parents[2] / "deploy" / "nats" / "nats.conf"
-USERS = (*SERVICES, "operations")
 
 
 def new_key() -> tuple[str, str]:
@@ -77,7 +76,7 @@ async def settled(nc: Client) -> None:
 
 
 @pytest.mark.requirement("AR-2", "NB-16")
-@pytest.mark.parametrize("user", SERVICES)
+@pytest.mark.parametrize("user", (*SERVICES, STORE))
 async def test_a_service_may_publish_exactly_the_subjects_of_the_table(guarded: Guarded, user: str) -> None:
     async with guarded.client(user) as (nc, refusals):
         for rule in SUBJECTS:
@@ -88,7 +87,7 @@ async def test_a_service_may_publish_exactly_the_subjects_of_the_table(guarded: 
 
 
 @pytest.mark.requirement("AR-2", "NB-16")
-@pytest.mark.parametrize("user", SERVICES)
+@pytest.mark.parametrize("user", (*SERVICES, STORE))
 async def test_a_service_may_subscribe_exactly_the_subjects_of_the_table(guarded: Guarded, user: str) -> None:
     async with guarded.client(user) as (nc, refusals):
         for rule in SUBJECTS:

@@ -72,7 +72,7 @@ def test_migrations_run_on_a_stock_postgresql_image(postgres_url: str, service: 
 
 
 def test_the_permissions_file_is_accepted_by_a_stock_nats_image() -> None:
-    keys = ("GATEWAY", "AUTH", "POLICY", "FHIR_PROXY", "AUDIT", "OPERATIONS")
+    keys = ("GATEWAY", "AUTH", "POLICY", "FHIR_PROXY", "AUDIT", "FHIR_STORE", "OPERATIONS")
     container = DockerContainer(NATS_IMAGE).with_command("-c /etc/wardmesh/nats.conf")
     container.with_volume_mapping(str(ROOT / "deploy" / "nats"), "/etc/wardmesh", "ro")
     container.with_env("WARDMESH_NATS_HOST", "0.0.0.0").with_env("WARDMESH_NATS_PORT", "4222")

@@ -23,7 +23,7 @@ from wardmesh_common.contracts import (
     ASK_TOOLS,
     DECIDE,
     IDENTIFY,
-    SERVICES,
+    USERS,
     Call,
     Outcome,
     Reply,
@@ -245,7 +245,7 @@ async def test_policy_does_all_its_work_with_the_rights_of_the_broker(
 ) -> None:
     environ = {"WARDMESH_NATS_HOST": "127.0.0.1", "WARDMESH_NATS_MONITOR": "127.0.0.1:-1"}
     seeds: dict[str, str] = {}
-    for user in (*SERVICES, "operations"):
+    for user in USERS:
         seed = nkeys.encode_seed(os.urandom(32), nkeys.PREFIX_BYTE_USER)
         seeds[user] = seed.decode()
         environ[f"WARDMESH_NKEY_{user.upper().replace('-', '_')}"] = nkeys.from_seed(seed).public_key.decode()

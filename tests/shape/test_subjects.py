@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from wardmesh_common.contracts import SERVICES, STATIONS, SUBJECTS
+from wardmesh_common.contracts import SERVICES, STATIONS, STORE, SUBJECTS, USERS
 
 CONF = Path(__file__).resolve().parents[2] / "deploy" / "nats" / "nats.conf"
 # Subjects that are not part of the table: private inboxes, discovery, and the JetStream of the audit service.
@@ -29,8 +29,8 @@ def permissions() -> dict[str, tuple[set[str], set[str]]]:
 @pytest.mark.requirement("AR-2")
 def test_the_permissions_file_and_the_table_of_subjects_agree() -> None:
     allowed = permissions()
-    assert set(allowed) == {*SERVICES, "operations"}
-    for service in SERVICES:
+    assert set(allowed) == set(USERS)
+    for service in (*SERVICES, STORE):
         publish, subscribe = allowed[service]
         expected_publish = {rule.subject for rule in SUBJECTS if service in rule.publishers}
         expected_subscribe = {
@@ -45,7 +45,7 @@ def test_the_permissions_file_and_the_table_of_subjects_agree() -> None:
 @pytest.mark.requirement("AR-2")
 def test_inboxes_are_private_and_only_stations_and_answers_reach_the_gateways() -> None:
     allowed = permissions()
-    for service in SERVICES:
+    for service in (*SERVICES, STORE):
         _, subscribe = allowed[service]
         assert {s for s in subscribe if s.startswith("_INBOX_")} == {f"_INBOX_{service}.>"}
     writers = {service for service in SERVICES if "_INBOX_gateway.>" in allowed[service][0]}

@@ -19,7 +19,7 @@ from wardmesh_cli.account import give, public_directory, reachable
 from wardmesh_cli.faults import PortTakenFault, StateInUseFault
 from wardmesh_cli.ports import EPHEMERAL, free_port, is_free
 
-NATS_USERS = ("gateway", "auth", "policy", "fhir-proxy", "audit", "operations")
+NATS_USERS = ("gateway", "auth", "policy", "fhir-proxy", "audit", "fhir-store", "operations")
 
 
 def new_key() -> str:

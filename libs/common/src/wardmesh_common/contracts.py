@@ -43,6 +43,7 @@ EVENT_CATALOGUE_CHANGED = "event.fhir.catalogue.changed"
 EVENT_POLICY_CHANGED = "event.policy.bundle.changed"
 EVENT_SESSION_REVOKED = "event.auth.session.revoked"
 EVENT_GRANT_CHANGED = "event.auth.grant.changed"
+EVENT_VERSION_COMMITTED = "event.store.version.committed"  # + .<datastore>.<type>: JetStream STORE
 
 # Who carries a call out, by the name in `Call.performer`. What is not FHIR is a *procedure*: an operation of ours,
 # named by the tool, with a JSON object of arguments as body; policy judges it as a kind of its own.
@@ -61,6 +62,8 @@ class SubjectRule(Struct, frozen=True):
 
 STATIONS = ("auth", "policy", "fhir-proxy", "audit")
 SERVICES = ("gateway", *STATIONS)
+STORE = "fhir-store"  # no station: all it does on the bus is to say what changed (ST-73)
+USERS = (*SERVICES, STORE, "operations")  # of the broker
 
 # The table that deploy/nats/nats.conf is compared with (AR-2). Inboxes: see `inbox_of`.
 SUBJECTS: tuple[SubjectRule, ...] = (
@@ -89,6 +92,7 @@ SUBJECTS: tuple[SubjectRule, ...] = (
     SubjectRule(EVENT_POLICY_CHANGED, ("policy",), ("gateway", "policy"), False),
     SubjectRule(EVENT_SESSION_REVOKED, ("auth",), ("gateway", "auth"), False),
     SubjectRule(EVENT_GRANT_CHANGED, ("auth",), ("auth",), False),
+    SubjectRule(f"{EVENT_VERSION_COMMITTED}.*.*", (STORE,), (), False),
 )
 
 
@@ -209,6 +213,7 @@ class Touched(Struct, frozen=True, kw_only=True, omit_defaults=True):
     type: str = ""
     ids: tuple[str, ...] = ()
     count: int = 0
+    relationship: str = ""  # of the caller to this patient, where the answer itself shows one
 
 
 class Outcome(Struct, kw_only=True, omit_defaults=True):

@@ -215,6 +215,18 @@ class GrantChanged(Struct, frozen=True, kw_only=True):
     platform: str
 
 
+class VersionCommitted(Struct, frozen=True, kw_only=True):
+    """The embedded store committed a version (ST-73): which one, never what is in it. Told at least once, each
+    resource's versions in their order; `datastore`, `type`, `id` and `version` together name an event."""
+
+    datastore: str
+    type: str
+    id: str
+    version: int
+    method: str  # POST, PUT, PATCH, DELETE
+    at: float  # unix seconds, `meta.lastUpdated`
+
+
 class RateReport(Struct, frozen=True, kw_only=True):
     """What one gateway replica admitted since its last report: keyed digest of the caller -> requests."""
 
