@@ -13,7 +13,7 @@ import msgspec
 from msgspec import Struct
 
 from wardmesh_common.errors import Problem
-from wardmesh_common.vocabulary import Agent, Decision, Face, Grant, Interaction, Principal, Resource
+from wardmesh_common.vocabulary import Agent, Decision, Emergency, Face, Grant, Interaction, Principal, Resource
 
 # --- Subjects ------------------------------------------------------------------------------------------------
 
@@ -115,6 +115,7 @@ class Caller(Struct, frozen=True, kw_only=True, omit_defaults=True):
     bearer: str = ""
     cookie: str = ""
     handle: str = ""  # auth_handle: stands for the principal that called start_auth (FG-26)
+    emergency: str = ""  # the pass of a break-glass access; auth opens it
     agent: Agent = Agent()
     ip: str = ""  # from proxy headers only when the peer is a trusted proxy
     user_agent: str = ""
@@ -179,6 +180,7 @@ class Call(Struct, kw_only=True, omit_defaults=True):
     principal: Principal | None = None
     grant: Grant | None = None
     decision: Decision | None = None
+    emergency: Emergency | None = None  # stamped by auth alone
 
     @property
     def procedure(self) -> bool:
@@ -202,6 +204,7 @@ class Call(Struct, kw_only=True, omit_defaults=True):
             self.query,
             body,
             self.headers.get("if-none-exist", ""),
+            *((self.emergency.id,) if self.emergency else ()),
         )
         return hashlib.sha256("\x1f".join(parts).encode()).hexdigest()
 

@@ -54,16 +54,24 @@ def draft_events(call: Call, outcome: Outcome | None, touched: Iterable[Touched]
     }
     if outcome is not None and outcome.event:
         shared["event"] = _clip(outcome.event)
-    if actor_patient:
-        shared["purpose_of_use"] = "PATRQT"
+    if purpose := _purpose(call, is_patient=bool(actor_patient)):
+        shared["purpose_of_use"] = purpose
+    if call.emergency is not None:
+        glass = {"used": True, "id": call.emergency.id, "reason_code": _clip(call.emergency.reason_code)}
+        shared |= {"break_glass": glass, "purpose_of_use": "BTG"}
     if call.decision is not None:
         shared["policy"] = _policy(call.decision)
+    touched = tuple(touched)
+    related = {item.patient: item.relationship for item in reversed(touched) if item.relationship}
     drafts: list[Draft] = []
     for patient, kind, count, references in _by_patient(call, touched):
+        data = {**shared, "resource": _resource(call, outcome, kind, count)}
+        if patient in related:
+            data["relationship"] = related[patient]
         drafts.append(
             Draft(
                 event_class=event_class,
-                data={**shared, "resource": _resource(call, outcome, kind, count)},
+                data=data,
                 tenant=principal.tenant if principal else "default",
                 traceparent=call.traceparent,
                 patient=patient,
@@ -140,6 +148,13 @@ def _actor(call: Call, principal: Principal | None, *, is_patient: bool) -> dict
     }
 
 
+def _purpose(call: Call, *, is_patient: bool) -> str:
+    """Patients ask for themselves; what others do with records is theirs by role. Procedures of ours treat nobody."""
+    if is_patient:
+        return "PATRQT"
+    return "" if call.decision is None or call.procedure else call.decision.purpose
+
+
 def _outcome(outcome: Outcome | None) -> dict[str, Any]:
     if outcome is None:
         return {"code": "success", "reason": "intent"}
@@ -204,9 +219,8 @@ def _policy(decision: Decision) -> dict[str, Any]:
     return policy
 
 
-def _by_patient(call: Call, touched: Iterable[Touched]) -> Iterable[tuple[str, str, int, list[str]]]:
+def _by_patient(call: Call, touched: tuple[Touched, ...]) -> Iterable[tuple[str, str, int, list[str]]]:
     """(patient, type, count, references) per distinct patient; very long lists take several events."""
-    touched = tuple(touched)
     if len(touched) == 1 and len(touched[0].ids) == 1:  # a read: nearly every call
         item = touched[0]
         yield item.patient, item.type, item.count or 1, [f"{item.type}/{item.ids[0]}"[:_OPEN_CHARS]]
@@ -243,6 +257,8 @@ def _parts(references: list[str]) -> Iterable[list[str]]:
 
 def _asked_patient(call: Call) -> str:
     """The patient a call named without touching data; only when policy has seen it, so that keys stay few."""
+    if call.emergency is not None:
+        return f"{call.platform}/Patient/{call.emergency.patient}"
     if call.resource.type == "Patient" and call.resource.id and call.decision is not None:
         return f"{call.platform}/Patient/{call.resource.id}"
     return ""
@@ -260,6 +276,8 @@ def _secrets(call: Call, patient: str, references: list[str], actor: Principal |
         secrets["query"] = call.query[:_QUERY_CHARS]
         if len(call.query) > _QUERY_CHARS:
             secrets["query_length"] = len(call.query)
+    if call.emergency is not None:
+        secrets["break_glass_reason"] = call.emergency.reason
     if actor is not None:
         secrets["actor"] = _clip(actor.id)
     return secrets

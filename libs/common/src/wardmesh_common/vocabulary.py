@@ -66,6 +66,9 @@ DATASTORE_OPERATIONS = (*DATASTORE_CHANGES, *DATASTORE_READS)
 # Operations that may change state on the platform; every other allowed operation only reads.
 STATEFUL_OPERATIONS = frozenset({"$process-message", "$submit-data", "$closure", *DATASTORE_CHANGES})
 
+# Data leaves in bulk: announced in the ledger before it is asked for, like a write.
+EXPORT = "$export"
+
 # What we ask of a payer for a Coverage (FG-10): our own words, carried out by fhir-proxy and never sent on.
 CHECK_PRIOR_AUTH = "$check-prior-auth"
 QUESTIONNAIRE_PACKAGE = "$questionnaire-package"
@@ -126,6 +129,17 @@ class Principal(Struct, frozen=True, kw_only=True, omit_defaults=True):
         return self.id == "anonymous"
 
 
+class Emergency(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Break-glass (B-14): one person reads one patient's record for a short time, and says why."""
+
+    id: str  # stands in every record that is made under it
+    platform: str
+    patient: str  # id of the one patient
+    reason_code: str
+    reason: str  # in the person's own words; sealed in records
+    expires: float  # unix seconds
+
+
 class Grant(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What one platform allows this principal; the token inside is sealed for fhir-proxy only (AR-6)."""
 
@@ -180,3 +194,5 @@ class Decision(Struct, frozen=True, kw_only=True, omit_defaults=True):
     expires: float  # unix seconds
     obligations: Obligations = Obligations()
     rule: str = ""
+    purpose: str = ""  # HL7 v3 ActReason of the rule's answer; "" when the roles of the caller name none
+    known_as: str = ""  # `Practitioner/<id>`: how this platform's records name the caller; "" when they do not

@@ -16,6 +16,7 @@ from wardmesh_fhir_proxy.compartment import PATIENT_COMPARTMENT, SHARED, patient
 from wardmesh_fhir_proxy.kinds import FREE, KindChecks
 from wardmesh_fhir_proxy.links import Address
 from wardmesh_fhir_proxy.masks import Masks, nested_resources
+from wardmesh_fhir_proxy.relations import Relations
 
 CONTAINERS = frozenset({"Bundle", "Parameters"})
 
@@ -23,15 +24,19 @@ CONTAINERS = frozenset({"Bundle", "Parameters"})
 class Tally:
     """What the record needs to know about an answer."""
 
-    def __init__(self, platform: str) -> None:
-        self._platform = platform
+    def __init__(self, call: Call) -> None:
+        self._platform = call.platform
+        self._relations = Relations(call)
         self._found: dict[tuple[str, str], list[str]] = {}
+        self._related: dict[str, str] = {}
         self.masked = 0
         self.withheld = 0
 
-    def count(self, seen: Any, address: Address) -> None:
+    def count(self, seen: Any, address: Address, resource: Raw | bytes) -> None:
         for patient in patients_of(seen, address) or ("",):
             self._found.setdefault((patient, seen.resourceType), []).append(seen.id)
+            if patient not in self._related and (shown := self._relations.to(patient, seen.resourceType, resource)):
+                self._related[patient] = shown
 
     def touched(self) -> tuple[Touched, ...]:
         return tuple(
@@ -40,6 +45,7 @@ class Tally:
                 type=kind,
                 ids=tuple(identity for identity in ids if identity),
                 count=len(ids),
+                relationship=self._related.get(patient, ""),
             )
             for (patient, kind), ids in self._found.items()
         )
@@ -53,7 +59,7 @@ class Screen:
         self._checks = checks
         self._address = address
         self._obligations = call.decision.obligations if call.decision else Obligations()
-        self.tally = Tally(call.platform)
+        self.tally = Tally(call)
         self.masks = Masks(self._obligations.masks)
 
     async def learn(self, seen: Iterable[Any], nested: Iterable[str] = ()) -> None:
@@ -91,7 +97,7 @@ class Screen:
         if seen.resourceType == "OperationOutcome":
             return Raw(faults.clean_outcome(json_exact.decode(resource), (self._address.host,)))
         if seen.resourceType not in FREE:
-            self.tally.count(seen, self._address)
+            self.tally.count(seen, self._address, resource)
         if seen.resourceType in CONTAINERS:
             return self._container(json_exact.decode(resource), resource)
         contained = [c.resourceType for c in seen.contained]
@@ -125,10 +131,11 @@ class Screen:
         return Raw(json_exact.encode(document)) if changed else resource
 
     def _permits(self, nested: dict[str, Any]) -> bool:
-        seen = look(json_exact.encode(nested))
+        resource = json_exact.encode(nested)
+        seen = look(resource)
         if self.allowed(seen):
             if seen.resourceType not in FREE:
-                self.tally.count(seen, self._address)
+                self.tally.count(seen, self._address, resource)
             return True
         self.tally.withheld += 1
         return False

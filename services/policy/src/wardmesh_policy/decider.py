@@ -67,7 +67,9 @@ class Decider:
         caller = caller_of(call.principal, grant, home=platform.id in self._home)
         verdicts = await self._verdicts(caller, checks, platform, grant, remaining)
         finding = _weigh(call.interaction, checks, verdicts)
-        return self._stamp(finding, covers=call.digest(), seconds=max(0.0, remaining) + GRACE_SECONDS)
+        known_as = f"Practitioner/{caller.practitioner}" if caller.practitioner else ""
+        seconds = max(0.0, remaining) + GRACE_SECONDS
+        return self._stamp(finding, covers=call.digest(), seconds=seconds, known_as=known_as)
 
     async def judge(
         self, principal: Principal, grant: Grant | None, platform_id: str, checks: list[Check], remaining: float
@@ -113,7 +115,7 @@ class Decider:
         answered = [verdict for verdict in found if verdict is not None]
         return [_unprobed(check, verdict) for check, verdict in zip(checks, answered, strict=True)]
 
-    def _stamp(self, finding: Finding, *, covers: str, seconds: float) -> Decision:
+    def _stamp(self, finding: Finding, *, covers: str, seconds: float, known_as: str = "") -> Decision:
         verdict = finding.verdict
         obligations = verdict.obligations
         if finding.denied_entries:
@@ -124,6 +126,8 @@ class Decider:
             reason=verdict.reason,
             rule=verdict.rule,
             policy_version=self._version(),
+            purpose=verdict.purpose,
+            known_as=known_as,
             covers=covers,
             expires=time.time() + seconds,
             obligations=obligations,
@@ -159,7 +163,9 @@ def _weigh(interaction: Interaction, checks: list[Check], verdicts: list[Verdict
         obligations = joined(verdict.obligations for verdict in allowed)
     except Contradiction:
         return Finding(Verdict(allowed=False, reason="parts of the call are limited to different patients"))
-    return Finding(Verdict(allowed=True, rule=allowed[0].rule, reason="allowed", obligations=obligations), entries)
+    first = allowed[0]
+    whole = Verdict(allowed=True, rule=first.rule, reason="allowed", obligations=obligations, purpose=first.purpose)
+    return Finding(whole, entries)
 
 
 def refusal_of(decision: Decision) -> Denied:

@@ -16,6 +16,7 @@ class Verdict(Struct, frozen=True, kw_only=True):
     rule: str = ""
     reason: str = ""
     obligations: Obligations = Obligations()
+    purpose: str = ""
 
 
 class Given(Struct, frozen=True, forbid_unknown_fields=True):
@@ -24,6 +25,7 @@ class Given(Struct, frozen=True, forbid_unknown_fields=True):
     masks: str = ""
     compartment: str = ""
     reason: str = ""
+    purpose: str = ""
 
 
 class Unreadable(Exception):
@@ -56,7 +58,8 @@ def verdict_of(allowed: bool, outputs: Sequence[tuple[str, str]], *, missing: st
         masks=tuple(dict.fromkeys(mask for _, said in demands for mask in masks_of(said.masks))),
         compartment="" if "" in compartments else min(compartments),
     )
-    return Verdict(allowed=True, rule=rule_of(demands[0][0]), reason="allowed", obligations=obligations)
+    rule, purpose = rule_of(demands[0][0]), demands[0][1].purpose
+    return Verdict(allowed=True, rule=rule, reason="allowed", obligations=obligations, purpose=purpose)
 
 
 def _read(text: str) -> Given:
@@ -64,7 +67,7 @@ def _read(text: str) -> Given:
         said = _given.decode(text)
     except (msgspec.DecodeError, msgspec.ValidationError):
         raise Unreadable from None
-    if said.reason and (said.masks or said.compartment):
+    if said.reason and (said.masks or said.compartment or said.purpose):
         raise Unreadable  # a refusal and a demand at once
     return said
 
