@@ -29,6 +29,7 @@ class Registered(Struct, frozen=True):
     status: str
     options: Options
     link_key: bytes
+    namespace: str
 
 
 class Addresses(Struct, frozen=True):
@@ -105,12 +106,17 @@ class Datastores:
         async def load(connection: AsyncConnection) -> Registered | None:
             columns = tables.datastore.c
             query = select(
-                columns.datastore_id, columns.public_id, columns.status, columns.options, columns.link_key
+                columns.datastore_id,
+                columns.public_id,
+                columns.status,
+                columns.options,
+                columns.link_key,
+                columns.namespace,
             ).where(columns.public_id == public_id, columns.status != "DELETED")
             row = (await connection.execute(query)).first()
             if row is None:
                 return None
-            return Registered(row[0], row[1], row[2], msgspec.convert(row[3], Options), row[4])
+            return Registered(row[0], row[1], row[2], msgspec.convert(row[3], Options), row[4], row[5])
 
         found = await self.database.read(load)
         if found is None:
