@@ -30,6 +30,14 @@ OPERATIONS = {
     "$untag-datastore": "UntagResource",
     "$list-tags": "ListTagsForResource",
 }
+# The embedded store counts what an export wrote; AWS says nothing of it (HL-10).
+EXPORT_PROGRESS = {
+    "type": "structure",
+    "members": {
+        "TotalNumberOfExportedFiles": {"shape": "GenericLong"},
+        "TotalNumberOfResourcesExported": {"shape": "GenericLong"},
+    },
+}
 TOKEN = "ClientToken"  # noqa: S105 - a member's name; with one a repeated request is the same request
 
 
@@ -55,6 +63,9 @@ class Model:
 
     def __init__(self) -> None:
         description = Loader().load_service_model("healthlake", "service-2")
+        shapes = description["shapes"]
+        shapes["WardmeshExportProgress"] = EXPORT_PROGRESS
+        shapes["ExportJobProperties"]["members"]["JobProgressReport"] = {"shape": "WardmeshExportProgress"}
         self._service = ServiceModel(description, "healthlake")
         self._serializer = create_serializer("json", include_validation=False)
         self._parser = create_parser("json")

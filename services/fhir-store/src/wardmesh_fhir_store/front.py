@@ -36,10 +36,16 @@ class Front:
             match = _OWN.fullmatch(path.removeprefix(self._prefix_path)) if path.startswith(self._prefix_path) else None
             if match is None:
                 raise not_found("The FHIR base is elsewhere.")
+            await self._check_namespace(match[1], request.headers.get("x-wardmesh-namespace", ""))
             store = await self._datastores.active(match[1])
             rest = match[2] or ""
         inner = Request(request.method, rest.strip("/"), request.query, request.headers, request.body)
         return await self._router(store).handle(inner)
+
+    async def _check_namespace(self, public_id: str, named: str) -> None:
+        """Who names a region sees the datastores of that region only, as at AWS; raises 404 (HL-16)."""
+        if named and (await self._datastores.registered(public_id)).namespace != named:
+            raise not_found("There is no such datastore.")
 
     def _router(self, store: Store) -> Router:
         held = self._routers.get(store.base)
