@@ -1,4 +1,4 @@
-"""A FHIR platform of our own for mesh tests: one patient, a Bundle of 20 MB, and an answer that never comes."""
+"""A FHIR platform of our own for tests: one patient, a Bundle of 20 MB, and answers and writes that wait."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -43,17 +43,26 @@ def large_bundle() -> bytes:
 
 @dataclass
 class Platform:
-    """What runs, and what it saw. `hold` keeps answers for Patient/slow back until it is set."""
+    """What runs, and what it saw. `hold` keeps answers about Patient/slow and of exports back until it is set."""
 
     url: str = ""
     large: bytes = b""
     hold: threading.Event = field(default_factory=threading.Event)
     paths: list[str] = field(default_factory=list[str])
+    heard: list[str] = field(default_factory=list[str])  # with the method in front
+    on_arrival: Callable[[], object] | None = None  # called in the server's thread before anything is answered
+
+    def reset(self, on_arrival: Callable[[], object] | None = None) -> None:
+        """As if nobody had asked yet."""
+        self.on_arrival = on_arrival
+        self.hold.clear()
+        self.paths.clear()
+        self.heard.clear()
 
     async def asked_for(self, path: str) -> None:
-        """Wait until somebody has asked for this path."""
+        """Wait until somebody has asked for this path, or with a method in front: for that."""
         async with asyncio.timeout(20):
-            while path not in self.paths:
+            while path not in self.paths and path not in self.heard:
                 await asyncio.sleep(0.01)
 
 
@@ -61,14 +70,31 @@ def _handler(platform: Platform) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
-        def do_GET(self) -> None:
+        def _path(self) -> str:
             path = self.path.removeprefix("/fhir").partition("?")[0]
+            if platform.on_arrival is not None:
+                platform.on_arrival()
             platform.paths.append(path)
+            platform.heard.append(f"{self.command} {path}")
+            return path
+
+        def do_PUT(self) -> None:
+            """The write is read at once and done when `hold` says so."""
+            self.rfile.read(int(self.headers.get("Content-Length", "0")))
+            self._path()
+            platform.hold.wait(30)
+            self._send(200, json.dumps({**PATIENT, "id": "slow"}).encode())
+
+        def do_GET(self) -> None:
+            path = self._path()
             if path == "/Patient/p1":
                 self._send(200, json.dumps(PATIENT).encode())
             elif path == "/Patient/slow":
                 platform.hold.wait(30)
                 self._send(200, json.dumps({**PATIENT, "id": "slow"}).encode())
+            elif path == "/$export":
+                platform.hold.wait(30)
+                self._send(202, b"")
             elif path == "/Observation":
                 self._send(200, platform.large)
             else:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from wardmesh_common.contracts import Call
-from wardmesh_common.vocabulary import STATEFUL_OPERATIONS, Interaction
+from wardmesh_common.vocabulary import EXPORT, STATEFUL_OPERATIONS, Interaction, is_write
 
 _CLASS: Final[dict[Interaction, tuple[str, str, str]]] = {  # class, action, method
     Interaction.READ: ("access", "R", "GET"),
@@ -25,6 +25,9 @@ _PROCEDURES: Final[dict[str, tuple[str, str, str]]] = {
     "auth": ("login", "login", "POST"),
     "audit": ("audit_read", "R", "GET"),
 }
+BREAK_GLASS = "break_glass"
+# Opening and closing emergency access is signing in for more than a role gives.
+_GLASS: Final = frozenset({"open_break_glass", "close_break_glass"})
 # What is not reading among the procedures of the ledger.
 _OFFICE: Final[dict[str, tuple[str, str, str]]] = {
     "place_hold": ("retention", "C", "POST"),
@@ -37,11 +40,19 @@ _OFFICE: Final[dict[str, tuple[str, str, str]]] = {
 
 def classify(call: Call) -> tuple[str, str, str]:
     if call.procedure:
+        if call.performer == "auth" and call.tool in _GLASS:
+            return BREAK_GLASS, "privilege", "POST"
         office = _OFFICE.get(call.tool) if call.performer == "audit" else None
         return office or _PROCEDURES[call.performer]
     if call.interaction is Interaction.OPERATION:
         if call.operation in STATEFUL_OPERATIONS:
             return "write", "E", "POST"
-        if call.operation == "$export":
+        if call.operation == EXPORT:
             return "export", "export", "GET"
-    return _CLASS[call.interaction]
+    event_class, action, method = _CLASS[call.interaction]
+    return (BREAK_GLASS if call.emergency else event_class), action, method
+
+
+def announced(call: Call) -> bool:
+    """True when the ledger has an intent before the platform is asked: writes, exports, break-glass (AU-106)."""
+    return is_write(call.interaction, call.operation) or call.operation == EXPORT or call.emergency is not None

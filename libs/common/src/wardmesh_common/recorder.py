@@ -19,6 +19,7 @@ from wardmesh_common.record_nats import BusPublisher
 from wardmesh_common.record_seal import OpenKey
 from wardmesh_common.spool import left_behind
 from wardmesh_common.stamp import Stamp
+from wardmesh_common.vocabulary import is_write
 
 if TYPE_CHECKING:
     from wardmesh_common.bus import Bus
@@ -50,14 +51,12 @@ def open_recorder(bus: Bus, *, logs: int = 1, spool_dir: Path | None = None) -> 
 class _Handed:
     """Events handed over for one call, kept until we know whether a correction is due."""
 
-    __slots__ = ("drafts", "ids", "lanes", "leaves", "ticket")
+    __slots__ = ("drafts", "stamped", "ticket")
 
-    def __init__(self, drafts: Sequence[Draft]) -> None:
+    def __init__(self, drafts: Sequence[Draft], ticket: Ticket) -> None:
         self.drafts = drafts
-        self.ids: list[str] = []
-        self.lanes: list[int] = []
-        self.leaves: dict[int, list[tuple[bytes, int]]] = {}
-        self.ticket: Ticket
+        self.ticket = ticket
+        self.stamped: list[tuple[int, bytes, int, str]] = []  # log, leaf, its number there, event id
 
 
 class Recorder:
@@ -107,12 +106,12 @@ class Recorder:
 
     async def outcome(self, call: Call, outcome: Outcome) -> None:
         """Records how a call ended. Only after this returns may anything of the answer leave."""
-        spool = call.decision is not None and call.decision.obligations.spool
-        await self._record(draft_events(call, outcome, outcome.touched, self._stamp.now()), spool=spool)
+        drafts = draft_events(call, outcome, outcome.touched, self._stamp.now())
+        await self._record(drafts, spool=_may_spool(call))
 
     async def intent(self, call: Call, touched: tuple[Touched, ...]) -> None:
-        """Records that a write is about to happen. Only after this returns may it be sent to the platform."""
-        await self._record(draft_events(call, None, touched, self._stamp.now()))
+        """Records what is about to happen (`record_class.announced`). Only after this returns may the platform be asked."""
+        await self._record(draft_events(call, None, touched, self._stamp.now()), spool=_may_spool(call))
 
     async def status(
         self, reason: str, facts: dict[str, Any] | None = None, *, event_class: str = "audit_status"
@@ -209,20 +208,18 @@ class Recorder:
         """From here on the events are on their way. Synchronous, so that the counter stays dense."""
         if self._closed:
             raise AuditUnavailable("Recording has stopped.", retry_after=1)
-        if not all(lane.batcher.room(len(drafts) + 1) for lane in self._lanes):
-            raise AuditUnavailable("The audit queue is full.", retry_after=1)
-        handed = _Handed(drafts)
+        lanes = self._lanes
+        for lane in lanes:
+            if not lane.batcher.room(len(drafts) + 1):
+                raise AuditUnavailable("The audit queue is full.", retry_after=1)
+        handed = _Handed(drafts, Ticket(len(drafts), asyncio.get_running_loop().create_future()))
         for draft in drafts:
-            log = lane_of(draft, keys, len(self._lanes))
-            lane = self._lanes[log]
+            log = lane_of(draft, keys, len(lanes))
+            lane = lanes[log]
             lane.start()
             leaf, seq, event_id = lane.stamp.leaf(draft, keys)
-            handed.leaves.setdefault(log, []).append((leaf, seq))
-            handed.lanes.append(log)
-            handed.ids.append(event_id)
-        handed.ticket = Ticket(len(drafts), asyncio.get_running_loop().create_future())
-        for log, leaves in handed.leaves.items():
-            self._lanes[log].batcher.offer(leaves, handed.ticket)
+            handed.stamped.append((log, leaf, seq, event_id))
+            lane.batcher.queue(leaf, seq, handed.ticket)
         return handed
 
     async def _acknowledged(self, handed: _Handed, until: float, *, spool: bool) -> None:
@@ -242,13 +239,14 @@ class Recorder:
 
     async def _spool(self, handed: _Handed) -> bool:
         """True when every event of the call is on the local disk: policy lets such an answer leave."""
-        for log, leaves in handed.leaves.items():
+        for log in sorted({log for log, _, _, _ in handed.stamped}):
+            leaves = [(leaf, seq) for where, leaf, seq, _ in handed.stamped if where == log]
             if not await self._lanes[log].spool(leaves):
                 return False
         return True
 
     def _correct(self, handed: _Handed, reason: str) -> None:
-        for draft, event_id, log in zip(handed.drafts, handed.ids, handed.lanes, strict=True):
+        for draft, (log, _, _, event_id) in zip(handed.drafts, handed.stamped, strict=True):
             if draft.event_class != "audit_status":
                 self._add_unsealed(withheld(draft, event_id, reason), log)
 
@@ -272,3 +270,9 @@ class Recorder:
     def _hung_up(self, task: asyncio.Task[_Handed]) -> None:
         if not task.cancelled() and task.exception() is None:
             self._correct(task.result(), "abandoned")
+
+
+def _may_spool(call: Call) -> bool:
+    """Policy lets only reads of an emergency pass without the stream; a write never does, whatever a rule says."""
+    spool = call.decision is not None and call.decision.obligations.spool
+    return spool and not is_write(call.interaction, call.operation)

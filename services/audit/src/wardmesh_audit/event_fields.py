@@ -85,7 +85,12 @@ DATA: Final[Schema] = {
     "purpose_of_use": text("HL7 v3 ActReason: TREAT, HPAYMT, HOPERAT, ETREAT, BTG, PATRQT, HRESCH"),
     "break_glass": block(
         "emergency access; the written reason is sealed",
-        {"used": flag("it was"), "reason_code": text("code"), "approver": text("who allowed it")},
+        {
+            "used": flag("it was"),
+            "id": text("of this emergency access: the same in every record made under it"),
+            "reason_code": text("code"),
+            "approver": text("who allowed it"),
+        },
         "used",
     ),
     "patient": {

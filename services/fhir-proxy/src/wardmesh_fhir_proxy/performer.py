@@ -11,6 +11,7 @@ import msgspec
 from wardmesh_common.assertion import assert_pair
 from wardmesh_common.contracts import Call, Outcome, Touched
 from wardmesh_common.errors import BadUpstream, Denied, OutcomeUnknown, TimedOut, TooLarge, WardmeshError
+from wardmesh_common.record_class import announced
 from wardmesh_common.vocabulary import is_write
 from wardmesh_fhir_proxy import admission, batches, coverage_desk, cursors, healthlake_desk, touching
 from wardmesh_fhir_proxy.answers import Journey, shape
@@ -87,6 +88,7 @@ class Performer:
         if request.write:
             await self._require_own(call, descriptor, address, body, request, hop)
             touched = touching.by_write(call, body, address)
+        if announced(call):
             await self._record_intent(call, touched)
         seconds = hop.remaining() - ENDING_SECONDS
         if seconds <= 0:

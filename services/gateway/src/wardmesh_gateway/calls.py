@@ -211,7 +211,7 @@ class Door:
 
     async def _refuse(self, call: Call, visit: Visit, error: WardmeshError) -> None:
         """A refusal of ours is recorded like any other (AR-3); without a record it becomes audit_unavailable."""
-        call.caller = msgspec.structs.replace(visit.caller, bearer="", cookie="", handle="")
+        call.caller = msgspec.structs.replace(visit.caller, bearer="", cookie="", handle="", emergency="")
         if visit.token is not None:
             call.principal = principal_of(visit.token, visit.caller.agent)
         await self._recorder.outcome(call, Outcome(status=error.problem.status, problem=error.problem))

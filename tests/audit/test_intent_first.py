@@ -1,0 +1,212 @@
+"""What is risky is announced: its intent is in the stream before the platform hears of it, whatever happens then."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import AsyncGenerator, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from audit_world import Keys, World, cancel, make_call, remove_streams, until, world
+from engines import Nats, Postgres, answers, free_port
+from mesh.platform_server import Platform, platform_server
+from wardmesh_audit.app import connector
+from wardmesh_audit.watch import Watch
+from wardmesh_common.bus import Bus
+from wardmesh_common.contracts import ASK_KEY, DECIDE, Call, encode, perform_subject
+from wardmesh_common.questions import Ask, KeyAnswer, KeyQuestion
+from wardmesh_common.station import Hop
+from wardmesh_common.vocabulary import Decision, Emergency, Interaction, Obligations, Resource
+
+pytestmark = pytest.mark.anyio
+
+COMMAND = str(Path(sys.executable).with_name("wardmesh-fhir-proxy"))
+KEY = base64.urlsafe_b64encode(bytes(range(32))).decode()
+EMERGENCY = Emergency(id="e1", platform="own", patient="slow", reason_code="unconscious", reason="no name", expires=0)
+
+
+def write() -> Call:
+    call = make_call(1, interaction=Interaction.UPDATE, patient="slow")
+    call.body, call.media_type = json.dumps({"resourceType": "Patient", "id": "slow"}).encode(), "application/fhir+json"
+    return call
+
+
+def export() -> Call:
+    call = make_call(2, interaction=Interaction.OPERATION)
+    call.operation, call.resource, call.headers = "$export", Resource(), {"prefer": "respond-async"}
+    return call
+
+
+def break_glass() -> Call:
+    call = make_call(3, patient="slow")
+    call.emergency = EMERGENCY
+    return call
+
+
+# How the call is made, the class of its records, what the platform hears of it.
+RISKY = {
+    "write": (write, "write", "PUT /Patient/slow"),
+    "export": (export, "export", "GET /$export"),
+    "break-glass": (break_glass, "break_glass", "GET /Patient/slow"),
+}
+
+
+@pytest.fixture(scope="module")
+def platform() -> Iterator[Platform]:
+    with platform_server() as started:
+        yield started
+
+
+@contextlib.contextmanager
+def proxy(url: str, folder: Path, platform: Platform) -> Iterator[subprocess.Popen[bytes]]:
+    """The installed fhir-proxy, ready."""
+    descriptor = {"id": "own", "name": "Own", "type": "sandbox", "bases": {"patient": platform.url}, "writes": True}
+    (folder / "own.yaml").write_text(json.dumps(descriptor))
+    port = free_port()
+    environ = {
+        "PATH": os.environ["PATH"],
+        "WARDMESH_NATS_URL": url,
+        "WARDMESH_ADMIN_PORT": str(port),
+        "WARDMESH_TOKEN_SEAL_KEY": KEY,
+        "WARDMESH_CURSOR_KEYS": json.dumps([KEY]),
+        "WARDMESH_PLATFORMS_DIR": str(folder),
+    }
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen([COMMAND], env=environ, stdout=log, stderr=log)
+    try:
+        limit = time.monotonic() + 30
+        while not answers(f"http://127.0.0.1:{port}/readyz"):
+            assert process.poll() is None and time.monotonic() < limit, (folder / "log").read_text()
+            time.sleep(0.05)
+        yield process
+    finally:
+        process.kill()
+        process.wait(10)
+
+
+@contextlib.asynccontextmanager
+async def stations(url: str) -> AsyncGenerator[Bus]:
+    """Stand-ins for what is around fhir-proxy: auth and policy have let the call through, audit lends keys."""
+    keys = Keys()
+
+    async def decide(call: Call, _hop: Hop) -> Call:
+        duties = Obligations(spool=call.emergency is not None)
+        call.decision = Decision(
+            id="d",
+            allowed=True,
+            reason="r",
+            policy_version="1",
+            covers=call.digest(),
+            expires=time.time() + 60,
+            obligations=duties,
+        )
+        return call
+
+    async def lend(question: KeyQuestion, _ask: Ask) -> KeyAnswer:
+        return await keys.lend(question)
+
+    async with contextlib.AsyncExitStack() as stack:
+        buses: dict[str, Bus] = {}
+        for service in ("auth", "policy", "audit"):
+            buses[service] = await Bus.connect(service, url, "")
+            buses[service].recorder = Unused()
+            stack.push_async_callback(buses[service].close)
+        await buses["policy"].station(DECIDE, decide, onward=perform_subject("fhir"))
+        await buses["audit"].answer(ASK_KEY, KeyQuestion, lend)
+        yield buses["auth"]
+
+
+class Unused:
+    """No station of this test but fhir-proxy ends a call."""
+
+    async def intent(self, *_: Any) -> None:
+        raise AssertionError
+
+    outcome = status = intent
+
+
+def put_in(bus: Bus, call: Call) -> Call:
+    """Sends the call on its way as auth does."""
+    call.platform, call.sent_at, call.remaining_ms = "own", time.time(), 20_000
+    call.reply_to = f"{bus.nc.inbox}.w.c"
+    bus.nc.lean_publish(DECIDE, encode(call), reply=f"{bus.nc.inbox}.w.n.{call.id}")
+    return call
+
+
+async def events(w: World, call: Call) -> list[dict[str, Any]]:
+    rows = await w.query("select leaf from event where request_id = $1 order by seq", call.id)
+    return [json.loads(row["leaf"]) for row in rows]
+
+
+def stored_messages(broker: Nats) -> int:
+    """Asked of the server itself, from the thread in which the request has just arrived."""
+    with urllib.request.urlopen(f"{broker.monitor}/jsz?streams=true", timeout=5) as answer:
+        accounts = json.load(answer)["account_details"]
+    return sum(s["state"]["messages"] for each in accounts for s in each["stream_detail"] if s["name"] == "AUDIT_IN")
+
+
+@pytest.mark.requirement("AU-106")
+@pytest.mark.parametrize("kind", RISKY)
+async def test_a_proxy_killed_while_the_platform_works_leaves_an_intent_that_is_ended(
+    broker: Nats, server: Postgres, platform: Platform, tmp_path: Path, kind: str
+) -> None:
+    make, event_class, heard = RISKY[kind]
+    there: list[int] = []
+    platform.reset(on_arrival=lambda: there.append(stored_messages(broker)))
+    async with world(broker, server) as w, stations(broker.url) as auth:
+        with proxy(broker.url, tmp_path, platform) as process:
+            call = put_in(auth, make())
+            await platform.asked_for(heard)
+            process.kill()
+            await asyncio.to_thread(process.wait, 10)
+        # The start of the producer and the intent are one message or two; the platform heard nothing before them.
+        assert len(there) == 1 and there[0] >= 1
+        async with w.writing():
+
+            async def left() -> list[dict[str, Any]]:
+                return await events(w, call)
+
+            (intent,) = await until(left)
+            assert intent["type"] == f"org.wardmesh.audit.{event_class}.v1"
+            assert (intent["data"]["phase"], intent["data"]["outcome"]["reason"]) == ("intent", "intent")
+            assert "enc" in intent["data"] or kind == "export"
+            watch = Watch(w.nc, connector(w.url("audit_detect")), unterminated_seconds=0.1, silent_seconds=3600)
+            task = asyncio.create_task(watch.run())
+            try:
+
+                async def ended() -> bool:
+                    return len(await events(w, call)) == 2
+
+                await until(ended)
+            finally:
+                await cancel(task)
+            end = (await events(w, call))[1]["data"]
+            assert (end["outcome"]["code"], end["corrects"]) == ("unterminated", intent["id"])
+
+
+@pytest.mark.requirement("AU-106")
+@pytest.mark.parametrize("kind", RISKY)
+async def test_without_an_acknowledged_intent_the_platform_hears_nothing(
+    broker: Nats, server: Postgres, platform: Platform, tmp_path: Path, kind: str
+) -> None:
+    make, _, _ = RISKY[kind]
+    platform.reset()
+    async with world(broker, server) as w, stations(broker.url) as auth:
+        await remove_streams(w.nc)
+        with proxy(broker.url, tmp_path, platform):
+            refused = asyncio.get_running_loop().create_future()
+            auth.nc.lean_subscribe(f"{auth.nc.inbox}.w.c", lambda *message: refused.set_result(message[2]))
+            put_in(auth, make())
+            reply = await asyncio.wait_for(refused, 10)
+            assert b"audit_unavailable" in reply
+            assert platform.paths == []
