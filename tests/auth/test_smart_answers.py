@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import logging
 import time
-from collections.abc import AsyncIterator
 from typing import Any
 
 import msgspec
@@ -13,8 +12,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from auth.smart_clinic import CLIENT, SECRET, Clinic, clinic
-from auth.smart_stage import REDIRECT, SignIn, platform, smart_client
+from auth.smart_clinic import CLIENT, SECRET, Clinic
+from auth.smart_person import OURS, SCOPES, person
+from auth.smart_stage import REDIRECT, platform
 from wardmesh_auth.platform_token import PlatformToken
 from wardmesh_auth.settings import PlatformClient
 from wardmesh_auth.smart.client import SmartClient
@@ -23,25 +23,6 @@ from wardmesh_common.errors import PlatformDown, PlatformUnconfigured, SignInReq
 from wardmesh_common.sign_in_facts import SignInFacts
 
 pytestmark = pytest.mark.anyio
-OURS = PlatformClient(CLIENT, SECRET)
-SCOPES = ("openid", "profile", "launch/patient", "patient/*.read", "offline_access")
-
-
-@pytest.fixture
-async def server() -> AsyncIterator[Clinic]:
-    async with clinic() as ready:
-        yield ready
-
-
-@pytest.fixture
-async def smart() -> AsyncIterator[SmartClient]:
-    async with smart_client(seconds=1.0) as client:
-        yield client
-
-
-def person(smart: SmartClient, server: Clinic, **fields: Any) -> SignIn:
-    quirks = SignInFacts(**fields)
-    return SignIn(smart, platform(server.base, sign_in=quirks), OURS, SCOPES)
 
 
 @pytest.mark.parametrize(

@@ -5,39 +5,18 @@ from __future__ import annotations
 import base64
 import json
 import time
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 from joserfc.jwk import OctKey, RSAKey
 
-from auth.smart_clinic import CLIENT, SECRET, Clinic, clinic
-from auth.smart_stage import SignIn, platform, smart_client
-from wardmesh_auth.settings import PlatformClient
+from auth.smart_clinic import CLIENT, SECRET, Clinic
+from auth.smart_person import OURS, SCOPES, person
+from auth.smart_stage import platform, smart_client
 from wardmesh_auth.smart.client import SmartClient
 from wardmesh_common.errors import BadUpstream, SignInRequired
-from wardmesh_common.sign_in_facts import SignInFacts
 
 pytestmark = pytest.mark.anyio
-OURS = PlatformClient(CLIENT, SECRET)
-SCOPES = ("openid", "profile", "launch/patient", "patient/*.read", "offline_access")
-
-
-@pytest.fixture
-async def server() -> AsyncIterator[Clinic]:
-    async with clinic() as ready:
-        yield ready
-
-
-@pytest.fixture
-async def smart() -> AsyncIterator[SmartClient]:
-    async with smart_client(seconds=1.0) as client:
-        yield client
-
-
-def person(smart: SmartClient, server: Clinic, **fields: Any) -> SignIn:
-    quirks = SignInFacts(**fields)
-    return SignIn(smart, platform(server.base, sign_in=quirks), OURS, SCOPES)
 
 
 async def test_a_person_signs_in_by_what_the_metadata_say(smart: SmartClient, server: Clinic) -> None:

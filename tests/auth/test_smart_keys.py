@@ -126,11 +126,11 @@ def test_the_algorithm_and_audience_of_an_assertion_follow_the_platform() -> Non
     keys = ClientKeys.generate()
     client = PlatformClient("us", method="private_key_jwt")
     found = Endpoints(token=TOKEN_URL, issuer="https://clinic.example", assertion_algs=("RS384",))
-    signed = sign(platform("https://x"), client, found, keys, {})
+    signed = sign(platform("https://x"), client, found, keys, {}, TOKEN_URL)
     text = signed.body.rpartition("client_assertion=")[2]
     assert verified(text, keys.jwks(), "RS384")["aud"] == TOKEN_URL
     odd = platform("https://x", sign_in=SignInFacts(alg="ES384", assertion_audience="issuer"))
-    text = sign(odd, client, found, keys, {}).body.rpartition("client_assertion=")[2]
+    text = sign(odd, client, found, keys, {}, TOKEN_URL).body.rpartition("client_assertion=")[2]
     assert verified(text, keys.jwks(), "ES384")["aud"] == "https://clinic.example"
     assert repr(signed) == "Signed(...)"
 
@@ -139,7 +139,7 @@ def test_a_confidential_platform_is_not_asked_by_a_client_without_a_secret() -> 
     closed = platform("https://x", sign_in=SignInFacts(confidential=True))
     for client in (PlatformClient("us"), PlatformClient("us", method="client_secret_basic")):
         with pytest.raises(PlatformUnconfigured, match="confidential"):
-            sign(closed, client, Endpoints(token=TOKEN_URL), ClientKeys(), {})
+            sign(closed, client, Endpoints(token=TOKEN_URL), ClientKeys(), {}, TOKEN_URL)
 
 
 def test_clients_come_from_the_environment_and_from_files(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from wardmesh_common.errors import BadRequest, PlatformUnknown
 from wardmesh_common.organisations import organisation_id, vendor_of
 from wardmesh_common.questions import Ask, DirectoryQuestion, OrganisationQuestion
 from wardmesh_fhir_proxy import directory_files, platform_commands, platforms_dir
-from wardmesh_fhir_proxy.catalogue import Platforms
+from wardmesh_fhir_proxy.catalogue import Platforms, facts_of
 from wardmesh_fhir_proxy.directory import Directory
 from wardmesh_fhir_proxy.directory_files import DirectoryList, Header, Organisation
 from wardmesh_fhir_proxy.endpoint_bundles import BundleInvalid, read_bundle
@@ -243,3 +243,24 @@ def test_wrong_usage_ends_with_64(arguments: list[str], folder: Path, monkeypatc
     except SystemExit as ended:
         code = ended.code
     assert code == 64
+
+
+def test_a_vendors_secret_is_for_the_hosts_of_its_own_file_whatever_a_list_says(folder: Path) -> None:
+    (folder / "epic.yaml").write_text(
+        "auth:\n  secret_hosts: [Login.Vendor.example]\n"
+        "oauth:\n  token_url: https://shared.example:8443/{tenant}/token\n"
+        "  revocation_url: https://{tenant}.example/revoke\n"
+    )
+    platforms = Platforms(folder)
+    listed = next(iter(platforms.directory.places))
+    facts = facts_of(platforms.tenant(listed), vendor="epic")
+    assert facts.sign_in.secret_hosts == ("login.vendor.example", "shared.example:8443")
+
+
+def test_a_list_of_the_same_day_and_length_that_says_something_else_is_a_change(folder: Path) -> None:
+    platforms = Platforms(folder)
+    before, path = platforms.version, directory_files.directory_files(folder)[0]
+    path.write_bytes(path.read_bytes().replace(b"https://fhir.example/2/r4", b"https://fhir.example/9/r4"))
+    assert platforms.reload()
+    assert platforms.version != before, "the other services are told, and ask again"
+    assert not platforms.reload()

@@ -32,4 +32,5 @@ class SignInFacts(Struct, frozen=True, kw_only=True, omit_defaults=True):
     token_seconds: int = 0  # life of an access token whose answer does not say it
     grant_expiry_field: str = ""  # member of the token answer that tells when the whole grant ends
     id_token: str = ""  # "" = verified; no-nonce: verified, but the platform drops the nonce; unused
+    secret_hosts: tuple[str, ...] = ()  # of an organisation: where the vendor's client secret may be shown
     private_network: bool = False  # the operator's own network: addresses that are not public are fine

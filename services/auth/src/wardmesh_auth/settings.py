@@ -108,6 +108,7 @@ class PlatformClient(Struct, frozen=True):
     secret: str = ""
     private_key: str = ""  # PEM or JWK of this registration alone; "" = our common ring signs
     method: str = ""  # how the client authenticates; "" = what the platform and these credentials lead to
+    lent: bool = False  # it is the vendor's, used at an organisation that a list names
 
     def __repr__(self) -> str:
         return "PlatformClient(...)"
@@ -176,8 +177,12 @@ class PlatformClients:
     def at(self, facts: PlatformFacts) -> PlatformClient | None:
         """As `of`; else the registration that the platform offers to everyone."""
         everyone = facts.sign_in.client_id
-        own = self.of(facts.id) or (self.of(facts.vendor) if facts.vendor else None)
+        own = self.of(facts.id) or (self._lent(facts.vendor) if facts.vendor else None)
         return own or (PlatformClient(everyone) if everyone else None)
+
+    def _lent(self, vendor: str) -> PlatformClient | None:
+        client = self.of(vendor)
+        return msgspec.structs.replace(client, lent=True) if client else None
 
     def _read(self, platform: str) -> PlatformClient | None:
         name = platform.upper().replace("-", "_")

@@ -113,8 +113,7 @@ class Platforms:
             lists = [read(path) for path in directory_files(self._extra)]
         except DirectoryFileInvalid as error:
             raise platforms_dir.PlatformFileInvalid(str(error)) from error
-        stamps = [f"{each.header.vendor}:{each.header.listed_on}:{len(each.organisations)}" for each in lists]
-        version = platforms_dir.version_of(descriptors, stamps)
+        version = platforms_dir.version_of(descriptors, [each.digest for each in lists])
         return Files(descriptors, Directory(lists), probed, version, {})
 
     async def organisation(self, question: OrganisationQuestion, ask: Ask) -> PlatformFacts:
@@ -200,6 +199,7 @@ def sign_in_of(descriptor: Descriptor) -> SignInFacts:
         token_seconds=d.oauth.token_seconds,
         grant_expiry_field=d.grant_expiry_field,
         id_token=d.oauth.id_token,
+        secret_hosts=d.auth.secret_hosts,
         private_network=d.private_network,
     )
 

@@ -52,6 +52,7 @@ class Auth(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_d
     client_id: str = ""  # a public registration that everyone may use
     assertion_audience: Literal["", "issuer"] = ""
     plain_basic: bool = False  # id and secret enter the Basic header without form encoding
+    secret_hosts: tuple[str, ...] = ()  # token services (`host` or `host:port`) that all its organisations share
 
 
 class Verification(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):

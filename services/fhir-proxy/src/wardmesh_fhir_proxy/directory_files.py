@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from pathlib import Path
 
@@ -34,6 +35,7 @@ class Organisation(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 class DirectoryList(Struct, frozen=True):
     header: Header
     organisations: tuple[Organisation, ...]
+    digest: str = ""  # of the file
 
 
 class DirectoryFileInvalid(Exception):
@@ -52,7 +54,8 @@ def directory_files(folder: Path | None) -> list[Path]:
 
 def read(path: Path) -> DirectoryList:
     """Raises DirectoryFileInvalid for a line that cannot be read, an address nobody may call, or a wrong count."""
-    lines = path.read_bytes().splitlines()
+    content = path.read_bytes()
+    lines = content.splitlines()
     try:
         header = _headers.decode(lines[0] if lines else b"")
     except (msgspec.DecodeError, msgspec.ValidationError) as error:
@@ -68,7 +71,7 @@ def read(path: Path) -> DirectoryList:
         rows.append(row)
     if len(rows) != header.entries:
         raise DirectoryFileInvalid(f"{path.name}: {header.entries} entries announced, {len(rows)} found")
-    return DirectoryList(header, tuple(rows))
+    return DirectoryList(header, tuple(rows), hashlib.sha256(content).hexdigest())
 
 
 def write(folder: Path, header: Header, rows: list[Organisation]) -> Path:

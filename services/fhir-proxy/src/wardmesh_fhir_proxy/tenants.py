@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from urllib.parse import urlsplit
+
 import msgspec
 
 from wardmesh_fhir_proxy.descriptor import Bases, Descriptor, Verification
@@ -19,6 +21,7 @@ def descriptor_of(vendor: Descriptor, place: Place, probed: Verification | None)
         name=place.organisation.name,
         bases=Bases(patient=place.organisation.base),
         oauth=oauth,
+        auth=msgspec.structs.replace(vendor.auth, secret_hosts=_secret_hosts(vendor)),
         coverage=vendor.coverage.at_own_base(),
         discovery="smart",
         verification=probed or Verification(status="unverified"),
@@ -31,3 +34,10 @@ def descriptor_of(vendor: Descriptor, place: Place, probed: Verification | None)
         payer_ids=(),
         source=place.header.source,
     )
+
+
+def _secret_hosts(vendor: Descriptor) -> tuple[str, ...]:
+    """Token services that the vendor's own file names, with the organisation as a part of the path or not at all."""
+    written = (vendor.oauth.token_url, vendor.oauth.revocation_url, vendor.oauth.introspection_url)
+    hosts = (*vendor.auth.secret_hosts, *(urlsplit(url).netloc for url in written))
+    return tuple(dict.fromkeys(host.lower() for host in hosts if host and "{" not in host))

@@ -39,16 +39,23 @@ SIGN_IN_TOOLS: tuple[ToolSpec, ...] = (
     ToolSpec(
         name="complete_auth",
         title="Complete a sign-in",
-        summary="Finish a sign-in with the code and state that a platform sent to the client itself. "
-        "Usually not needed: the gateway receives them.",
+        summary="Finish a sign-in with what a platform sent to the client itself: code, state and, where the redirect "
+        "has one, iss; or the whole redirect address. Usually not needed: the gateway receives it.",
         interaction=Interaction.OPERATION,
         performer="auth",
         changes=True,
         input=tool_input(
-            ("platform_id", "code", "state"),
+            ("platform_id",),
             platform_id=PLATFORM,
             code={"type": "string", "minLength": 1, "maxLength": 4096, "description": "The authorization code."},
             state={"type": "string", "minLength": 1, "maxLength": 512, "description": "The state that came with it."},
+            iss={"type": "string", "maxLength": 2048, "description": "The `iss` that came with it, if there was one."},
+            redirect_url={
+                "type": "string",
+                "minLength": 1,
+                "maxLength": 8192,
+                "description": "Instead of the three: the whole address that the platform redirected to.",
+            },
         ),
         output=_answer(success=_FLAG, platform_id=_TEXT, expires_in={}, message=_TEXT),
     ),

@@ -40,8 +40,15 @@ class Finish(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class Complete(OfPlatform, frozen=True, kw_only=True):
-    code: Word
-    state: Word
+    """`code`, `state` and `iss` as the redirect delivered them, or the redirect as a whole."""
+
+    code: Word = ""
+    state: Word = ""
+    iss: Address = ""
+    redirect_url: Annotated[str, Meta(max_length=8192)] = ""
+
+    def __repr__(self) -> str:
+        return "Complete(...)"
 
 
 class Wait(OfPlatform, frozen=True, kw_only=True):

@@ -52,6 +52,11 @@ class Attempts:
         self._platforms, self._client_at = platforms, client_at
         self._smart, self._redirect_uri = smart, redirect_uri
 
+    @property
+    def redirect_uri(self) -> str:
+        """Where every platform sends the browser back to."""
+        return self._redirect_uri
+
     async def site(self, platform: str) -> Site:
         """Raises PlatformUnknown, OAuthNotConfigured."""
         facts = await self._platforms.serving(platform)

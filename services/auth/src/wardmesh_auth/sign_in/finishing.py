@@ -19,12 +19,15 @@ from wardmesh_auth.sign_in.browsers import caller
 from wardmesh_auth.sign_in.consents import Consents
 from wardmesh_auth.sign_in.pending import PERSON, Pending, PendingSignIns
 from wardmesh_auth.sign_in.results import Page, answer, shown
+from wardmesh_auth.sign_in.returned import returned
 from wardmesh_auth.sign_in.starting import platform_of
 from wardmesh_auth.smart.client import SmartClient
 from wardmesh_common.contracts import Call, Outcome
 from wardmesh_common.errors import BadUpstream, PlatformUnknown, SignInRequired, Unavailable
 
 log = logging.getLogger("wardmesh.auth")
+
+_NO_ISSUER = "`iss` is missing: this platform says in its redirect who answers; give it, or all of it as `redirect_url`"
 
 TellsGrant = Callable[[GrantKey], Awaitable[None]]
 FinishesPerson = Callable[[Call, Pending, Finish], Awaitable[Outcome]]
@@ -70,14 +73,19 @@ class Finishing:
         """complete_auth: only for the principal that started; every other state is simply not known."""
         site = await self._attempts.site(platform_of(call, asked.platform_id))
         principal = caller(call)
-        if not asked.code:
-            raise InvalidRequest("`code` is missing")
-        pending = await self._pending.take(asked.state)
+        back = returned(asked, self._attempts.redirect_uri)
+        if back.code and not back.iss and await self._smart.names_itself(site.facts):
+            # Told before the state is used up, so that the same sign-in can still be finished.
+            raise InvalidRequest(_NO_ISSUER)
+        pending = await self._pending.take(back.state)
         mine = GrantKey(principal.tenant, principal.id, site.facts.id)
         if pending is None or pending.purpose == PERSON or _key(pending) != mine:
             raise InvalidState("the state is not valid: it is unknown, used or expired; call start_auth again")
+        if back.error:
+            await self._failed(pending)
+            raise SignInFailed("the platform did not grant access; call start_auth again")
         try:
-            token = await self._exchange(pending, asked.code, "")
+            token = await self._exchange(pending, back.code, back.iss)
         except REFUSALS as error:
             await self._failed(pending)
             raise SignInFailed("the platform did not accept the code; call start_auth again") from error

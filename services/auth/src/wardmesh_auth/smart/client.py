@@ -70,6 +70,11 @@ class SmartClient:
         once = {"redirect_uri": redirect_uri, "state": state, "launch": launch, "nonce": nonce}
         return authorization_url(facts, client, endpoints, once, verifier=verifier, scopes=scopes)
 
+    async def names_itself(self, facts: PlatformFacts) -> bool:
+        """RFC 9207: its redirects say who answers, and one that does not say it is not believed."""
+        endpoints = await self._discovery.endpoints(facts)
+        return bool(endpoints.issuer) and endpoints.issuer_in_response
+
     async def exchange(
         self,
         facts: PlatformFacts,
@@ -172,7 +177,7 @@ class SmartClient:
     async def _at(
         self, url: str, facts: PlatformFacts, client: PlatformClient, endpoints: Endpoints, form: dict[str, str]
     ) -> Answer:
-        signed = sign(facts, client, endpoints, self._keys(), form)
+        signed = sign(facts, client, endpoints, self._keys(), form, url)
         return await self._wire.post(url, zone_of(facts), signed.body, signed.headers)
 
     async def _identified(

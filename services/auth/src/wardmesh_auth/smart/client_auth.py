@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
-from urllib.parse import quote_plus, urlencode
+from urllib.parse import quote_plus, urlencode, urlsplit
 
 from authlib.oauth2.auth import ClientAuth
 from msgspec import Struct
@@ -28,7 +28,32 @@ class Signed(Struct, frozen=True):
         return "Signed(...)"
 
 
-def method_of(facts: PlatformFacts, client: PlatformClient, endpoints: Endpoints) -> str:
+def method_of(facts: PlatformFacts, client: PlatformClient, endpoints: Endpoints, at: str = "") -> str:
+    """How this client proves itself at `at`, which is the token endpoint unless said.
+
+    Raises PlatformUnconfigured when it could only show a secret of the vendor to somebody the vendor does not name.
+    """
+    method = _preferred(facts, client, endpoints)
+    if method not in _SECRET or trusted(facts, client, at or endpoints.token):
+        return method
+    if "private_key_jwt" in endpoints.token_auth_methods:
+        return "private_key_jwt"
+    raise PlatformUnconfigured("the vendor does not name the token service of this organisation: it gets no secret")
+
+
+def trusted(facts: PlatformFacts, client: PlatformClient, url: str) -> bool:
+    """May `url` see what proves this client elsewhere too? A list of organisations may name any address as theirs."""
+    return not client.lent or _host(url) in facts.sign_in.secret_hosts
+
+
+def _host(url: str) -> str:
+    try:
+        return urlsplit(url).netloc.lower()
+    except ValueError:
+        return ""
+
+
+def _preferred(facts: PlatformFacts, client: PlatformClient, endpoints: Endpoints) -> str:
     """The deployment's word first, then the credentials it holds, then what the platform accepts."""
     if client.method:
         return client.method
@@ -52,10 +77,11 @@ def sign(
     endpoints: Endpoints,
     keys: ClientKeys,
     form: dict[str, str],
+    at: str,
 ) -> Signed:
-    """Raises PlatformUnconfigured when the credentials do not fit what the platform demands."""
+    """A form for the address `at`. Raises PlatformUnconfigured when the credentials do not fit what is demanded."""
     quirks = facts.sign_in
-    method = method_of(facts, client, endpoints)
+    method = method_of(facts, client, endpoints, at)
     if (quirks.confidential and not confidential(method)) or (method in _SECRET and not client.secret):
         raise PlatformUnconfigured("this platform needs a confidential client, and none is configured")
     identity, secret = client.client_id, client.secret
@@ -69,14 +95,16 @@ def sign(
         "Content-Type": "application/x-www-form-urlencoded",
     }
     if method == "private_key_jwt":
-        fields |= _assertion(facts, client, endpoints, keys)
+        fields |= _assertion(facts, client, endpoints, keys, at)
         return Signed(urlencode(fields), headers)
     untyped: Any = ClientAuth
     prepared = untyped(identity, secret, method).prepare("POST", endpoints.token, headers, urlencode(fields))
     return Signed(str(prepared[2]), dict(prepared[1]))
 
 
-def _assertion(facts: PlatformFacts, client: PlatformClient, endpoints: Endpoints, keys: ClientKeys) -> dict[str, str]:
+def _assertion(
+    facts: PlatformFacts, client: PlatformClient, endpoints: Endpoints, keys: ClientKeys, at: str
+) -> dict[str, str]:
     if client.private_key:
         try:
             keys = ClientKeys.parse(client.private_key)
@@ -84,6 +112,9 @@ def _assertion(facts: PlatformFacts, client: PlatformClient, endpoints: Endpoint
             raise PlatformUnconfigured("the private key of this platform's client cannot be used") from None
     to_issuer = facts.sign_in.assertion_audience == "issuer" and endpoints.issuer
     audience = endpoints.issuer if to_issuer else endpoints.token
+    if not trusted(facts, client, at) and _host(audience) != _host(at):
+        # Whoever stands at `at` could show the assertion to the one it is meant for.
+        raise PlatformUnconfigured("the token service of this organisation names somebody else as its issuer")
     alg = _alg(facts.sign_in.alg, keys.algs, endpoints.assertion_algs)
     return {"client_assertion_type": _ASSERTION, "client_assertion": keys.assertion(client.client_id, audience, alg)}
 
