@@ -10,7 +10,7 @@ from statistics import median
 
 from audit_cost import Latency, leaves
 from audit_world import World, make_call, make_outcome, recorder_on
-from wardmesh_common.batcher import Batcher
+from wardmesh_common.batcher import Batcher, Ticket
 from wardmesh_common.bus import Bus
 from wardmesh_common.record_nats import BusPublisher
 
@@ -18,10 +18,10 @@ from wardmesh_common.record_nats import BusPublisher
 async def recording(w: World, clients: int, calls: int) -> Latency:
     """What recording adds to a call: from handing its outcome over until the stream has it."""
     async with recorder_on(w, deadline_seconds=30.0) as recorder:
-        outcome = make_outcome("p1")
+        outcome, made = make_outcome("p1"), [make_call(number) for number in range(calls)]
 
         async def one(number: int) -> None:
-            await recorder.outcome(make_call(number), outcome)
+            await recorder.outcome(made[number], outcome)
 
         await one(0)
         return await _clients(one, clients, calls)
@@ -56,7 +56,9 @@ async def batching(w: World, clients: int, calls: int) -> Latency:
     try:
 
         async def one(number: int) -> None:
-            assert await batcher.offer([(made[number], number)]).future
+            ticket = Ticket(1, asyncio.get_running_loop().create_future())
+            batcher.queue(made[number], number, ticket)
+            assert await ticket.future
 
         return await _clients(one, clients, calls)
     finally:

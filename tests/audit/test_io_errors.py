@@ -5,56 +5,27 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import shutil
-import signal
 import subprocess
 import time
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import asyncpg
 import pytest
 from nats.errors import Error as NatsError
 
+from audit_strace import STRACE, WITHOUT_STRACE, injecting
 from audit_world import World, leaves_of, lost_connections_apart, until, world
-from engines import Engine, Nats, Postgres, nats, postgres
+from engines import Nats, Postgres, nats, postgres
 from wardmesh_audit.findings import VERIFIED
 from wardmesh_audit.prove import prove
 from wardmesh_common.lean import NotConnected
 
-STRACE = shutil.which("strace")
 pytestmark = [
     pytest.mark.anyio,
-    pytest.mark.skipif(STRACE is None, reason="strace is not on this machine: no I/O error can be injected"),
+    pytest.mark.skipif(STRACE is None, reason=WITHOUT_STRACE),
 ]
 
 ROUND = 400
-
-
-def family(pid: int) -> list[int]:
-    """A process and its children."""
-    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    return [pid, *map(int, children)]
-
-
-@contextlib.asynccontextmanager
-async def failing(engine: Engine, calls: str, when: str, log: Path) -> AsyncIterator[None]:
-    """While the block runs, the n-th of these system calls fails with EIO, in every process of the engine."""
-    assert STRACE is not None
-    pids = [option for pid in family(engine.pid) for option in ("-p", str(pid))]
-    inject = f"inject={calls}:error=EIO:when={when}"
-    command = [STRACE, "-f", "-qq", "-o", str(log), "-e", f"trace={calls}", "-e", inject, *pids]
-    tracer = subprocess.Popen(command, stderr=subprocess.PIPE)
-    try:
-        limit = time.monotonic() + 10
-        status = Path(f"/proc/{engine.pid}/status")
-        while f"TracerPid:\t{tracer.pid}" not in status.read_text():
-            assert tracer.poll() is None and time.monotonic() < limit, "strace could not attach"
-            await asyncio.sleep(0.02)
-        yield
-    finally:
-        tracer.send_signal(signal.SIGINT)
-        await asyncio.to_thread(tracer.communicate, None, 20)
 
 
 async def injected(log: Path) -> bool:
@@ -102,7 +73,7 @@ async def test_io_errors_of_the_database_lose_nothing(broker: Nats, tmp_path: Pa
                 )
             ):
                 log = tmp_path / f"strace-{number}"
-                async with failing(pg, calls, when, log):
+                async with injecting(pg, calls, f"error=EIO:when={when}", log):
                     sent |= await offer(w, leaves_of(ROUND))
                     sent |= await _until_injected(w, log, checkpoint=calls == "fsync")
                 assert len(sent) >= ROUND * (number + 1), "the broker takes records while the database fails"
@@ -177,7 +148,7 @@ async def test_io_errors_of_the_broker_lose_nothing_that_was_acknowledged(server
                 (("fsync", "3"), ("write", "5+40"), ("pwrite64", "2"), ("fsync", "2+5"))
             ):
                 log = tmp_path / f"strace-{number}"
-                async with w.writing(), w.publishing(), failing(broker, calls, when, log):
+                async with w.writing(), w.publishing(), injecting(broker, calls, f"error=EIO:when={when}", log):
                     lines = leaves_of(60)
                     with contextlib.suppress(TimeoutError):
                         async with asyncio.timeout(4):

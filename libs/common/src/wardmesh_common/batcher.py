@@ -5,10 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
-from typing import NamedTuple
-
-from wardmesh_common.errors import AuditUnavailable
+from collections.abc import Awaitable, Callable
 
 MAX_EVENTS = 128
 MAX_BYTES = 512 * 1024
@@ -42,10 +39,7 @@ class Ticket:
             self.future.set_result(False)
 
 
-class _Entry(NamedTuple):
-    leaf: bytes
-    seq: int
-    ticket: Ticket | None
+_Entry = tuple[bytes, int, Ticket | None]  # a leaf, its number, who waits for it
 
 
 class Batcher:
@@ -79,29 +73,21 @@ class Batcher:
     def room(self, leaves: int) -> bool:
         return len(self._queue) + leaves <= self._capacity
 
-    def offer(self, leaves: Sequence[tuple[bytes, int]], ticket: Ticket | None = None) -> Ticket:
-        """Queues leaves with their numbers; raises AuditUnavailable at once when the queue is full.
+    def queue(self, leaf: bytes, seq: int, ticket: Ticket | None = None) -> None:
+        """Queues one leaf. Whoever waits for it has asked for room before the leaf got its number.
 
-        `ticket` is given when one call has leaves in several queues: it counts all of them.
+        What nobody waits for (corrections, status events) has no ticket and is never refused.
         """
-        if not self.room(len(leaves)):
-            raise AuditUnavailable("The audit queue is full.", retry_after=1)
-        if ticket is None:
-            ticket = Ticket(len(leaves), asyncio.get_running_loop().create_future())
-        self._pending += len(leaves)
-        self._queue.extend(_Entry(leaf, seq, ticket) for leaf, seq in leaves)
-        self._wake()
-        return ticket
-
-    def add(self, leaf: bytes, seq: int) -> None:
-        """Queues a correction or status event nobody waits for; it never fails for lack of room."""
         self._pending += 1
-        self._queue.append(_Entry(leaf, seq, None))
-        self._wake()
+        self._queue.append((leaf, seq, ticket))
+        if not self._woken and len(self._flights) < IN_FLIGHT:
+            # The flush runs at the end of this turn of the loop: calls that end in the same turn share it.
+            self._woken = True
+            asyncio.get_running_loop().call_soon(self._fly)
 
     def acknowledged_through(self, seq: int) -> bool:
         """True when the stream has every leaf up to this number."""
-        waiting = [*self._flights.values(), *([self._queue[0].seq] if self._queue else ())]
+        waiting = [*self._flights.values(), *([self._queue[0][1]] if self._queue else ())]
         return all(first > seq for first in waiting)
 
     async def drain(self) -> None:
@@ -118,18 +104,12 @@ class Batcher:
         self._queue.clear()
         return left
 
-    def _wake(self) -> None:
-        # The flush runs at the end of this turn of the loop: calls that end in the same turn share it.
-        if not self._woken and len(self._flights) < IN_FLIGHT:
-            self._woken = True
-            asyncio.get_running_loop().call_soon(self._fly)
-
     def _fly(self) -> None:
         self._woken = False
         while self._queue and len(self._flights) < IN_FLIGHT:
             entries = self._take()
             flight = asyncio.create_task(self._send(entries))
-            self._flights[flight] = entries[0].seq
+            self._flights[flight] = entries[0][1]
             flight.add_done_callback(self._landed)
 
     def _landed(self, flight: asyncio.Task[None]) -> None:
@@ -141,15 +121,15 @@ class Batcher:
         taken: list[_Entry] = []
         size = 0
         while self._queue and len(taken) < MAX_EVENTS:
-            size += len(self._queue[0].leaf) + 1
+            size += len(self._queue[0][0]) + 1
             if taken and size > MAX_BYTES:
                 break
             taken.append(self._queue.popleft())
         return taken
 
     async def _send(self, entries: list[_Entry]) -> None:
-        body = b"\n".join([entry.leaf for entry in entries])
-        message_id = f"{self._name}.{entries[0].seq}-{entries[-1].seq}"
+        body = b"\n".join([leaf for leaf, _, _ in entries])
+        message_id = f"{self._name}.{entries[0][1]}-{entries[-1][1]}"
         pause = _RETRY_FIRST_SECONDS
         while True:
             try:
@@ -164,9 +144,9 @@ class Batcher:
         self.messages += 1
         self.events += len(entries)
         self._pending -= len(entries)
-        for entry in entries:
-            if entry.ticket is not None:
-                entry.ticket.acknowledge()
+        for _, _, ticket in entries:
+            if ticket is not None:
+                ticket.acknowledge()
 
     def _back(self) -> None:
         if self._away_since is None:

@@ -18,6 +18,8 @@ RawCallback = Callable[[bytes, bytes, bytes, bytes | None], None]
 
 # A broker that stops reading must not make this process grow: beyond this many unsent bytes publishing fails.
 MAX_UNSENT_BYTES = 16 * 1024 * 1024
+# So much is worth a system call of its own: whoever waits for it should not wait for what this turn does next.
+SEND_AT_ONCE_BYTES = 32 * 1024
 
 
 class NotConnected(Exception):
@@ -35,6 +37,7 @@ class LeanClient(Client):
         super().__init__()
         self._lean: dict[int, RawCallback] = {}
         self._unsent: list[bytes] = []
+        self._unsent_size = 0
         self._flush_scheduled = False
         self.inbox = ""
         self.on_lost: Callable[[], None] = lambda: None
@@ -42,7 +45,7 @@ class LeanClient(Client):
     async def _process_op_err(self, e: Exception) -> None:
         """The connection failed. Abort the socket first: a frozen broker would otherwise hold its close for ever."""
         if self.is_connected:
-            self._unsent.clear()
+            self._unsent, self._unsent_size = [], 0
             writer = getattr(self._transport, "_io_writer", None)
             if writer is not None:
                 writer.transport.abort()
@@ -93,7 +96,10 @@ class LeanClient(Client):
         if self.unsent_bytes > MAX_UNSENT_BYTES:
             raise NotConnected
         self._unsent.append(data)
-        if not self._flush_scheduled:
+        self._unsent_size += len(data)
+        if self._unsent_size >= SEND_AT_ONCE_BYTES:
+            self._send_unsent()
+        elif not self._flush_scheduled:
             self._flush_scheduled = True
             asyncio.get_running_loop().call_soon(self._flush_next_turn)
 
@@ -104,7 +110,10 @@ class LeanClient(Client):
     def _lean_flush(self) -> None:
         """One system call for everything that was published in this turn of the loop."""
         self._flush_scheduled = False
-        unsent, self._unsent = self._unsent, []
+        self._send_unsent()
+
+    def _send_unsent(self) -> None:
+        unsent, self._unsent, self._unsent_size = self._unsent, [], 0
         if unsent and self._transport is not None and self.is_connected:
             self._transport.write(b"".join(unsent))
 

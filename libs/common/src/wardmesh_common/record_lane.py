@@ -51,7 +51,7 @@ class Lane:
     def add(self, draft: Draft) -> None:
         """An event nobody waits for, without a seal."""
         leaf, seq, _ = self.stamp.leaf(draft, {})
-        self.batcher.add(leaf, seq)
+        self.batcher.queue(leaf, seq)
 
     async def spool(self, leaves: Sequence[tuple[bytes, int]]) -> bool:
         """True when the leaves, which stay queued as well, are on the local disk. They are sent from the queue."""

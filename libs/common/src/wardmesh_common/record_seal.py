@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from base64 import b64decode, b64encode
+from base64 import b64decode
+from binascii import b2a_base64
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -17,7 +18,7 @@ from msgspec import Struct
 from wardmesh_common.questions import KeyAnswer, LentKey
 
 ALGORITHM = "A256GCM"
-_NONCE_BYTES = 12
+NONCE_BYTES = 12
 _LEND_INFO = b"wardmesh audit key lend v1"
 _encoder = msgspec.json.Encoder(order="sorted")
 
@@ -30,15 +31,17 @@ class OpenKey(Struct, frozen=True, kw_only=True):
     cipher: AESGCM
 
 
-def seal(key: OpenKey, event_id: str, secrets: Mapping[str, Any]) -> dict[str, str]:
-    """The `enc` block of one event. The event id is authenticated: the block fits no other event."""
-    nonce = os.urandom(_NONCE_BYTES)
+def seal(key: OpenKey, event_id: str, secrets: Mapping[str, Any], nonce: bytes) -> dict[str, str]:
+    """The `enc` block of one event. The event id is authenticated: the block fits no other event.
+
+    `nonce` is NONCE_BYTES of fresh chance.
+    """
     ciphertext = key.cipher.encrypt(nonce, _encoder.encode(secrets), event_id.encode())
     return {
         "alg": ALGORITHM,
-        "ct": b64encode(ciphertext).decode(),
+        "ct": b2a_base64(ciphertext, newline=False).decode(),
         "kid": key.kid,
-        "n": b64encode(nonce).decode(),
+        "n": b2a_base64(nonce, newline=False).decode(),
     }
 
 
@@ -56,7 +59,7 @@ def lend(borrower_public: bytes, keys: Iterable[tuple[str, str, bytes]]) -> KeyA
     cipher = _channel(shared, borrower_public, public)
     lent: list[LentKey] = []
     for kid, pseudonym, data_key in keys:
-        nonce = os.urandom(_NONCE_BYTES)
+        nonce = os.urandom(NONCE_BYTES)
         sealed = nonce + cipher.encrypt(nonce, data_key, kid.encode())
         lent.append(LentKey(kid=kid, pseudonym=pseudonym, sealed_key=sealed))
     return KeyAnswer(public_key=public, keys=tuple(lent))
@@ -68,7 +71,7 @@ def receive(ours: X25519PrivateKey, answer: KeyAnswer) -> list[OpenKey]:
     cipher = _channel(shared, ours.public_key().public_bytes_raw(), answer.public_key)
     opened: list[OpenKey] = []
     for key in answer.keys:
-        nonce, body = key.sealed_key[:_NONCE_BYTES], key.sealed_key[_NONCE_BYTES:]
+        nonce, body = key.sealed_key[:NONCE_BYTES], key.sealed_key[NONCE_BYTES:]
         data_key = cipher.decrypt(nonce, body, key.kid.encode())
         opened.append(OpenKey(kid=key.kid, pseudonym=key.pseudonym, cipher=AESGCM(data_key)))
     return opened

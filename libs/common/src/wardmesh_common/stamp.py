@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import time
 import uuid
@@ -12,8 +13,9 @@ import msgspec
 
 from wardmesh_common.clock import clock_synced
 from wardmesh_common.leaf import LEAF_LIMIT, Draft, instant
-from wardmesh_common.record_seal import OpenKey, seal
+from wardmesh_common.record_seal import NONCE_BYTES, OpenKey, seal
 
+_ID_BYTES = 10
 _encoder = msgspec.json.Encoder(order="sorted")
 _VARIANT = {f"{n:x}": f"{8 | n & 3:x}" for n in range(16)}  # the two bits that say which kind of UUID it is
 
@@ -41,8 +43,10 @@ class Stamp:
     def leaf(self, draft: Draft, keys: Mapping[str, OpenKey]) -> tuple[bytes, int, str]:
         """The leaf, its sequence number and its event id. The number is used up only when a leaf came out."""
         now = self._clock()
-        event_id = uuid7(int(now * 1000), os.urandom(10))
+        chance = os.urandom(_ID_BYTES + NONCE_BYTES)  # asked for once: it is a system call
+        event_id = uuid7(int(now * 1000), chance[:_ID_BYTES])
         seq = self.next_seq
+        dataschema, type_ = _names(draft.event_class)
         data: dict[str, Any] = {
             **draft.data,
             "clock": {"synced": clock_synced()},
@@ -52,17 +56,17 @@ class Stamp:
         if draft.actor_patient:
             data["actor"] = _with_pseudonym(data["actor"], keys.get(draft.actor_patient))
         if draft.secrets and keys:
-            data["enc"] = seal(keys[draft.patient], event_id, draft.secrets)
+            data["enc"] = seal(keys[draft.patient], event_id, draft.secrets, chance[_ID_BYTES:])
         event = {
             "data": data,
             "datacontenttype": "application/json",
-            "dataschema": f"schemas/{draft.event_class}.v1.json",
+            "dataschema": dataschema,
             "id": event_id,
             "source": self._source,
             "specversion": "1.0",
             "tenant": draft.tenant,
             "time": instant(now),
-            "type": f"org.wardmesh.audit.{draft.event_class}.v1",
+            "type": type_,
         }
         if draft.traceparent:
             event["traceparent"] = draft.traceparent
@@ -71,6 +75,12 @@ class Stamp:
             raise ValueError("audit event above the leaf limit")
         self.next_seq = seq + 1
         return leaf, seq, event_id
+
+
+@functools.lru_cache(maxsize=64)
+def _names(event_class: str) -> tuple[str, str]:
+    """`dataschema` and `type`."""
+    return f"schemas/{event_class}.v1.json", f"org.wardmesh.audit.{event_class}.v1"
 
 
 def _with_pseudonym(actor: dict[str, Any], key: OpenKey | None) -> dict[str, Any]:
