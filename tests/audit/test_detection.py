@@ -8,6 +8,7 @@ import json
 import time
 from collections.abc import AsyncGenerator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import asyncpg
@@ -17,17 +18,17 @@ from audit_world import World, cancel, until, world
 from engines import Nats, Postgres
 from wardmesh_audit.app import connector
 from wardmesh_audit.derived import derive
-from wardmesh_audit.detect_people import Entry, People
+from wardmesh_audit.detect_directory import Directory
 from wardmesh_audit.detect_store import Handles
 from wardmesh_audit.detection import Detection
 from wardmesh_audit.migrate import migrate
 from wardmesh_audit.rules import AnyRule, load_rules
-from wardmesh_audit.subject_keys import KeyBook
+from wardmesh_audit.subject_keys import KeyBook, SubjectKey
 
 pytestmark = pytest.mark.anyio
 
 KEY, KEK, HANDLE_KEY = b"d" * 32, b"e" * 32, b"h" * 32
-NOBODY = People(KEY, HANDLE_KEY)
+NOBODY = Directory(None, KEY, HANDLE_KEY)
 
 
 def leaf(number: int, kind: str = "access", *, at: datetime | None = None, **data: Any) -> bytes:
@@ -51,10 +52,10 @@ def denials(count: int, **data: Any) -> list[bytes]:
 async def detecting(
     w: World, *options: Any, count: int = 1, rules: list[AnyRule] | None = None
 ) -> AsyncGenerator[None]:
-    """So many replicas of it, with people and handles when they are given."""
-    people, handles = options or (NOBODY, None)
+    """So many replicas of it, with a directory and handles when they are given."""
+    directory, handles = options or (NOBODY, None)
     connect = connector(w.url("audit_detect"))
-    found = [Detection(w.nc, connect, rules or load_rules(), people, handles, save_seconds=0) for _ in range(count)]
+    found = [Detection(w.nc, connect, rules or load_rules(), directory, handles, save_seconds=0) for _ in range(count)]
     tasks = [asyncio.create_task(one.run()) for one in found]
     try:
         yield
@@ -179,19 +180,51 @@ async def test_emergency_access_without_a_review_is_said_after_three_days(broker
         assert len(found) == 4
 
 
-async def test_people_are_compared_by_hashes_through_the_key_database(broker: Nats, server: Postgres) -> None:
-    entries = [
-        Entry(actor="i|nurse", surname="Example", employer="North Clinic"),
-        Entry(patients=("store/Patient/p1",), surname="EXAMPLE", lists=("vip",)),
-    ]
-    people = People(KEY, HANDLE_KEY, entries)
+def feed(folder: Path, *entries: dict[str, Any]) -> None:
+    """Put in place at once, as a good feed is; a file that grows is not taken over until it rests."""
+    draft = folder / "people.draft"
+    draft.write_text(json.dumps(entries))
+    draft.rename(folder / "people.json")
+
+
+async def keyed(w: World, server: Postgres) -> tuple[Handles, SubjectKey, SubjectKey]:
+    """Where the key database lies, and what it holds of p1 and p2."""
+    await migrate(w.url("postgres"), server.url(f"{w.database}_keys"))
+    pool = await asyncpg.create_pool(server.url(f"{w.database}_keys", "key_user"), min_size=1, max_size=1)
+    known, stranger = await KeyBook(pool, KEK, HANDLE_KEY).keys("default", ["store/Patient/p1", "store/Patient/p2"])
+    await pool.close()
+    return Handles(connector(server.url(f"{w.database}_keys", "key_user"))), known, stranger
+
+
+def directory_of(folder: Path) -> Directory:
+    directory = Directory(folder, KEY, HANDLE_KEY)
+    directory.load()
+    return directory
+
+
+async def said(w: World, reason: str, least: int = 1) -> list[dict[str, Any]]:
+    """The facts of the events that the ledger has about the directory."""
+
+    async def there() -> list[dict[str, Any]]:
+        rows = await w.query("select leaf from event where event_type = 'audit_status' order by seq")
+        found = [json.loads(row["leaf"])["data"] for row in rows]
+        facts = [data["facts"] for data in found if data["outcome"]["reason"] == reason]
+        return facts if len(facts) >= least else []
+
+    return await until(there)
+
+
+async def test_people_are_compared_by_hashes_through_the_key_database(
+    broker: Nats, server: Postgres, tmp_path: Path
+) -> None:
+    feed(
+        tmp_path,
+        {"actor": "i|nurse", "surname": "Example", "employer": "North Clinic"},
+        {"patients": ["store/Patient/p1"], "surname": "EXAMPLE", "lists": ["vip"]},
+    )
     async with ledger(broker, server) as w:
-        await migrate(w.url("postgres"), server.url(f"{w.database}_keys"))
-        pool = await asyncpg.create_pool(server.url(f"{w.database}_keys", "key_user"), min_size=1, max_size=1)
-        known, stranger = await KeyBook(pool, KEK, HANDLE_KEY).keys("default", ["store/Patient/p1", "store/Patient/p2"])
-        await pool.close()
-        handles = Handles(connector(server.url(f"{w.database}_keys", "key_user")))
-        async with detecting(w, people, handles):
+        handles, known, stranger = await keyed(w, server)
+        async with detecting(w, directory_of(tmp_path), handles):
             await w.send(*(leaf(n, patient={"pseudonym": k.pseudonym.hex()}) for n, k in enumerate((stranger, known))))
             found = await alerts(w, 2)
             await caught_up(w)
@@ -199,3 +232,46 @@ async def test_people_are_compared_by_hashes_through_the_key_database(broker: Na
         assert set(said) == {"vip", "same_surname_or_address"}
         assert said["vip"]["patient"]["pseudonym"] == known.pseudonym.hex()
         assert "xample" not in json.dumps(found).lower()
+
+
+@pytest.mark.parametrize("good", [True, False], ids=["another feed", "a broken feed"])
+async def test_a_feed_that_changes_is_used_from_then_on_and_the_ledger_says_so(
+    broker: Nats, server: Postgres, tmp_path: Path, good: bool
+) -> None:
+    """The change is recorded before anything is judged by it; a file that is not valid changes nothing."""
+    feed(tmp_path, {"actor": "i|nurse"}, {"patients": ["store/Patient/p1"], "care_team": ["i|nurse"]})
+    async with ledger(broker, server) as w:
+        handles, known, _ = await keyed(w, server)
+        patient = {"pseudonym": known.pseudonym.hex()}
+        async with detecting(w, directory_of(tmp_path), handles):
+            (loaded,) = await said(w, "directory_loaded")
+            assert (loaded["actors"], loaded["patients"], loaded["listed"]) == (1, 1, 0)
+            await w.send(leaf(0, patient=patient, relationship=""))
+            await w.wait_size(2)
+            await caught_up(w)
+            assert not await w.query("select 1 from alert"), "she is in the care team"
+            if not good:
+                (tmp_path / "more.csv").write_text("actor,nonsense\nsecret,1\n")
+                (refused,) = await said(w, "directory_refused")
+                assert refused == {"digest": loaded["digest"]}
+                await w.send(leaf(1, patient=patient, relationship=""))
+                await w.wait_size(4)
+                await caught_up(w)
+                assert not await w.query("select 1 from alert"), "what was known stays known"
+                return
+            feed(
+                tmp_path,
+                {"actor": "i|nurse", "status": "terminated"},
+                {"patients": ["store/Patient/p1"], "care_team": []},
+            )
+            (changed,) = await said(w, "directory_changed")
+            assert changed["digest"] != loaded["digest"] and changed["inactive"] == 1
+            await w.send(leaf(1, patient=patient, relationship=""))
+            found = await alerts(w, 2)
+            await caught_up(w)
+        assert {a["data"]["facts"]["rule"] for a in found} == {"no_relationship", "inactive_user"}
+        async with detecting(w, directory_of(tmp_path), handles):
+            await w.send(leaf(2, patient=patient, relationship=""))
+            await w.wait_size(7)
+            await caught_up(w)
+        assert len(await said(w, "directory_loaded")) == len(await said(w, "directory_changed")) == 1

@@ -61,7 +61,7 @@ class Hit(Struct, frozen=True):
 class Detector:
     def __init__(self, rules: Iterable[AnyRule], people: People, state: State | None = None) -> None:
         self._rules = [rule for rule in rules if rule.enabled]
-        self._people = people
+        self.people = people  # replaced when the directory changes
         self.state = state or State()
         self.touched: dict[str, Hour] = {}  # hours that changed since somebody saved them
 
@@ -91,7 +91,9 @@ class Detector:
         if event.phase == "intent" or not event.actor:
             return []
         hour = self._count(event)
-        actor, patient = self._people.actor(event.tenant, event.actor), self._people.patient(event.handle)
+        actor, patient = self.people.actor(event.tenant, event.actor), self.people.patient(event.handle)
+        if not event.relationship and event.actor_type != "patient":  # no producer saw one
+            event.relationship = self.people.relationship(event.tenant, event.actor, patient)
         found: list[Hit] = []
         for rule in self._rules:
             if _passes(rule.when, event):
@@ -216,7 +218,7 @@ def _in_common(rule: Match, event: Seen, actor: Card | None, patient: Card | Non
     if actor is None or patient is None or event.actor_type == "patient":
         return None
     # A rule that does not look for the person himself leaves him to the rule that does.
-    if "person" not in rule.attributes and actor.marks["person"] == patient.marks["person"]:
+    if "person" not in rule.attributes and actor.marks.get("person", b"-") == patient.marks.get("person"):
         return None
     found = [name for name in rule.attributes if name in actor.marks and actor.marks[name] == patient.marks.get(name)]
     return {"in_common": found} if found else None

@@ -18,7 +18,7 @@ from wardmesh_audit.detect_schedule import BadSchedule, Schedule, parse_schedule
 from wardmesh_audit.subject_keys import handle_of
 
 COMPARED: Final = ("family", "surname", "address", "employer")
-_LISTS: Final = ("patients", "lists")
+_LISTS: Final = ("patients", "lists", "care_team")
 
 
 class BadDirectory(Exception):
@@ -41,6 +41,7 @@ class Entry(Struct, kw_only=True, forbid_unknown_fields=True):
     schedule: str = ""
     zone: str = "UTC"
     lists: tuple[str, ...] = ()
+    care_team: tuple[str, ...] | None = None  # actors who treat this patient; None: the feed does not tell
 
 
 class Card(Struct, frozen=True, kw_only=True):
@@ -52,6 +53,20 @@ class Card(Struct, frozen=True, kw_only=True):
     last_active: datetime | None
     schedule: Schedule | None
     lists: frozenset[str]
+    team: frozenset[bytes] | None
+
+    def with_more(self, more: Card) -> Card:
+        """One person out of several files, such as staff, lists and care teams: what a later one says goes first."""
+        teams = [team for team in (self.team, more.team) if team is not None]
+        return Card(
+            marks={**self.marks, **more.marks},
+            status=self.status if more.status == "active" else more.status,
+            status_since=more.status_since or self.status_since,
+            last_active=more.last_active or self.last_active,
+            schedule=more.schedule or self.schedule,
+            lists=self.lists | more.lists,
+            team=frozenset[bytes]().union(*teams) if teams else None,
+        )
 
 
 class People:
@@ -65,18 +80,25 @@ class People:
         for entry in entries:
             self._add(entry)
 
-    def __len__(self) -> int:
-        return len(self._actors) + len(self._patients)
+    @property
+    def actors(self) -> int:
+        return len(self._actors)
 
     @property
-    def knows_patients(self) -> bool:
-        return bool(self._patients)
+    def patients(self) -> int:
+        return len(self._patients)
 
     def actor(self, tenant: str, actor: str) -> Card | None:
         return self._actors.get(self._mark("actor", tenant, actor)) if self._actors else None
 
     def patient(self, handle: bytes | None) -> Card | None:
         return self._patients.get(handle) if handle else None
+
+    def relationship(self, tenant: str, actor: str, patient: Card | None) -> str:
+        """As the feed tells it; "" when it does not tell who treats this patient."""
+        if patient is None or patient.team is None:
+            return ""
+        return "care-team" if self._mark("actor", tenant, actor) in patient.team else "none"
 
     def _add(self, entry: Entry) -> None:
         card = Card(
@@ -86,31 +108,41 @@ class People:
             last_active=_utc(entry.last_active),
             schedule=parse_schedule(entry.schedule, entry.zone) if entry.schedule else None,
             lists=frozenset(entry.lists),
+            team=None
+            if entry.care_team is None
+            else frozenset(self._mark("actor", entry.tenant, actor) for actor in entry.care_team),
         )
         if entry.actor:
-            self._actors[self._mark("actor", entry.tenant, entry.actor)] = card
+            _put(self._actors, self._mark("actor", entry.tenant, entry.actor), card)
         for reference in entry.patients:
-            self._patients[handle_of(self._handle_key, entry.tenant, reference)] = card
+            _put(self._patients, handle_of(self._handle_key, entry.tenant, reference), card)
 
     def _marks(self, entry: Entry) -> dict[str, bytes]:
         found = {name: self._mark(name, entry.tenant, _plain(getattr(entry, name))) for name in COMPARED}
         found = {name: mark for name, mark in found.items() if getattr(entry, name).strip()}
-        found["person"] = self._mark("person", entry.tenant, entry.actor or entry.patients[0])
+        if entry.actor and entry.patients:  # somebody who works here and is a patient here
+            found["person"] = self._mark("person", entry.tenant, entry.actor)
         return found
 
     def _mark(self, name: str, tenant: str, value: str) -> bytes:
         return hmac.digest(self._key, f"{name}\x1f{tenant}\x1f{value}".encode(), hashlib.sha256)[:16]
 
 
-def read_entries(folder: Path) -> list[Entry]:
+def _put(cards: dict[bytes, Card], name: bytes, card: Card) -> None:
+    known = cards.get(name)
+    cards[name] = card if known is None else known.with_more(card)
+
+
+def feed_files(folder: Path) -> list[Path]:
     """All `*.json` (a list of persons) and `*.csv` files of a directory. Raises BadDirectory."""
     if not folder.is_dir():
         raise BadDirectory("the directory of feed files does not exist")
-    entries: list[Entry] = []
-    for path in sorted(folder.iterdir()):
-        if path.suffix in (".json", ".csv"):
-            entries += _entries(path)
-    return entries
+    return [path for path in sorted(folder.iterdir()) if path.suffix in (".json", ".csv")]
+
+
+def read_entries(folder: Path) -> list[Entry]:
+    """What all of them state. Raises BadDirectory."""
+    return [entry for path in feed_files(folder) for entry in _entries(path)]
 
 
 def _entries(path: Path) -> list[Entry]:

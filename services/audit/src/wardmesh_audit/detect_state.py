@@ -34,6 +34,7 @@ class State(Struct):
     bursts: dict[str, list[float]] = field(default_factory=dict[str, list[float]])
     last_seen: dict[str, datetime] = field(default_factory=dict[str, datetime])
     raised: dict[str, datetime] = field(default_factory=dict[str, datetime])
+    directory: str = ""  # digest of the feed that was used last
 
     def move(self, stored: datetime) -> None:
         """Time goes on; once in an hour what is over is forgotten."""

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from wardmesh_audit.derived import publish, status
 from wardmesh_audit.detect import Alert, Detector, overdue
+from wardmesh_audit.detect_directory import Directory, Reading
 from wardmesh_audit.detect_event import Seen, seen
-from wardmesh_audit.detect_people import People
+from wardmesh_audit.detect_people import BadDirectory
 from wardmesh_audit.detect_state import BadState, State, decode
 from wardmesh_audit.detect_store import Handles, Store
 from wardmesh_audit.jetstream import api
@@ -26,6 +29,7 @@ _SAVE_SECONDS = 5.0
 _OVERDUE_SECONDS = 60.0
 _STANDBY_SECONDS = 2.0
 _PAUSE_SECONDS = 1.0
+_DIRECTORY_SECONDS = 2.0
 
 _log = logging.getLogger("wardmesh.audit")
 
@@ -38,7 +42,7 @@ class Detection:
         nc: LeanClient,
         connect: Callable[[], Awaitable[Connection]],
         rules: Sequence[AnyRule],
-        people: People,
+        directory: Directory,
         handles: Handles | None = None,
         logs: Sequence[int] = (0,),
         *,
@@ -47,8 +51,8 @@ class Detection:
         self._nc = nc
         self._connect = connect
         self._rules = rules
-        self._people = people
-        self._handles = handles if people.knows_patients else None
+        self._directory = directory
+        self._handles = handles
         self._logs = logs
         self._save_seconds = save_seconds
 
@@ -77,9 +81,14 @@ class Detection:
             except BadState as error:
                 _log.error("audit detection: %s; it begins anew", error)
                 state = State()
-            turn = _Turn(self._nc, store, Detector(self._rules, self._people, state), self._handles, places)
+            with contextlib.suppress(BadDirectory):  # it was good once; `watch` says that it is not any more
+                await asyncio.to_thread(self._directory.load)
+            detector = Detector(self._rules, self._directory.reading.people, state)
+            turn = _Turn(self._nc, store, detector, self._handles, places)
             turn.save_seconds = self._save_seconds
             async with asyncio.TaskGroup() as group:
+                if self._directory.watched:
+                    group.create_task(turn.watch(self._directory))
                 for log_id in self._logs:
                     group.create_task(turn.follow(log_id))
         finally:
@@ -103,6 +112,30 @@ class _Turn:
         self._saved_at = self._looked_at = -_OVERDUE_SECONDS
         self._changed = False
 
+    async def watch(self, directory: Directory) -> None:
+        """For ever. Another feed is said in the ledger before the next event is judged by it."""
+        while True:
+            try:
+                async with self._one:
+                    await asyncio.to_thread(directory.look)
+                    await self._take_over(directory.reading)
+            except BadDirectory as error:
+                _log.error("audit detection: the changed directory is not used: %s", error)
+                await self._say("directory_refused", {"digest": directory.reading.facts.get("digest", "")})
+            await asyncio.sleep(_DIRECTORY_SECONDS)
+
+    async def _take_over(self, reading: Reading) -> None:
+        state = self._detector.state
+        if state.directory != reading.digest:
+            await self._say("directory_changed" if state.directory else "directory_loaded", reading.facts)
+            self._detector.people, state.directory = reading.people, reading.digest
+            self._changed = True
+
+    async def _say(self, reason: str, facts: dict[str, Any]) -> None:
+        now = datetime.now(UTC)
+        key = f"{reason}\x1f{facts.get('digest', '')}\x1f{now.isoformat()}"
+        await publish(self._nc, 0, status(key, now, reason, facts))
+
     async def follow(self, log_id: int) -> None:
         """For ever. A hole is reported and read past: events behind it must not go unwatched."""
         if log_id not in self._places:
@@ -124,7 +157,7 @@ class _Turn:
     async def _judge(self, log_id: int, messages: list[Pulled]) -> None:
         events = [seen(log_id, each.stream_seq - 1, each.body, each.received) for each in messages]
         events = [event for event in events if event is not None]
-        if self._handles is not None:
+        if self._handles is not None and self._detector.people.patients:
             await self._handles.fill(events)
         for event in events:
             for alert in self._detector.see(event):

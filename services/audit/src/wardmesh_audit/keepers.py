@@ -9,7 +9,8 @@ from typing import Any
 import asyncpg
 
 from wardmesh_audit.assertions import check_role, check_server
-from wardmesh_audit.detect_people import BadDirectory, People, read_entries
+from wardmesh_audit.detect_directory import Directory
+from wardmesh_audit.detect_people import BadDirectory
 from wardmesh_audit.detect_store import Handles
 from wardmesh_audit.detection import Detection
 from wardmesh_audit.ledger import Connection
@@ -42,16 +43,18 @@ def keepers(settings: AuditSettings, bus: Bus, connector: Connector) -> Iterator
         yield Retention(bus.nc, connector(url), exports, settings.logs).run()
 
 
-def people_of(settings: AuditSettings) -> People:
+def directory_of(settings: AuditSettings) -> Directory:
     """The directory as hashes; an empty one when there are no feed files. Raises BadSettings."""
     if not settings.audit_directory_dir:
-        return People(b"", b"")
+        return Directory(None, b"", b"")
     key = secret("WARDMESH_AUDIT_DIRECTORY_KEY", settings.audit_directory_key)
     handle_key = secret("WARDMESH_AUDIT_HANDLE_KEY", settings.audit_handle_key)
+    directory = Directory(Path(settings.audit_directory_dir), key, handle_key)
     try:
-        return People(key, handle_key, read_entries(Path(settings.audit_directory_dir)))
+        directory.load()
     except BadDirectory as error:
         raise BadSettings(f"WARDMESH_AUDIT_DIRECTORY_DIR: {error}") from None
+    return directory
 
 
 def _detection(settings: AuditSettings, bus: Bus, connect: Callable[[], Awaitable[Connection]]) -> Detection:
@@ -59,9 +62,9 @@ def _detection(settings: AuditSettings, bus: Bus, connect: Callable[[], Awaitabl
         rules = load_rules(settings.audit_rules_dir)
     except BadRules as error:
         raise BadSettings(f"WARDMESH_AUDIT_RULES_DIR: {error}") from None
-    people = people_of(settings)
+    directory = directory_of(settings)
     handles: Handles | None = None
-    if people.knows_patients:
+    if directory.watched:
         keys_url = need("WARDMESH_AUDIT_KEYS_URL", settings.audit_keys_url)
 
         async def connect_keys() -> Connection:
@@ -71,4 +74,4 @@ def _detection(settings: AuditSettings, bus: Bus, connect: Callable[[], Awaitabl
             return conn
 
         handles = Handles(connect_keys)
-    return Detection(bus.nc, connect, rules, people, handles, settings.logs)
+    return Detection(bus.nc, connect, rules, directory, handles, settings.logs)
