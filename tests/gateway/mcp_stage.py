@@ -112,6 +112,9 @@ class FakeCredentials:
     def address(self, scope: Mapping[str, Any]) -> str:
         return "192.0.2.7"
 
+    def budget(self, caller: Caller) -> str:
+        return caller.ip
+
 
 class FakeLimiter:
     def __init__(self) -> None:

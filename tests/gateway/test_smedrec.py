@@ -97,7 +97,9 @@ async def test_failures_of_the_server_are_told_with_kind_action_and_status(reply
 async def test_a_refusal_of_policy_names_who_may_not_do_what() -> None:
     stage = Stage()
     who = principal_id("https://issuer.test", "doctor")
-    reply = refused(403, "forbidden", "Access denied: no rule")
+    reply = msgspec.structs.replace(
+        refused(403, "forbidden", "Access denied: no rule"), refused_id=who, refused_roles=("Doctor",)
+    )
     stage.bus.reply = msgspec.structs.replace(reply, station="policy")
     said = (await tool(stage, "fhirPatientRead", {"id": "p"})).json()["message"]
     assert said == f"Forbidden: User {who} with roles [Doctor] not authorized to perform 'read' on Patient/p."

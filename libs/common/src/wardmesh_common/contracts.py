@@ -251,6 +251,8 @@ class Reply(Struct, kw_only=True, omit_defaults=True):
     credit_to: str = ""  # where the receiver sends its credits
     decision_id: str = ""
     station: str = ""
+    refused_id: str = ""  # whom policy refused, and with which roles: SM-6 has a text that names both
+    refused_roles: tuple[str, ...] = ()
 
 
 class Chunk(Struct, kw_only=True, array_like=True):

@@ -265,6 +265,7 @@ def abandoned(station: str) -> Outcome:
 
 
 def reply_of(call: Call, outcome: Outcome, station: str) -> Reply:
+    refused = call.principal if outcome.problem is not None and station == "policy" else None
     return Reply(
         call_id=call.id,
         status=outcome.status,
@@ -276,4 +277,6 @@ def reply_of(call: Call, outcome: Outcome, station: str) -> Reply:
         withheld=outcome.withheld,
         decision_id=call.decision.id if call.decision else "",
         station=station,
+        refused_id=refused.id if refused else "",
+        refused_roles=refused.roles if refused else (),
     )

@@ -109,7 +109,7 @@ class Callers:
     async def visit(self, scope: Mapping[str, Any]) -> Visit:
         """Raises Unauthenticated when an `Authorization` header is there but does not hold."""
         cookies = False
-        authorization = user_agent = ""
+        authorization = user_agent = emergency = ""
         for name, value in scope["headers"]:
             if name == b"authorization":
                 authorization = value.decode("latin-1").strip()
@@ -117,6 +117,8 @@ class Callers:
                 cookies = True
             elif name == b"user-agent":
                 user_agent = value.decode("latin-1")[:MAX_USER_AGENT]
+            elif name == b"x-break-glass":
+                emergency = value.decode("latin-1")
         bearer = _bearer(authorization) if authorization else ""
         caller = Caller(
             bearer=bearer,
@@ -124,6 +126,7 @@ class Callers:
             agent=agent_of(user_agent),
             ip=self._proxies.address(scope),
             user_agent=user_agent,
+            emergency=emergency,
         )
         return await self.visit_of(caller)
 
@@ -137,9 +140,13 @@ class Callers:
         if caller.bearer:
             token = await self._verify(caller.bearer)
             return Visit(caller=caller, budget=budget_of(token.principal_id), token=token)
-        # A cookie is only known to be real once auth has looked: until then the address pays.
+        budget = self.budget(caller)
+        return Visit(caller=caller, budget=budget, own_session=budget != address_key(caller.ip))
+
+    def budget(self, caller: Caller) -> str:
+        """For a caller without a token. A cookie counts only once auth has looked: until then the address pays."""
         own = self._sessions.budget(caller.cookie) if caller.cookie else ""
-        return Visit(caller=caller, budget=own or address_key(caller.ip), own_session=bool(own))
+        return own or address_key(caller.ip)
 
     async def _verify(self, bearer: str) -> VerifiedToken:
         if self._verifier is None:

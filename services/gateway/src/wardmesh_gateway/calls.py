@@ -47,7 +47,7 @@ class Wanted(Struct, frozen=True, kw_only=True):
     view: View = View()
     performer: str = "fhir"
     scope: str = ""  # "" = by the interaction: fhir.read or fhir.write
-    anyone: bool = False  # a procedure that a browser without identity may start; policy decides all the same
+    anyone: bool = False  # travels without an identity too: auth and policy say what comes of it
 
     @property
     def writes(self) -> bool:
@@ -143,7 +143,8 @@ class Door:
         self, wanted: Wanted, facts: PlatformFacts, visit: Visit, face: Face, *, traceparent: str = ""
     ) -> Delivers:
         """Send it on its journey. Raises what ended it before a station could reply."""
-        self.admit(visit, facts, writes=wanted.writes)
+        if not wanted.anyone:
+            self.admit(visit, facts, writes=wanted.writes)
         return await self._journey(self._call(wanted, facts.id, visit, face, traceparent), wanted, visit)
 
     async def proceed(

@@ -5,29 +5,39 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Protocol
 
-from mcp_types import DEFAULT_NEGOTIATED_VERSION
-from mcp_types.version import HANDSHAKE_PROTOCOL_VERSIONS, LATEST_HANDSHAKE_VERSION
+from msgspec import Struct
 
 from wardmesh_common.contracts import Caller
 from wardmesh_common.errors import Problem, WardmeshError
 from wardmesh_common.vocabulary import Face
 from wardmesh_gateway.agent import Agents
-from wardmesh_gateway.asgi import App, Message, Receive, Scope, Send, respond
+from wardmesh_gateway.asgi import App, Receive, Scope, Send, respond
 from wardmesh_gateway.backchannel import Exchanges
 from wardmesh_gateway.edge_answers import Refusal
 from wardmesh_gateway.edge_auth import BearerGate
 from wardmesh_gateway.edge_minting import minting
 from wardmesh_gateway.edge_origin import OriginGuard, adding
 from wardmesh_gateway.edge_request import Headers, Inbound
+from wardmesh_gateway.edge_scope import inner_scope, negotiated_version, replaying
 from wardmesh_gateway.edge_watch import until_hung_up
 from wardmesh_gateway.limits import check_declared, read_body
 from wardmesh_gateway.mcp_door import Credential, Limiter, McpTool
+from wardmesh_gateway.mcp_narrowing import narrowing
 from wardmesh_gateway.mcp_quick import QuickCalls
 from wardmesh_gateway.mcp_sessions import McpSession, SessionIds, SessionUnknown
-from wardmesh_gateway.mcp_visit import Visit, put_visit
+from wardmesh_gateway.mcp_visit import Visit
 from wardmesh_gateway.security_records import SecurityRecords
 
-_NOBODY = Credential(principal="", scopes=frozenset(), expires=0.0)
+NOBODY = Credential(principal="", scopes=frozenset(), expires=0.0)
+
+
+class Guest(Struct, frozen=True, kw_only=True):
+    """Who came to the edge, with which credential. `budget`: whose rate limit counts when it is not the principal's."""
+
+    credential: Credential = NOBODY
+    bearer: str = ""
+    cookie: str = ""
+    budget: str = ""
 
 
 class Tools(Protocol):
@@ -72,7 +82,7 @@ class Edge:
         headers = Headers(scope["headers"])
         origin = headers.get(b"origin")
         try:
-            _check_size(headers, self._max_body)
+            self.check_size(headers)
             self._guard.check(headers.get(b"host"), origin)
             send = adding(send, self._guard.headers(origin))
             if scope["method"] == "OPTIONS" and headers.get(b"access-control-request-method"):
@@ -80,10 +90,10 @@ class Edge:
                 return
             await self._admitted(scope, receive, send, headers, profile)
         except Refusal as refusal:
-            self._note(refusal, scope, headers)
+            self.note(refusal, scope, headers)
             await refusal.answer(send)
 
-    def _note(self, refusal: Refusal, scope: Scope, headers: Headers) -> None:
+    def note(self, refusal: Refusal, scope: Scope, headers: Headers) -> None:
         """No call was made, so no station has recorded this (FG-19)."""
         if refusal.event and self._security is not None:
             code = refusal.event.partition(".")[2]
@@ -104,35 +114,64 @@ class Edge:
 
     async def _admitted(self, scope: Scope, receive: Receive, send: Send, headers: Headers, profile: str) -> None:
         path = f"/mcp/{profile}" if profile else "/mcp"
-        token, credential = "", _NOBODY
+        token, credential = "", NOBODY
         if self._gate is not None:
             token, credential = await self._gate.enter(headers.get(b"authorization"), path)
         if scope["method"] != "POST":
             raise Refusal(405, "Method not allowed", headers=((b"allow", b"POST"),))
         if headers.get(b"content-type").split(";")[0].strip().lower() != "application/json":
             raise Refusal(415, "The content type must be application/json")
-        body = await self._read(receive)
+        body = await self.read(receive)
         inbound = Inbound(body, headers)
-        visit = self._visit(scope, inbound, headers, token, credential, profile)
+        session = None if inbound.modern else self._session(inbound, headers, credential)
+        guest = Guest(bearer=token, credential=credential)
+        visit = self.visit(scope, inbound, headers, session, guest, profile)
+        await self.dispatch(scope, body, receive, send, inbound, headers, guest, visit, path)
+
+    async def dispatch(
+        self,
+        scope: Scope,
+        body: bytes,
+        receive: Receive,
+        send: Send,
+        inbound: Inbound,
+        headers: Headers,
+        guest: Guest,
+        visit: Visit,
+        path: str,
+    ) -> None:
+        """One message on its way; `path` is named in challenges."""
         if inbound.is_request:
-            await self._judge(inbound, credential, visit, path)
+            await self.judge(inbound.tool, inbound.id, guest, visit, path)
             await self._serve(scope, body, receive, send, inbound, headers, visit)
         elif inbound.modern:
             await self._pass(self._json, scope, body, receive, send, headers, visit)
         else:
-            await self._take(inbound, visit)
+            await self.take(inbound, visit)
             await respond(send, 202, [], b"")
 
-    async def _read(self, receive: Receive) -> bytes:
+    def check_size(self, headers: Headers) -> None:
+        try:
+            check_declared(headers.raw, self._max_body)
+        except WardmeshError as error:
+            raise Refusal(error.status, error.problem.detail) from None
+
+    async def read(self, receive: Receive) -> bytes:
         try:
             return await read_body(receive, self._max_body)
         except WardmeshError as error:
             raise Refusal(error.status, error.problem.detail) from None
 
-    def _visit(
-        self, scope: Scope, inbound: Inbound, headers: Headers, token: str, credential: Credential, profile: str
+    def visit(
+        self,
+        scope: Scope,
+        inbound: Inbound,
+        headers: Headers,
+        session: McpSession | None,
+        guest: Guest,
+        profile: str,
     ) -> Visit:
-        session = None if inbound.modern else self._session(inbound, headers, credential)
+        credential = guest.credential
         if session is not None:
             client_info, capabilities, source = session.client_info, session.capabilities, "session"
         else:
@@ -140,22 +179,26 @@ class Edge:
             source = "meta" if inbound.modern else "initialize"
         user_agent = headers.get(b"user-agent")[:256]
         caller = Caller(
-            bearer=token,
+            bearer=guest.bearer,
+            cookie=guest.cookie,
             agent=self._agents.claimed(client_info, capabilities, source, user_agent),
             ip=self._address.address(scope),
             user_agent=user_agent,
+            emergency=headers.get(b"x-break-glass"),
             anonymous_listener=self._gate is None,
         )
         return Visit(
             caller=caller,
             principal=credential.principal,
             expires=credential.expires,
+            budget=guest.budget,
             session=session.digest if session else "",
             profile=profile,
             request=inbound.id,
-            version=inbound.version or (session.version if session else _version(inbound)),
+            version=inbound.version or (session.version if session else negotiated_version(inbound)),
             client_info=client_info,
             capabilities=capabilities,
+            narrowing=narrowing(headers.get(b"x-mcp-readonly"), headers.get(b"x-mcp-tools")),
         )
 
     def _session(self, inbound: Inbound, headers: Headers, credential: Credential) -> McpSession | None:
@@ -167,21 +210,25 @@ class Edge:
         except SessionUnknown:
             raise Refusal(404, "Session not found", request=inbound.id) from None
 
-    async def _judge(self, inbound: Inbound, credential: Credential, visit: Visit, path: str) -> None:
-        """Step-up before dispatch (OA-6), then the rate limit by principal and tool."""
-        tool = self._tools.tool(inbound.tool)
-        if tool is not None and self._gate is not None and not credential.scopes.issuperset(tool.scopes):
-            raise self._gate.step_up(path, tool.scopes, inbound.id)
-        await self._limit(inbound, visit, tool.name if tool else "")
+    async def judge(self, name: str, request: int | str | None, guest: Guest, visit: Visit, path: str) -> None:
+        """Step-up before dispatch (OA-6), then the rate limit by principal and tool. `name`: the called tool or "".
 
-    async def _limit(self, inbound: Inbound, visit: Visit, tool: str) -> None:
+        Who has no token has no scopes to step up to: the stations judge what a session may.
+        """
+        tool = self._tools.tool(name)
+        gate = self._gate if guest.bearer else None
+        if tool is not None and gate is not None and not guest.credential.scopes.issuperset(tool.scopes):
+            raise gate.step_up(path, tool.scopes, request)
+        await self.limit(request, visit, tool.name if tool else "")
+
+    async def limit(self, request: int | str | None, visit: Visit, tool: str) -> None:
         if self._limiter is None:
             return
-        wait = await self._limiter.admit(visit.principal or visit.caller.ip, tool)
+        wait = await self._limiter.admit(visit.budget or visit.principal or visit.caller.ip, tool)
         if wait:
             retry = ((b"retry-after", str(wait).encode()),)
             event = "security.rate_limit"
-            raise Refusal(429, "Too many requests", request=inbound.id, headers=retry, event=event)
+            raise Refusal(429, "Too many requests", request=request, headers=retry, event=event)
 
     async def _serve(
         self,
@@ -201,13 +248,13 @@ class Edge:
             await self._pass(self._stream, scope, body, receive, send, headers, visit)
             return
         if inbound.method == "initialize" and not inbound.modern:
-            negotiated, info, declared = _version(inbound), inbound.client_info, inbound.capabilities
+            negotiated, info, declared = negotiated_version(inbound), inbound.client_info, inbound.capabilities
             send = minting(send, lambda: self._sessions.mint(negotiated, info, declared, visit.principal))
         tool = self._quick_calls.takes(inbound, visit.profile) if self._quick_calls is not None else None
         if tool is not None and self._quick_calls is not None:
 
             async def otherwise(scope: Scope, receive: Receive, send: Send) -> None:
-                await self._json(_inner(scope, headers, visit), _replaying(body, receive), send)
+                await self._json(inner_scope(scope, headers, visit), replaying(body, receive), send)
 
             quick = self._quick_calls.answering(tool, inbound, visit, otherwise)
             await until_hung_up(quick, scope, receive, send)
@@ -224,53 +271,21 @@ class Edge:
     async def _pass(
         self, app: App, scope: Scope, body: bytes, receive: Receive, send: Send, headers: Headers, visit: Visit
     ) -> None:
-        inner = _inner(scope, headers, visit)
-        replayed = _replaying(body, receive)
+        inner = inner_scope(scope, headers, visit)
+        replayed = replaying(body, receive)
         if app is self._json:
             await until_hung_up(app, inner, replayed, send)
         else:
             await app(inner, replayed, send)
 
-    async def _take(self, inbound: Inbound, visit: Visit) -> None:
+    async def take(self, inbound: Inbound, visit: Visit) -> None:
         """Legacy notifications and replies: 202 at once, and on to whoever waits for them.
 
         What goes out to other replicas counts against the rate limit, the rest has no effect at all.
         """
         if inbound.is_reply:
-            await self._limit(inbound, visit, "")
+            await self.limit(inbound.id, visit, "")
             await self._exchanges.forward_reply(inbound.message, visit)
         elif inbound.method == "notifications/cancelled":
-            await self._limit(inbound, visit, "")
+            await self.limit(inbound.id, visit, "")
             await self._exchanges.forward_cancel(inbound.params.get("requestId"), visit)
-
-
-def _check_size(headers: Headers, limit: int) -> None:
-    try:
-        check_declared(headers.raw, limit)
-    except WardmeshError as error:
-        raise Refusal(error.status, error.problem.detail) from None
-
-
-def _version(inbound: Inbound) -> str:
-    """The legacy version that `initialize` agrees on, or the one to assume when nothing says (GW-1)."""
-    if inbound.method != "initialize":
-        return DEFAULT_NEGOTIATED_VERSION
-    asked = inbound.params.get("protocolVersion")
-    return asked if isinstance(asked, str) and asked in HANDSHAKE_PROTOCOL_VERSIONS else LATEST_HANDSHAKE_VERSION
-
-
-def _inner(scope: Scope, headers: Headers, visit: Visit) -> Scope:
-    """The request as the SDK sees it."""
-    inner: Scope = {**scope, "headers": headers.for_sdk()}
-    put_visit(inner, visit)
-    return inner
-
-
-def _replaying(body: bytes, receive: Receive) -> Receive:
-    """The body once; afterwards the real channel, or disconnects would be lost."""
-    waiting: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
-
-    async def replay() -> Message:
-        return waiting.pop() if waiting else await receive()
-
-    return replay

@@ -46,6 +46,11 @@ from wardmesh_gateway.mcp_tools import ToolHandlers
 from wardmesh_gateway.mcp_wire import ChangeEvent, Wire
 from wardmesh_gateway.security_records import SecurityRecords
 from wardmesh_gateway.sign_in_tasks import SignInTasks
+from wardmesh_gateway.sse_direct import DirectCalls
+from wardmesh_gateway.sse_edge import PATHS as SSE_PATHS
+from wardmesh_gateway.sse_edge import SseEdge
+from wardmesh_gateway.sse_ended import EndedSessions
+from wardmesh_gateway.sse_face import build_sse
 
 INSTRUCTIONS = (
     "FHIR health records behind policy and audit. Start with list_platforms, then get_capabilities, read and search. "
@@ -74,18 +79,23 @@ class McpFace:
         quick: QuickCalls | None = None,
         security: SecurityRecords | None = None,
         hears: HearsEvents | None = None,
+        callers: Credentials | None = None,
+        direct: DirectCalls | None = None,
     ) -> None:
         exchanges = Exchanges(wire)
         limit = settings.max_body_bytes
         self._json = ExchangeManager(server, exchanges, json_response=True, max_body=limit)
         self._stream = ExchangeManager(server, exchanges, json_response=False, max_body=limit)
         guard = OriginGuard(settings.public_url, settings.allowed_hosts, settings.allowed_origins, parameter_headers)
+        agents = Agents(load_aliases())
+        self._ended = EndedSessions(wire)
+        sessions = SessionIds(keys, ended=self._ended)
         self._edge = Edge(
             guard=guard,
             gate=gate,
             address=address,
-            agents=Agents(load_aliases()),
-            sessions=SessionIds(keys),
+            agents=agents,
+            sessions=sessions,
             exchanges=exchanges,
             tools=tools,
             limiter=limiter,
@@ -95,19 +105,42 @@ class McpFace:
             quick=quick,
             security=security,
         )
+        self._sse: SseEdge | None = None
+        if gate is not None and callers is not None and direct is not None:
+            self._sse = build_sse(
+                edge=self._edge,
+                guard=guard,
+                gate=gate,
+                callers=callers,
+                settings=settings,
+                agents=agents,
+                sessions=sessions,
+                ended=self._ended,
+                wire=wire,
+                events=events,
+                direct=direct,
+                stream_app=self._stream.handle_request,
+            )
         self._metadata = ProtectedResource(settings) if gate is not None else None
         self._paths = _paths(profiles)
         self._documents = _documents(profiles) if gate is not None else frozenset[str]()
         self._wire, self._listening, self._events, self._hears = wire, listening, events, hears
 
     def owns(self, path: str) -> bool:
-        return path in self._paths or path in self._documents
+        return path in self._paths or path in self._documents or self.knows_browsers(path)
+
+    def knows_browsers(self, path: str) -> bool:
+        """True for the path that takes cookies, so it speaks CORS as the other faces do (SM-13)."""
+        return self._sse is not None and path in SSE_PATHS
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         path: str = scope["path"]
         profile = self._paths.get(path)
         if profile is not None:
             await self._edge(scope, receive, send, profile)
+            return
+        if self._sse is not None and path in SSE_PATHS:
+            await self._sse(scope, receive, send)
             return
         try:
             if self._metadata is None or path not in self._documents:
@@ -121,6 +154,7 @@ class McpFace:
         """Mounting an SDK app does not run its managers (mcp.md §8 trap 1): this does, and opens the wire."""
         async with self._json.run(), self._stream.run():
             await self._wire.open()
+            await self._ended.ask()
             await self._follow()
             try:
                 yield
@@ -131,6 +165,8 @@ class McpFace:
     def drain(self) -> None:
         """Call it when the process begins to stop: long streams end in order, or nothing would ever finish."""
         self._listening.close()
+        if self._sse is not None:
+            self._sse.close()
 
     async def _follow(self) -> None:
         """Every replica hears of changes by itself: what it tells its listeners need not cross the wire."""
@@ -226,4 +262,6 @@ def build_mcp(
         quick=QuickCalls(tools, server.server_info_stamp),
         security=security,
         hears=hears,
+        callers=verifier,
+        direct=DirectCalls(tools),
     )

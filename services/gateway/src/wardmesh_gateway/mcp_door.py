@@ -31,6 +31,8 @@ class McpTool(Struct, frozen=True, kw_only=True):
     scopes: tuple[str, ...] = ("fhir.read",)  # all scopes a token needs for it (OA-6)
     quick: bool = True  # False: may take seconds, is always answered on a stream (mcp.md §3.4)
     profiles: tuple[str, ...] = ("gateway",)  # `/mcp/<profile>` paths that offer it
+    shown_as: str = ""  # its name inside its one profile; nowhere else is it offered
+    typed_errors: bool = False  # failures have the form of tool_family.typed_error
 
 
 class ToolResult:
@@ -148,6 +150,10 @@ class Credentials(Protocol):
 
     def address(self, scope: Mapping[str, Any]) -> str:
         """The caller's address, from proxy headers only when the peer is a trusted proxy."""
+        ...
+
+    def budget(self, caller: Caller) -> str:
+        """Whose rate limit counts for a caller without a token."""
         ...
 
 

@@ -8,7 +8,7 @@ import hashlib
 import hmac
 import secrets
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -58,14 +58,17 @@ class McpSession(Struct, frozen=True, array_like=True, kw_only=True):
 
 
 class SessionIds:
-    """Mints and opens session ids; `keys[0]` signs, all keys open (mcp.md §3.5)."""
+    """Mints and opens session ids; `keys[0]` signs, all keys open (mcp.md §3.5). `ended`: digests of what is over."""
 
-    def __init__(self, keys: Sequence[bytes], *, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, keys: Sequence[bytes], *, ended: Container[str] = frozenset(), clock: Callable[[], float] = time.time
+    ) -> None:
         if not keys or any(len(key) < 32 for key in keys):
             raise ValueError("the gateway key ring needs at least one key of 32 bytes")
         derived = [hmac.digest(key, _LABEL, "sha256") for key in keys]
         self._ring = {hashlib.sha256(key).digest()[:_KID]: key for key in derived}
         self._signer = hashlib.sha256(derived[0]).digest()[:_KID]
+        self._ended = ended
         self._clock = clock
         self._decoder = msgspec.msgpack.Decoder(McpSession)
 
@@ -102,7 +105,7 @@ class SessionIds:
         except msgspec.DecodeError:
             raise SessionUnknown from None
         same = hmac.compare_digest(session.principal, principal_bytes(principal))
-        if not same or session.expires <= self._clock():
+        if not same or session.expires <= self._clock() or session.digest in self._ended:
             raise SessionUnknown
         return session
 

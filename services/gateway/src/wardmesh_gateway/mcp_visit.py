@@ -9,6 +9,7 @@ from mcp.server.context import ServerRequestContext
 from msgspec import Struct
 
 from wardmesh_common.contracts import Caller
+from wardmesh_gateway.mcp_narrowing import Narrowing
 
 _KEY = "wardmesh.visit"
 
@@ -19,12 +20,14 @@ class Visit(Struct, frozen=True, kw_only=True):
     caller: Caller
     principal: str = ""  # "" only on the anonymous listener
     expires: float = 0.0  # of the token; 0 = never
+    budget: str = ""  # whose rate limit counts, when it is not the principal's
     session: str = ""
     profile: str = ""  # "" = /mcp, every tool
     request: int | str | None = None  # JSON-RPC id of a legacy request
     version: str = ""
     client_info: Any = None
     capabilities: Any = None
+    narrowing: Narrowing = Narrowing()
 
 
 def visit_of(scope: Mapping[str, Any]) -> Visit:

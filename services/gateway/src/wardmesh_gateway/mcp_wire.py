@@ -87,7 +87,11 @@ class Wire:
         await self._send(GW_CANCEL, "cancel", cancel)
 
     async def announce(self, event: ChangeEvent) -> None:
-        await self._send(GW_EVENTS, "event", event)
+        await self.tell_all("event", event)
+
+    async def tell_all(self, topic: str, body: Struct) -> None:
+        """To every replica, this one too."""
+        await self._send(GW_EVENTS, topic, body)
 
     async def _send(self, subject: str, topic: str, body: Struct) -> None:
         mail = Mail(topic=topic, body=msgspec.Raw(msgspec.msgpack.encode(body)), realm=self._realm)

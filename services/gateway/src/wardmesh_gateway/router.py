@@ -57,6 +57,8 @@ class OwnsPaths(Protocol):
 
     def owns(self, path: str) -> bool: ...
 
+    def knows_browsers(self, path: str) -> bool: ...
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None: ...
 
 
@@ -101,7 +103,7 @@ class Router:
             return
         path: str = scope["path"]
         if self._mcp is not None and self._mcp.owns(path):
-            await self._mcp(scope, receive, self._dressing.dress(send, b"", cors=False))
+            await self._to_mcp(self._mcp, scope, receive, send)
             return
         if scope["method"] == "OPTIONS" and await self._dressing.preflight(scope, send):
             return
@@ -113,6 +115,14 @@ class Router:
                 return
         face: RawFace = next((owner for owner in self._owners if owner.owns(path)), self._document)
         await self._pass(request, send, face, rest, JSON)
+
+    async def _to_mcp(self, mcp: OwnsPaths, scope: Scope, receive: Receive, send: Send) -> None:
+        """It speaks CORS itself, but for the path where cookies count: credentials are the other faces' way."""
+        if not mcp.knows_browsers(scope["path"]):
+            await mcp(scope, receive, self._dressing.dress(send, b"", cors=False))
+        elif scope["method"] != "OPTIONS" or not await self._dressing.preflight(scope, send):
+            origin = next((value for name, value in scope["headers"] if name == b"origin"), b"")
+            await mcp(scope, receive, self._dressing.dress(send, origin))
 
     async def _pass(self, request: Request, send: Send, face: RawFace, render: Render, media_type: Header) -> None:
         try:

@@ -44,21 +44,28 @@ class SmedrecTools:
         except BadRequest as error:
             raise Worded(error.problem, error.problem.detail) from None
         facts = self._answering()
+        # Who has not signed in hears it in the words of SM-11, from auth, which records it (SM-8).
+        wanted = msgspec.structs.replace(wanted, anyone=visit.anonymous)
         try:
             delivery = await self._door.submit(wanted, facts, visit, face, traceparent=traceparent)
         except WardmeshError as error:
-            if error.problem.code == _INSUFFICIENT or error.problem.status == 401:
+            if error.problem.code == _INSUFFICIENT:
                 raise  # the face answers these with a challenge
             raise words.failed(error.problem, wanted, b"", error.call_id) from None
         body, reply = await delivery.body(), delivery.reply
         problem = of_reply(reply, body)
         if problem is not None:
-            if problem.code == "sign_in_required":
-                raise words.no_client(problem, f"{self._public_url}/auth/{facts.id}/login", reply.call_id)
+            if problem.code == "sign_in_required" or (problem.status == 401 and visit.token is None):
+                raise words.no_client(problem, self._hint(facts, visit), reply.call_id)
             if problem.code in _NOT_DECIDED and reply.station == STATION:
-                raise words.forbidden(problem, wanted, visit, reply.call_id)
+                raise words.forbidden(problem, wanted, reply)
             raise words.failed(problem, wanted, body, reply.call_id)
         return Answered(body=body or _gone(wanted), call_id=reply.call_id, platform=facts.id)
+
+    def _hint(self, facts: PlatformFacts, visit: Visit) -> str:
+        """A browser's login is all it takes; who has a token of our issuer signs in as the same person first."""
+        login = f"Open {self._public_url}/auth/login to sign in"
+        return login if visit.token is None else f"{login} and {self._public_url}/auth/{facts.id}/login to connect"
 
     def _answering(self) -> PlatformFacts:
         """Raises PlatformUnknown, PlatformUnconfigured."""

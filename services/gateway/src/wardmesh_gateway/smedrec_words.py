@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from wardmesh_common.contracts import Reply
 from wardmesh_common.errors import Problem
 from wardmesh_common.vocabulary import Interaction
-from wardmesh_gateway.caller import Visit, principal_of
 from wardmesh_gateway.calls import Wanted
 from wardmesh_gateway.tool_family import Worded, issues_of
 
@@ -18,20 +18,19 @@ ACTIONS = {
 }
 
 
-def no_client(problem: Problem, login_url: str, call_id: str) -> Worded:
+def no_client(problem: Problem, hint: str, call_id: str) -> Worded:
     """The person has no session at the FHIR platform (SM-11)."""
-    return Worded(problem, f"{NO_CLIENT} Open {login_url} to sign in, then try again.", call_id)
+    return Worded(problem, f"{NO_CLIENT} {hint}, then try again.", call_id)
 
 
-def forbidden(problem: Problem, wanted: Wanted, visit: Visit, call_id: str) -> Worded:
+def forbidden(problem: Problem, wanted: Wanted, reply: Reply) -> Worded:
     """Policy said no, or could not be asked, which is the same."""
-    principal = principal_of(visit.token, visit.caller.agent) if visit.token else None
-    who, roles = (principal.id, ", ".join(principal.roles)) if principal else ("anonymous", "")
+    who, roles = reply.refused_id or "anonymous", ", ".join(reply.refused_roles)
     text = (
         f"Forbidden: User {who} with roles [{roles}] not authorized to perform "
         f"'{ACTIONS[wanted.interaction]}' on {wanted.type}/{wanted.id or '*'}."
     )
-    return Worded(problem, text, call_id)
+    return Worded(problem, text, reply.call_id)
 
 
 def failed(problem: Problem, wanted: Wanted, body: bytes, call_id: str) -> Worded:

@@ -16,9 +16,9 @@ from wardmesh_gateway.calls import SCOPE_READ, SCOPE_WRITE
 from wardmesh_gateway.mcp_door import McpTool, Progress, ToolResult
 from wardmesh_gateway.problem import tool_error
 from wardmesh_gateway.tool_door import ToolCalls
-from wardmesh_gateway.tool_family import Worded
+from wardmesh_gateway.tool_family import Worded, typed_problem
 from wardmesh_gateway.tool_spec import ToolSpec
-from wardmesh_gateway.tools import TOOLS
+from wardmesh_gateway.tools import BY_NAME, TOOLS
 
 _log = logging.getLogger("wardmesh.gateway")
 
@@ -56,12 +56,18 @@ class McpDoor:
             if tool.interaction is not None and tool.name not in self._procedures | self._operations
         }
         self._own = frozenset(tool.name for tool in TOOLS if tool.interaction is None)
+        self._every = frozenset(tool.name for tool in TOOLS)
 
     def tools(self) -> tuple[McpTool, ...]:
         return self._tools
 
     async def allowed_tools(self, caller: Caller) -> frozenset[str]:
-        """By policy. When policy cannot be asked only what needs no decision is shown."""
+        """By policy. When policy cannot be asked only what needs no decision is shown.
+
+        Who comes without a token (SM-4) sees every tool: what a session may is known to auth, and decided at the call.
+        """
+        if not caller.bearer:
+            return self._every
         try:
             visit = await self._callers.visit_of(caller)
             principal = _principal(visit)
@@ -104,6 +110,8 @@ class McpDoor:
 
 def _failed(problem: Problem, name: str, call_id: str = "", *, worded: bool = False) -> ToolResult:
     """`worded`: the text is laid down by the tool's list, so it stands there as it is (C-7)."""
+    if BY_NAME[name].typed_errors:
+        return ToolResult(structured=typed_problem(problem), is_error=True, call_id=call_id)
     return ToolResult(
         structured=tool_error(problem, name) | ({"status": problem.status} if worded else {}),
         text=problem.detail if worded else "",
@@ -135,6 +143,8 @@ def _shown(tool: ToolSpec) -> McpTool:
         scopes=_scopes(tool, writes=writes),
         quick=tool.quick,
         profiles=tool.profiles,
+        shown_as=tool.shown_as,
+        typed_errors=tool.typed_errors,
     )
 
 
