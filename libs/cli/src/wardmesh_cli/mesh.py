@@ -93,6 +93,7 @@ class Mesh:
             self._services.task("audit-migrate", "audit", "migrate"),
             self._services.task("audit-provision", "audit", "provision"),
             self._services.task("fhir-store-migrate", "fhir-store", "migrate"),
+            self._services.task("fhir-store-provision", "fhir-store", "provision"),
         ]
         await self.supervisor.together([self.supervisor.run(task) for task in tasks])
 

@@ -86,9 +86,8 @@ class Services:
             WARDMESH_LOG_JSON="true",
             PYTHONUNBUFFERED="1",
         )
-        if service != "fhir-store":
-            found["WARDMESH_NATS_URL"] = self._layout.nats_url
-            found["WARDMESH_NATS_SEED_FILE"] = str(self._layout.state.nats_seed(service))
+        found["WARDMESH_NATS_URL"] = self._layout.nats_url
+        found["WARDMESH_NATS_SEED_FILE"] = str(self._layout.state.nats_seed(service))
         local = {name: value for name, value in client_ids().items() if self._platform_setting(service, name)}
         return {**found, **self._specific[service], **local, **self._settings.get(service, {})}
 
@@ -177,7 +176,7 @@ class Services:
 
     def task(self, name: str, service: str, *arguments: str) -> Task:
         environ = self.environ(service)
-        if name == "audit-provision":
+        if arguments == ("provision",):
             seed = self._layout.state.nats_seed("operations")
             environ["WARDMESH_OPERATIONS_SEED_FILE"] = str(seed)
         return Task(name=name, command=[program(service), *arguments], environ=environ)
@@ -188,6 +187,7 @@ def store_settings(layout: Layout) -> dict[str, str]:
     folder = layout.state.private("s3")
     return {
         "WARDMESH_DATABASE_URL": layout.database(DATABASES["fhir-store"], "wardmesh_fhir_store"),
+        "WARDMESH_NATS_URL": layout.nats_url,  # what a command stores is told as well
         "WARDMESH_HOST": "127.0.0.1",
         "WARDMESH_PORT": str(layout.store_port),
         "WARDMESH_SMART_BASE": layout.smart_base,

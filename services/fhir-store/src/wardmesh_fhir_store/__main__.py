@@ -1,4 +1,4 @@
-"""`wardmesh-fhir-store`: serve (default), migrate, reindex, seed, load."""
+"""`wardmesh-fhir-store`: serve (default), migrate, provision, reindex, seed, load."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import uvloop
 from wardmesh_common.settings import EXIT_CONFIGURATION, BadSettings, load
 from wardmesh_common.telemetry import configure_logging
 from wardmesh_fhir_store.app import serve
+from wardmesh_fhir_store.feed.stream import STREAM, StreamRefused, provision
 from wardmesh_fhir_store.loading import load_files
 from wardmesh_fhir_store.migrate import DEFAULT_DATASTORE, migrate_url
 from wardmesh_fhir_store.reindexing import reindex
@@ -25,6 +26,7 @@ def _arguments() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command")
     commands.add_parser("serve", help="answer FHIR requests (default)")
     commands.add_parser("migrate", help="bring the database to the newest schema")
+    commands.add_parser("provision", help="make the stream of change events, as the broker's operations user")
     commands.add_parser("reindex", help="rebuild the search index while the store serves")
     seeding = commands.add_parser("seed", help="store the demo patients; safe to repeat")
     seeding.add_argument("--patients", type=int, default=50)
@@ -37,6 +39,8 @@ def _arguments() -> argparse.ArgumentParser:
 async def _run(arguments: argparse.Namespace, settings: StoreSettings) -> int:
     if arguments.command == "migrate":
         return await migrate_url(settings.database_url)
+    if arguments.command == "provision":
+        return await _provision(settings)
     if arguments.command == "seed":
         return await seed(settings, arguments.patients)
     if arguments.command == "reindex":
@@ -44,6 +48,20 @@ async def _run(arguments: argparse.Namespace, settings: StoreSettings) -> int:
     if arguments.command == "load":
         return await load_files(settings, arguments.paths, arguments.datastore)
     return await serve(settings)
+
+
+async def _provision(settings: StoreSettings) -> int:
+    """Safe to repeat."""
+    if not settings.nats_url:
+        sys.stderr.write("wardmesh-fhir-store: WARDMESH_NATS_URL is not set\n")
+        return EXIT_CONFIGURATION
+    try:
+        made = await provision(settings.nats_url, settings.operations_seed or settings.nats_seed)
+    except StreamRefused as error:
+        sys.stderr.write(f"wardmesh-fhir-store: {error}\n")
+        return 1
+    sys.stdout.write(f"made {STREAM}\n" if made else f"{STREAM} is there and as designed\n")
+    return 0
 
 
 def main() -> int:

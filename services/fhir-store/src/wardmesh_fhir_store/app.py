@@ -13,6 +13,7 @@ from wardmesh_common.listening import Farewell, reserve
 from wardmesh_common.quiet_server import QuietServer
 from wardmesh_common.settings import BadSettings
 from wardmesh_fhir_store.datastores import Datastores
+from wardmesh_fhir_store.feed.publisher import published
 from wardmesh_fhir_store.front import Front
 from wardmesh_fhir_store.jobs.wiring import Jobs
 from wardmesh_fhir_store.migrate import DEFAULT_DATASTORE
@@ -42,8 +43,9 @@ async def serve(settings: StoreSettings) -> int:
     try:
         await health.listen(settings.admin_host, settings.admin_port)
         async with registry(settings) as datastores:
-            jobs = Jobs(settings, datastores, (await datastores.registered(DEFAULT_DATASTORE)).link_key)
-            async with jobs.running():
+            key = (await datastores.registered(DEFAULT_DATASTORE)).link_key
+            jobs = Jobs(settings, datastores, key)
+            async with jobs.running(), published(settings, key):
                 await _answer(settings, create_app(settings, datastores, jobs), health, stop)
     except NotMigrated:
         _LOG.error("the database has no store yet: run wardmesh-fhir-store migrate")

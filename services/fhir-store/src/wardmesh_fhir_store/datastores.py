@@ -58,12 +58,15 @@ class Datastores:
         definitions: Definitions,
         validator: Validator,
         addresses: Addresses,
+        *,
+        told: bool,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.database = database
         self.definitions = definitions
         self.validator = validator
         self.addresses = addresses
+        self._told = told
         self._clock = clock
         self._known: dict[str, tuple[float, Registered]] = {}
         self._stores: dict[tuple[str, str], tuple[Registered, Store]] = {}
@@ -100,7 +103,9 @@ class Datastores:
 
     def _store(self, row: Registered, bases: tuple[str, ...]) -> Store:
         database = self.database.bound(row.key)
-        return Store(database, self.definitions, self.validator, bases, row.key, row.link_key, row.options)
+        return Store(
+            database, self.definitions, self.validator, bases, row.key, row.link_key, row.options, told=self._told
+        )
 
     async def _read(self, public_id: str) -> Registered:
         async def load(connection: AsyncConnection) -> Registered | None:

@@ -27,7 +27,7 @@ async def registry(settings: StoreSettings) -> AsyncGenerator[Datastores]:
             raise NotMigrated
         definitions = load_definitions()
         addresses = Addresses(settings.base, DEFAULT_DATASTORE)
-        yield Datastores(Database(engine), definitions, Validator(definitions), addresses)
+        yield Datastores(Database(engine), definitions, Validator(definitions), addresses, told=bool(settings.nats_url))
     finally:
         await engine.dispose()
 

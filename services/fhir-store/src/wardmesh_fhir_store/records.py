@@ -86,8 +86,15 @@ def index_parts() -> list[str]:
     return parts
 
 
-def _save_statement() -> TextClause:
-    """Everything after the lock in one statement: current rows, versions, old and new index rows."""
+# What happened, never what was written (ST-73); `feed.publisher` takes it from there.
+_TELL = """told AS (INSERT INTO outbox (datastore_id, resource_type, resource_id, version, method, happened)
+    SELECT CAST(:datastore AS int), x.*
+    FROM unnest(CAST(:types AS text[]), CAST(:ids AS text[]), CAST(:versions AS int[]),
+        CAST(:methods AS text[]), CAST(:updated AS timestamptz[])) AS x)"""
+
+
+def _save_statement(*, told: bool) -> TextClause:
+    """Everything after the lock in one statement: current rows, versions, old and new index rows, the outbox."""
     parts = [
         """touched AS (UPDATE fhir_current c SET version = x.v, deleted = x.gone, last_updated = x.updated
         FROM unnest(CAST(:keys AS bigint[]), CAST(:versions AS int[]), CAST(:gone AS bool[]),
@@ -95,6 +102,8 @@ def _save_statement() -> TextClause:
         WHERE c.datastore_id = CAST(:datastore AS int) AND c.resource_key = x.k)"""
     ]
     parts += index_parts()
+    if told:
+        parts.append(_TELL)
     return text(
         f"""WITH {", ".join(parts)}
         INSERT INTO fhir_version
@@ -108,7 +117,7 @@ def _save_statement() -> TextClause:
     )
 
 
-_SAVE = _save_statement()
+_SAVE = {told: _save_statement(told=told) for told in (False, True)}
 
 
 async def lock(connection: AsyncConnection, datastore: int, identities: Iterable[Identity]) -> dict[Identity, Current]:
@@ -123,8 +132,8 @@ async def lock(connection: AsyncConnection, datastore: int, identities: Iterable
     return {(row[0], row[1]): Current(row[2], row[3], row[4], row[5]) for row in found}
 
 
-async def save(connection: AsyncConnection, datastore: int, changes: Sequence[Change]) -> list[Saved]:
-    """Write every change; their current rows are locked already. Raises Raced."""
+async def save(connection: AsyncConnection, datastore: int, changes: Sequence[Change], *, told: bool) -> list[Saved]:
+    """Write every change; their current rows are locked already. `told`: the bus hears of it. Raises Raced."""
     if not changes:
         return []
     now = _now()
@@ -143,7 +152,7 @@ async def save(connection: AsyncConnection, datastore: int, changes: Sequence[Ch
         "bodies": [s.body for s in saved],
         "statuses": [204 if s.body is None else 201 if s.created else 200 for s in saved],
     }
-    done = await connection.execute(_SAVE, values | index_values([c.rows or {} for c in changes], values["keys"]))
+    done = await connection.execute(_SAVE[told], values | index_values([c.rows or {} for c in changes], values["keys"]))
     if not done.rowcount:  # it began to go since we looked: nothing may be written behind the one who empties it
         raise Fault(409, "conflict", "The datastore is being deleted.")
     return saved

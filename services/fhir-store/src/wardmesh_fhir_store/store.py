@@ -28,7 +28,8 @@ from wardmesh_fhir_store.validation import Validator
 
 
 class Store:
-    """One datastore; `bases` are its FHIR base URLs without a slash at the end, the first is what links show."""
+    """One datastore; `bases` are its FHIR base URLs without a slash at the end, the first is what links show;
+    `told`: committed versions are told to the bus."""
 
     def __init__(
         self,
@@ -39,6 +40,8 @@ class Store:
         datastore: int,
         key: bytes,
         options: Options,
+        *,
+        told: bool,
     ) -> None:
         self.database = database
         self.definitions = definitions
@@ -47,6 +50,7 @@ class Store:
         self.bases = bases
         self.options = options
         self.datastore = datastore
+        self._told = told
         self.sealer = CursorSealer(key)
         self.slicer = Slicer(definitions)
         self.fhirpath_patch = FhirPathPatch(Elements(definitions))
@@ -65,7 +69,7 @@ class Store:
         """Every change of this datastore passes here."""
         if self.options.referential_integrity:
             await integrity.check(connection, self.datastore, changes)
-        return await save(connection, self.datastore, changes)
+        return await save(connection, self.datastore, changes, told=self._told)
 
     def check_type(self, kind: str) -> str:
         """404 for a type that R4 does not have (ST-9)."""
