@@ -1,4 +1,4 @@
-"""A platform that refuses a token: one new token is asked for and a read is repeated, once; a write never is."""
+"""A platform that refuses a token: one new token is asked for, and what may be repeated is repeated, once."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ def only(bench: Any, good: str) -> None:
     bench.upstream.respond = respond
 
 
+@pytest.mark.requirement("PX-9")
 async def test_a_read_is_repeated_once_with_the_new_token(bench: Any) -> None:
     only(bench, "second")
     bench.renewed = "second"
@@ -45,7 +46,18 @@ async def test_without_a_new_token_the_refusal_of_the_platform_stands(bench: Any
     assert len(bench.upstream.requests) == 1
 
 
-async def test_a_write_and_a_call_without_token_are_sent_once(bench: Any) -> None:
+@pytest.mark.requirement("PX-9")
+async def test_a_conditional_write_is_repeated_once_with_the_new_token(bench: Any) -> None:
+    only(bench, "second")
+    bench.renewed = "second"
+    body = b'{"resourceType":"Patient","id":"p1"}'
+    more: dict[str, Any] = {"body": body, "headers": {"if-match": 'W/"1"'}, "grant": LENT}
+    assert (await bench.perform("update", "Patient", "p1", **more)).status == 200
+    assert (len(bench.upstream.requests), bench.renewals, len(bench.intents)) == (2, 1, 1)
+
+
+@pytest.mark.requirement("PX-9")
+async def test_a_bare_write_and_a_call_without_token_are_sent_once(bench: Any) -> None:
     only(bench, "second")
     bench.renewed = "second"
     body = b'{"resourceType":"Patient"}'

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from typing import Any
 
 import msgspec
@@ -13,7 +15,11 @@ from aiohttp import web
 from wardmesh_common.contracts import Call
 from wardmesh_common.errors import AuditUnavailable, Denied, OutcomeUnknown, PlatformDown, RateLimited, TimedOut
 from wardmesh_common.vocabulary import Grant
+from wardmesh_fhir_proxy.exchange import Exchanges
+from wardmesh_fhir_proxy.headers import MAX_RETRY_AFTER, retry_after_seconds
+from wardmesh_fhir_proxy.healthlake_signing import Signer
 from wardmesh_fhir_proxy.lanes import FAILURES_TO_OPEN, Bucket, Circuit
+from wardmesh_fhir_proxy.upstream import Transport
 
 pytestmark = pytest.mark.anyio
 
@@ -35,6 +41,7 @@ CASES: list[tuple[str, str, dict[str, Any], int]] = [
 ]
 
 
+@pytest.mark.requirement("PX-9")
 @pytest.mark.parametrize(("interaction", "identity", "more", "attempts"), CASES)
 async def test_px9_attempts_per_method(
     bench: Any, interaction: str, identity: str, more: dict[str, Any], attempts: int
@@ -47,6 +54,7 @@ async def test_px9_attempts_per_method(
     assert len(bench.upstream.requests) == attempts
 
 
+@pytest.mark.requirement("PX-9")
 async def test_px9_a_broken_connection_is_retried_for_reads_and_unknown_for_writes(bench: Any) -> None:
     async def cut(seen: Any) -> web.Response:
         response = web.Response(body=b"{}", content_type="application/fhir+json")
@@ -80,6 +88,7 @@ async def test_px9_a_broken_connection_is_retried_for_reads_and_unknown_for_writ
     assert len(bench.upstream.requests) == 1
 
 
+@pytest.mark.requirement("PX-9")
 async def test_px9_retry_after_is_obeyed_within_the_deadline(bench: Any) -> None:
     bench.upstream.answer(b"", 429, Content_Type="text/plain", Retry_After="1")
     started = time.monotonic()
@@ -93,6 +102,30 @@ async def test_px9_retry_after_is_obeyed_within_the_deadline(bench: Any) -> None
     assert len(bench.upstream.requests) == 1
 
 
+@pytest.mark.requirement("PX-9")
+async def test_px9_retry_after_may_be_a_date_and_is_capped(bench: Any) -> None:
+    when = format_datetime(datetime.now(UTC) + timedelta(seconds=1.2), usegmt=True)
+    answers = iter([web.Response(status=503, headers={"Retry-After": when})])
+    patient = web.json_response({"resourceType": "Patient", "id": "p1"}, content_type="application/fhir+json")
+    bench.upstream.respond = lambda _: next(answers, patient)
+    started = time.monotonic()
+    assert (await bench.perform("read", "Patient", "p1", seconds=5.0)).status == 200
+    assert time.monotonic() - started >= 0.15, "as long as the date says, which is in whole seconds"
+    for said in ("999999", format_datetime(datetime.now(UTC) + timedelta(days=9), usegmt=True)):
+        assert retry_after_seconds(said, time.time()) == MAX_RETRY_AFTER
+    for said in ("soon", "-5", format_datetime(datetime.now(UTC) - timedelta(days=9), usegmt=True)):
+        assert retry_after_seconds(said, time.time()) == 0
+
+
+@pytest.mark.requirement("PX-9")
+async def test_px9_full_jitter_spreads_the_pauses() -> None:
+    drawn = iter((0.0, 0.999, 0.5))
+    exchanges = Exchanges(Transport(), Signer(lambda: None), jitter=lambda: next(drawn))  # type: ignore[arg-type]
+    pauses = [exchanges._pause(None, attempt) for attempt in (0, 0, 1)]
+    assert pauses == pytest.approx([0.0, 0.0999, 0.1])
+
+
+@pytest.mark.requirement("PX-9")
 async def test_px9_retries_are_at_most_a_tenth_of_the_requests(bench: Any) -> None:
     bench.describe(max_concurrent=4)
     lane = bench.exchanges.lane(bench.platforms.descriptors["probe"])
@@ -103,6 +136,7 @@ async def test_px9_retries_are_at_most_a_tenth_of_the_requests(bench: Any) -> No
     assert allowed <= 200 * 0.1 + 11
 
 
+@pytest.mark.requirement("PX-9")
 @pytest.mark.parametrize(
     ("stored", "expected"),
     [
@@ -124,6 +158,7 @@ async def test_px9_an_ambiguous_put_is_settled_by_reading_back(bench: Any, store
     assert [seen.method for seen in bench.upstream.requests] == ["PUT", "PUT", "GET"]
 
 
+@pytest.mark.requirement("PX-9")
 async def test_px9_the_circuit_opens_half_opens_and_closes(bench: Any) -> None:
     now = [0.0]
     circuit = Circuit(lambda: now[0])
@@ -165,6 +200,7 @@ def test_px9_a_platform_that_stays_away_is_asked_every_ten_seconds() -> None:
     assert 14 <= probes <= 17
 
 
+@pytest.mark.requirement("PX-9")
 async def test_px9_client_errors_never_open_the_circuit_and_failures_do(bench: Any) -> None:
     for status in (401, 403, 404, 412):
         bench.upstream.answer(b"", status, Content_Type="text/plain")

@@ -97,7 +97,7 @@ class Performer:
             answer = batches.nothing_sent()
         else:
             answer = await self._exchanges.send(descriptor, request, principal.id, seconds)
-        if answer.status == 401 and not request.write and call.grant and call.grant.sealed_token:
+        if answer.status == 401 and request.retryable and call.grant and call.grant.sealed_token:
             answer = await self._once_more(call, descriptor, request, answer, hop)
         journey = Journey(call=call, descriptor=descriptor, address=address, screen=screen, pages=pages, denied=denied)
         return await self._shaped(journey, answer, request, touched)
@@ -128,7 +128,7 @@ class Performer:
     async def _once_more(
         self, call: Call, descriptor: Descriptor, request: UpstreamRequest, refused: UpstreamAnswer, hop: Hop
     ) -> UpstreamAnswer:
-        """A read again with a new token, once; without one the platform's 401 stands (PX-9)."""
+        """What may be repeated, once, with a new token; without one the platform's 401 stands (PX-9)."""
         assert call.principal is not None, "the pair assertion comes first"
         try:
             token = await self._renew_token(call)
