@@ -1,4 +1,4 @@
-"""The show: an allowed, a masked and a refused MCP call through the public gateway, then the ledger verified."""
+"""The show: an allowed, a masked, a refused and a suspicious MCP call through the gateway; the ledger verified."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from typing import Any
 
 import aiohttp
 
+from wardmesh_cli.directory import LISTED_PATIENT
+from wardmesh_cli.incident import CONSOLE, REVIEWER, REVIEWS, WHO, noticed
 from wardmesh_cli.layout import STORE_PLATFORM
 from wardmesh_cli.mesh import Mesh
 from wardmesh_cli.progress import Terminal
@@ -101,7 +103,7 @@ def ssn_of(patient: dict[str, Any]) -> str:
 
 
 class Show:
-    """Three calls and a verification; `passed` counts what went as told."""
+    """Four calls and a verification; `failures` counts what did not go as told."""
 
     def __init__(self, mesh: Mesh, terminal: Terminal) -> None:
         self._mesh = mesh
@@ -135,7 +137,16 @@ class Show:
             refused = await self._call(session, "demo_billing", "search", arguments)
             held = refused.refused and not resource_in(refused.result, "Condition")
             self.tell("demo_billing", f"search Condition of {PATIENT}", "refused", _why(refused), as_told=held)
+            await self._plant(session)
         await self._verify()
+
+    async def _plant(self, session: aiohttp.ClientSession) -> None:
+        """An ordinary call that policy allows and that detection must not overlook."""
+        opened = await self._read(session, WHO, "Patient", LISTED_PATIENT)
+        found = await noticed(session, self._mesh)
+        patient = bool(resource_in(opened.result, "Patient"))
+        action = f"read Patient/{LISTED_PATIENT[:8]}, a VIP"
+        self.tell(WHO, action, "noticed", found.text(), as_told=patient and found.whole)
 
     async def _read(self, session: aiohttp.ClientSession, person: str, kind: str, identity: str) -> Told:
         arguments = {"platform_id": STORE_PLATFORM, "resource_type": kind, "resource_id": identity, "view": "full"}
@@ -177,9 +188,15 @@ async def verify(mesh: Mesh) -> tuple[int, list[str]]:
 async def perform(mesh: Mesh, terminal: Terminal) -> int:
     """0 when everything went as told."""
     terminal.line()
-    terminal.title("three calls through the gateway, as an MCP client")
+    terminal.title("calls through the gateway, as an MCP client")
     show = Show(mesh, terminal)
     await show.run()
+    terminal.line()
+    terminal.line(f"  {WHO} has opened the record of a VIP whom she does not treat. Who watches sees it here:")
+    terminal.line(
+        f"  {mesh.layout.public_url}{REVIEWS}   sign in as {REVIEWER} / DemoPass123!, look at the two alerts,"
+    )
+    terminal.line("  follow one to its event, and close it with an outcome and what you found")
     connect(mesh, terminal)
     return 1 if show.failures else 0
 
@@ -193,6 +210,7 @@ def connect(mesh: Mesh, terminal: Terminal) -> None:
     terminal.line(f"  MCP endpoint   {layout.audience}")
     terminal.line(f"  sign-in        {layout.issuer}   demo_doctor / DemoPass123! (also nurse, billing, reception ...)")
     terminal.line(f"  a hospital     {layout.smart_issuer}/portal   dr_jansen or dana / DemoPass123!")
+    terminal.line(f"  compliance     {layout.public_url}{CONSOLE}   {REVIEWER} / DemoPass123!")
     terminal.line(f"  Claude Code    claude mcp add --transport http wardmesh {layout.audience}")
     terminal.line(f'  a token        TOKEN="$(cat {_short(str(token_file))})"')
     terminal.line(

@@ -15,6 +15,7 @@ import aiohttp
 from wardmesh_cli import engines, hospital, identity, ready, recipes
 from wardmesh_cli.binaries import Binaries
 from wardmesh_cli.control import Control
+from wardmesh_cli.directory import write_feed
 from wardmesh_cli.faults import ProcessFault, StartFault
 from wardmesh_cli.layout import DATABASES, Layout, lay_out, write_platforms
 from wardmesh_cli.listeners import Listeners
@@ -43,6 +44,7 @@ class Mesh:
         self._control = Control(self.supervisor, layout.balancer_admin_port)
         self._listeners = Listeners()
         platforms = write_platforms(layout, options.platforms, hospital.descriptors(layout))
+        write_feed(layout)
         self._services = Services(layout, options.settings, platforms, self._listeners)
 
     def _note(self, text: str) -> None:

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from wardmesh_cli.child import Ready, Unit
+from wardmesh_cli.directory import FEED
 from wardmesh_cli.engines import PEOPLE
 from wardmesh_cli.faults import ProcessFault
 from wardmesh_cli.hospital import client_ids
@@ -238,6 +239,8 @@ def audit_settings(layout: Layout) -> dict[str, str]:
         "WARDMESH_AUDIT_WITNESSES": json.dumps({WITNESS: witness}),
         "WARDMESH_AUDIT_KEK_FILE": str(state.secret("audit.kek")),
         "WARDMESH_AUDIT_HANDLE_KEY_FILE": str(state.secret("audit-handle.key")),
+        "WARDMESH_AUDIT_DIRECTORY_DIR": str(state.private(FEED)),
+        "WARDMESH_AUDIT_DIRECTORY_KEY_FILE": str(state.secret("audit-directory.key")),
     }
 
 
