@@ -13,6 +13,7 @@ from wardmesh_gateway.bodies import FHIR_JSON, JSON_PATCH
 from wardmesh_gateway.calls import Wanted
 from wardmesh_gateway.fhir_bundle import bundle_entries
 from wardmesh_gateway.healthlake_bundles import bundle_of
+from wardmesh_gateway.healthlake_pages import next_page
 from wardmesh_gateway.healthlake_patches import parameters_of
 from wardmesh_gateway.rules import check_id, check_type
 from wardmesh_gateway.tool_calls import pairs_of, query_of
@@ -69,6 +70,20 @@ def search_all(arguments: Arguments) -> Wanted:
         tool="search_all_resources",
         interaction=Interaction.SEARCH,
         query=query_of(_counted(pairs, arguments)),
+    )
+
+
+def everything(arguments: Arguments) -> Wanted:
+    """The whole record of a patient, a page at a time."""
+    pairs = [(name, arguments[name]) for name in ("start", "end") if name in arguments]
+    pairs += next_page(arguments)
+    return Wanted(
+        tool="patient_everything",
+        interaction=Interaction.OPERATION,
+        type="Patient",
+        id=check_id(arguments["patient_id"], "patient_id"),
+        operation="$everything",
+        query=query_of(pairs),
     )
 
 
@@ -223,6 +238,7 @@ BUILD: dict[str, Callable[[Arguments], Wanted]] = {
     "search_fhir_resources": search,
     "search_fhir_resources_advanced": search_advanced,
     "search_all_resources": search_all,
+    "patient_everything": everything,
     "create_fhir_resource": create,
     "update_fhir_resource": update,
     "patch_fhir_resource": patch,

@@ -18,12 +18,19 @@ from wardmesh_gateway.caller import Visit
 from wardmesh_gateway.calls import Delivers, Door, Wanted
 from wardmesh_gateway.healthlake_calls import BUILD
 from wardmesh_gateway.healthlake_control import control_call, target
+from wardmesh_gateway.healthlake_pages import paged
 from wardmesh_gateway.healthlake_templates import WORKED_OUT
 from wardmesh_gateway.problem import of_reply
 from wardmesh_gateway.tool_family import CHALLENGED, Worded
 from wardmesh_gateway.tool_spec import ToolSpec
+from wardmesh_gateway.tools_healthlake_more import EVERYTHING, JOBS
 
 VENDOR = "healthlake"
+# Kind of job -> its operation, the list in AWS's answer, and the name of that list beside the other one.
+JOB_LISTS = {
+    "IMPORT": ("$list-import-jobs", "ImportJobPropertiesList", "ImportJobs"),
+    "EXPORT": ("$list-export-jobs", "ExportJobPropertiesList", "ExportJobs"),
+}
 DELETED = msgspec.json.encode({"status": "success", "statusCode": 204})
 
 _datastore = re.compile(r"[0-9a-f]{32}").fullmatch
@@ -42,6 +49,31 @@ class HealthLakeTools:
     ) -> Answered:
         if tool.name in WORKED_OUT:
             return Answered(body=_encoder.encode(WORKED_OUT[tool.name](arguments)))
+        if tool.name == JOBS:
+            return await self._jobs(tool, arguments, visit, face, traceparent)
+        answered = await self._asked(tool, arguments, visit, face, traceparent)
+        if tool.name == EVERYTHING:
+            return msgspec.structs.replace(answered, body=paged(answered.body))
+        return answered
+
+    async def _jobs(
+        self, tool: ToolSpec, arguments: Mapping[str, Any], visit: Visit, face: Face, traceparent: str
+    ) -> Answered:
+        """One question per kind of job: each is decided on and recorded."""
+        kinds = [arguments["job_type"]] if "job_type" in arguments else list(JOB_LISTS)
+        lists: dict[str, msgspec.Raw] = {}
+        for kind in kinds:
+            operation, member, shown = JOB_LISTS[kind]
+            one = msgspec.structs.replace(tool, operation=operation)
+            answered = await self._asked(one, arguments, visit, face, traceparent)
+            if len(kinds) == 1:
+                return answered
+            lists[shown] = msgspec.json.decode(answered.body, type=dict[str, msgspec.Raw])[member]
+        return msgspec.structs.replace(answered, body=msgspec.json.encode(lists))
+
+    async def _asked(
+        self, tool: ToolSpec, arguments: Mapping[str, Any], visit: Visit, face: Face, traceparent: str
+    ) -> Answered:
         vendor = self._door.named(VENDOR, Face.MCP)
         if changes(tool) and not vendor.writes:
             raise words.read_only()

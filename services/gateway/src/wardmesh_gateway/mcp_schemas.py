@@ -64,12 +64,14 @@ class ToolShelf:
     def __init__(self, tools: tuple[McpTool, ...]) -> None:
         self.source = tools
         self.sorted = tuple(sorted(tools, key=lambda tool: tool.name))
-        self._by_name = {tool.name: tool for tool in tools}
+        self._by_name = {tool.name: tool for tool in tools if not tool.shown_as}
+        self._own = {(tool.profiles[0], tool.shown_as): tool for tool in tools if tool.shown_as}
         self._mirrored = {tool.name: tool.input_schema for tool in tools if x_mcp_header_map(tool.input_schema)}
         self._checks = {tool.name: ArgumentCheck(tool.input_schema) for tool in tools}
 
-    def tool(self, name: str) -> McpTool | None:
-        return self._by_name.get(name)
+    def tool(self, name: str, profile: str = "") -> McpTool | None:
+        """A profile's own form of a tool goes before the one that the others know under this name."""
+        return self._own.get((profile, name)) or self._by_name.get(name)
 
     def schema(self, name: str) -> dict[str, Any] | None:
         tool = self._by_name.get(name)

@@ -12,6 +12,7 @@ from mcp.shared.exceptions import MCPError
 from mcp_types import INVALID_PARAMS, CallToolRequestParams, PaginatedRequestParams
 
 from wardmesh_gateway.mcp_door import Door, McpTool, Progress, ToolResult
+from wardmesh_gateway.mcp_narrowing import complained
 from wardmesh_gateway.mcp_progress import reporting
 from wardmesh_gateway.mcp_results import tool_result
 from wardmesh_gateway.mcp_schemas import ToolShelf
@@ -50,6 +51,7 @@ class ToolHandlers:
         visit = visitor(ctx)
         allowed = await self._door.allowed_tools(visit.caller)
         offered = [t for t in self.shelf.sorted if t.name in allowed and _in_profile(t, visit.profile)]
+        offered = [tool for tool in offered if not visit.narrowing.refusal(tool)]
         page, cursor = paged(offered, params.cursor, self._page, lambda tool: tool.name)
         answer: dict[str, Any] = {"tools": [shown(tool) for tool in page]}
         return answer | ({"nextCursor": cursor} if cursor else {})
@@ -81,27 +83,28 @@ class ToolHandlers:
         return _result(await self._rounds.after(tool.name, arguments, visit, result))
 
     def offered(self, name: str, profile: str) -> McpTool | None:
-        tool = self.shelf.tool(name)
+        tool = self.shelf.tool(name, profile)
         return tool if tool is not None and _in_profile(tool, profile) else None
 
     async def answer(
         self, tool: McpTool, arguments: dict[str, Any], visit: Visit, progress: Progress | None = None
     ) -> ToolResult:
-        complaint = self.shelf.check(tool.name).complaint(arguments)
-        if complaint:
-            return ToolResult(structured={"error": "validation_error", "message": complaint}, is_error=True)
+        if refusal := visit.narrowing.refusal(tool):
+            return complained(tool, "forbidden", refusal)
+        if complaint := self.shelf.check(tool.name).complaint(arguments):
+            return complained(tool, "validation_error", complaint)
         if progress is None:
             return await self._door.call_tool(tool.name, arguments, visit.caller)
         return await self._door.call_tool(tool.name, arguments, visit.caller, progress=progress)
 
 
 def _in_profile(tool: McpTool, profile: str) -> bool:
-    return not profile or profile in tool.profiles
+    return profile in tool.profiles or not (profile or tool.shown_as)
 
 
 def shown(tool: McpTool) -> dict[str, Any]:
     shown: dict[str, Any] = {
-        "name": tool.name,
+        "name": tool.shown_as or tool.name,
         "title": tool.title,
         "description": tool.description,
         "inputSchema": tool.input_schema,

@@ -22,6 +22,7 @@ _PATCHES = {
 }
 _PROBLEM = {"application/json": {"schema": {"$ref": "#/components/schemas/Detail"}}}
 _TOOL_PROBLEM = {"application/json": {"schema": {"$ref": "#/components/schemas/ToolError"}}}
+_TYPED_PROBLEM = {"application/json": {"schema": {"$ref": "#/components/schemas/TypedError"}}}
 _OUTCOME = {"application/fhir+json": {"schema": {"$ref": "#/components/schemas/OperationOutcome"}}}
 
 _REASONS = {
@@ -54,6 +55,15 @@ SCHEMAS: Json = {
         "type": "object",
         "properties": {"error": {"type": "string"}, "message": {"type": "string"}},
         "required": ["error", "message"],
+    },
+    "TypedError": {
+        "type": "object",
+        "properties": {
+            "error": {"const": True},
+            "type": {"enum": ["validation_error", "not_found", "auth_error", "service_error", "server_error"]},
+            "message": {"type": "string"},
+        },
+        "required": ["error", "type", "message"],
     },
     "OperationOutcome": {
         "type": "object",
@@ -183,7 +193,8 @@ def fhir_paths() -> Json:
 def _tool(tool: ToolSpec) -> Json:
     accepted = {"application/json": {"schema": {k: v for k, v in tool.input.items() if k != "$schema"}}}
     answer = {"application/json": {"schema": tool.output}}
-    operation = _operation(f"tool_{tool.name}", tool.title, answer, _TOOL_PROBLEM)
+    refusal = _TYPED_PROBLEM if tool.typed_errors else _TOOL_PROBLEM
+    operation = _operation(f"tool_{tool.name}", tool.title, answer, refusal)
     described = _body(operation, accepted, required=bool(tool.input["required"]))
     return described | {"description": tool.summary, "tags": ["tools"]}
 

@@ -18,6 +18,12 @@ from wardmesh_gateway.tool_spec import ToolSpec
 # These are answered with a challenge, so they keep their own form.
 CHALLENGED = frozenset({"invalid_token", "sign_in_required", "insufficient_scope"})
 # The faces have words of their own for these codes; here the text is the contract.
+_KINDS = {
+    **dict.fromkeys((400, 405, 406, 412, 413, 415, 422), "validation_error"),
+    **dict.fromkeys((404, 410), "not_found"),
+    **dict.fromkeys((401, 403), "auth_error"),
+    **dict.fromkeys((409, 429, 502, 503, 504), "service_error"),
+}
 _CODES = {"not_found": "resource_not_found", "internal_error": "server_error"}
 
 
@@ -65,6 +71,17 @@ def issues_of(body: bytes) -> list[Issue]:
     if outcome.resourceType != "OperationOutcome":
         return []
     return [Issue(each.severity, each.code, each.diagnostics or each.details.text) for each in outcome.issue]
+
+
+def typed_error(kind: str, message: str) -> dict[str, Any]:
+    """A failure as the tools of HL-15 tell it."""
+    return {"error": True, "type": kind, "message": message}
+
+
+def typed_problem(problem: Problem) -> dict[str, Any]:
+    """What went wrong in the five kinds of HL-15; 404 and 410 are the same to its callers."""
+    kind = _KINDS.get(problem.status, "server_error")
+    return typed_error(kind, problem.detail)
 
 
 class Family(Protocol):

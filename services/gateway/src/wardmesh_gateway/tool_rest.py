@@ -17,6 +17,7 @@ from wardmesh_gateway.entrance import Entrance
 from wardmesh_gateway.problem import JSON, tool_error
 from wardmesh_gateway.sign_in_link import linked
 from wardmesh_gateway.tool_door import ToolArguments, ToolCalls
+from wardmesh_gateway.tool_family import typed_problem
 from wardmesh_gateway.tools import BY_NAME
 
 PREFIX = "/v1/tools/"
@@ -39,6 +40,8 @@ class ToolFace:
         started: dict[str, Any] = {}
 
         def render(problem: Problem) -> bytes:
+            if name in BY_NAME and BY_NAME[name].typed_errors:
+                return msgspec.json.encode(typed_problem(problem))
             said = tool_error(problem, name if name in BY_NAME else "tool")
             return msgspec.json.encode(linked(said, started) if started else said)
 

@@ -25,3 +25,5 @@ class ToolSpec(Struct, frozen=True, kw_only=True):
     quick: bool = True  # False: may take seconds, MCP answers it on a stream
     family: str = ""  # of tools that keep another system's words (tool_family.py)
     profiles: tuple[str, ...] = ("gateway",)  # paths /mcp/<profile> that show it; /mcp shows every tool (C-2)
+    shown_as: str = ""  # its name inside its one profile, where another tool has that name everywhere else
+    typed_errors: bool = False  # a failure is told as {"error": true, "type", "message"} (HL-15)

@@ -1,0 +1,72 @@
+"""Three tools beside the 29: names that users of AWS's published server know (HL-15)."""
+
+from __future__ import annotations
+
+from wardmesh_common.vocabulary import Interaction
+from wardmesh_gateway import healthlake_schemas as arg
+from wardmesh_gateway.schemas import Schema
+from wardmesh_gateway.tool_spec import ToolSpec
+from wardmesh_gateway.tools_healthlake import PROFILE
+
+DETAILS, EVERYTHING, JOBS = "get_datastore_details", "patient_everything", "list_fhir_jobs"
+COUNT: Schema = {
+    "type": "integer",
+    "minimum": 1,
+    "maximum": 100,
+    "default": 100,
+    "description": "Entries per page, 1 to 100.",
+}
+NEXT = arg.text("pagination.next_token of the answer before; other parameters of the search are not needed then.")
+JOB_KIND: Schema = {"type": "string", "enum": ["IMPORT", "EXPORT"], "description": "Only jobs of this kind."}
+EVERYTHING_INPUT: dict[str, Schema] = {
+    "datastore_id": arg.DATASTORE_ID,
+    "patient_id": arg.text("Id of the Patient."),
+    "start": arg.text("Only care from this date on, YYYY-MM-DD."),
+    "end": arg.text("Only care up to this date, YYYY-MM-DD."),
+    "count": COUNT,
+    "next_token": NEXT,
+}
+JOBS_INPUT: dict[str, Schema] = {"datastore_id": arg.DATASTORE_ID, "job_status": arg.STATUS, "job_type": JOB_KIND}
+
+
+def _tool(
+    name: str, title: str, summary: str, operation: str, required: tuple[str, ...], properties: dict[str, Schema]
+) -> ToolSpec:
+    return ToolSpec(
+        name=name,
+        title=title,
+        summary=summary,
+        interaction=Interaction.OPERATION,
+        operation=operation,
+        input=arg.whole(required, **properties, region_name=arg.REGION),
+        family=PROFILE,
+        profiles=(PROFILE,),
+    )
+
+
+MORE_TOOLS: tuple[ToolSpec, ...] = (
+    _tool(
+        DETAILS,
+        "Get a datastore's details",
+        "State, name, address and configuration of one datastore, as describe_datastore gives them.",
+        "$describe-datastore",
+        ("datastore_id",),
+        {"datastore_id": arg.DATASTORE_ID},
+    ),
+    _tool(
+        EVERYTHING,
+        "Everything about a patient",
+        "Every resource of one patient's record. Call again with pagination.next_token while has_next is true.",
+        "",
+        ("datastore_id", "patient_id"),
+        EVERYTHING_INPUT,
+    ),
+    _tool(
+        JOBS,
+        "List jobs",
+        "Import and export jobs of a datastore, newest first; of one kind with job_type.",
+        "$list-import-jobs",
+        ("datastore_id",),
+        JOBS_INPUT,
+    ),
+)
