@@ -30,6 +30,7 @@ from wardmesh_gateway.coverage_face import CoverageFace
 from wardmesh_gateway.entrance import Entrance
 from wardmesh_gateway.fhir import FhirFace
 from wardmesh_gateway.headers import Dressing
+from wardmesh_gateway.healthlake_server import HealthLakeServerTools
 from wardmesh_gateway.healthlake_tools import HealthLakeTools
 from wardmesh_gateway.known_sessions import KnownSessions
 from wardmesh_gateway.ledger_face import LedgerFace
@@ -56,6 +57,7 @@ from wardmesh_gateway.tool_door import ToolArguments, ToolCalls
 from wardmesh_gateway.tool_family import Family
 from wardmesh_gateway.tool_mcp import McpDoor
 from wardmesh_gateway.tool_rest import ToolFace
+from wardmesh_gateway.tools_healthlake_server import PROFILE as SERVER
 from wardmesh_gateway.waiting import Waiters
 
 FETCH_SECONDS = 5.0
@@ -130,7 +132,8 @@ def _families(settings: GatewaySettings, door: Door, platforms: Platforms) -> di
         platform=settings.smart_platform,
         public_url=settings.base,
     )
-    return {"healthlake": HealthLakeTools(door), "smedrec": smedrec}
+    lake = HealthLakeTools(door)
+    return {"healthlake": lake, SERVER: HealthLakeServerTools(lake), "smedrec": smedrec}
 
 
 def build_router(
