@@ -44,12 +44,22 @@ class Composites:
     def add(self, kind: str, parameter: Parameter, tree: Tree, rows: Rows) -> None:
         for branch in parameter.branches:
             for node in walk(tree, steps_of(branch.path)):
-                slots = [list(self._slot(kind, n, part, node, tree)) for n, part in enumerate(parameter.components)]
-                for chosen in product(*slots):
-                    row = dict(EMPTY)
-                    for part in chosen:
-                        row.update(part)
-                    rows.setdefault("composite", []).append((parameter.key, *(row[name] for name in COLUMNS)))
+                slots: list[list[dict[str, Any]]] = []
+                # The last component first: it says most often that there is nothing to index.
+                for number in reversed(range(len(parameter.components))):
+                    slots.append(list(self._slot(kind, number, parameter.components[number], node, tree)))
+                    if not slots[-1]:
+                        break
+                else:
+                    self._pair(parameter, slots, rows)
+
+    @staticmethod
+    def _pair(parameter: Parameter, slots: list[list[dict[str, Any]]], rows: Rows) -> None:
+        for chosen in product(*slots):
+            row = dict(EMPTY)
+            for part in chosen:
+                row.update(part)
+            rows.setdefault("composite", []).append((parameter.key, *(row[name] for name in COLUMNS)))
 
     def _slot(self, kind: str, number: int, part: Component, node: Any, tree: Tree) -> Iterator[dict[str, Any]]:
         parameter = self._definitions.parameters[kind][part.code]

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import unicodedata
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
+
+from msgspec import Struct
 
 from wardmesh_fhir_store import moments
 from wardmesh_fhir_store.composites import Composites, Rows
 from wardmesh_fhir_store.definitions import Branch, Definitions, Parameter, parameter_key
 from wardmesh_fhir_store.jsontext import Tree
-from wardmesh_fhir_store.paths import steps_of, walk
+from wardmesh_fhir_store.paths import Step, steps_of, walk
 from wardmesh_fhir_store.references import target_of
 
 LONGEST_KEY = 200  # characters of an index key; longer values are cut and told apart by their hash
@@ -44,13 +46,25 @@ def typed_key(kind: str, value: str) -> str:
     return fit(f"={kind}|{value}")
 
 
+Extract = Callable[[str, Parameter, Branch, Any, Rows], None]
+
+
+class Plan(Struct, frozen=True):
+    """The paths of a type by the member they begin with: most are about members that a resource does not have."""
+
+    composites: list[Parameter]
+    presences: list[tuple[Parameter, Branch]]
+    members: dict[str, list[tuple[Parameter, Branch, tuple[Step, ...], Extract]]]
+
+
 class Indexer:
     """`bases` are our own FHIR bases: absolute references to them count as relative ones."""
 
     def __init__(self, definitions: Definitions, bases: tuple[str, ...]) -> None:
         self._definitions = definitions
         self._bases = bases
-        self._extract: dict[str, Callable[[str, Parameter, Branch, Any, Rows], None]] = {
+        self._plans: dict[str, Plan] = {}
+        self._extract: dict[str, Extract] = {
             "token": self._token,
             "string": self._string,
             "date": self._date,
@@ -64,18 +78,33 @@ class Indexer:
     def rows(self, kind: str, tree: Tree) -> Rows:
         """Index rows by table; each row once."""
         rows: Rows = {}
-        for parameter in self._definitions.parameters[kind].values():
-            if parameter.type == "composite":
-                self._composites.add(kind, parameter, tree, rows)
-                continue
-            extract = self._extract[parameter.type]
-            for branch in parameter.branches:
-                if branch.kind == "presence":
-                    self._presence(parameter, branch, tree, rows)
-                    continue
-                for value in walk(tree, steps_of(branch.path)):
+        plan = self._plans.get(kind)
+        if plan is None:
+            plan = self._plans[kind] = self._plan(kind)
+        for parameter in plan.composites:
+            self._composites.add(kind, parameter, tree, rows)
+        for parameter, branch in plan.presences:
+            self._presence(parameter, branch, tree, rows)
+        for member in tree:
+            for parameter, branch, steps, extract in plan.members.get(member, ()):
+                for value in walk(tree, steps):
                     extract(kind, parameter, branch, value, rows)
         return {table: list(dict.fromkeys(found)) for table, found in rows.items()}
+
+    def _plan(self, kind: str) -> Plan:
+        plan = Plan([], [], {})
+        for parameter in self._definitions.parameters[kind].values():
+            if parameter.type == "composite":
+                plan.composites.append(parameter)
+                continue
+            for branch in parameter.branches:
+                if branch.kind == "presence":
+                    plan.presences.append((parameter, branch))
+                    continue
+                steps = steps_of(branch.path)
+                wanted = plan.members.setdefault(steps[0][0], [])
+                wanted.append((parameter, branch, steps, self._extract[parameter.type]))
+        return plan
 
     def _values(self, kind: str, parameter: Parameter, branch: Branch, value: Any) -> Rows:
         """What one value of a component would be indexed as."""
@@ -153,7 +182,7 @@ class Indexer:
     def _quantity(self, kind: str, parameter: Parameter, branch: Branch, value: Any, rows: Rows) -> None:
         if not isinstance(value, dict):
             return
-        sample = next(_dicts([value.get("low"), value.get("high"), value.get("origin"), value]), value)
+        sample = _dicts([value.get("low"), value.get("high"), value.get("origin"), value])[0]
         low, high = _bounds(value) if branch.kind == "Range" else _quantity_bounds(value)
         if low is None and high is None:
             return
@@ -185,17 +214,17 @@ class Indexer:
             rows.setdefault("uri", []).append((parameter.key, fit(value)))
 
 
-def _coded(kind: str, value: dict[str, Any]) -> Iterator[tuple[Any, Any]]:
+def _coded(kind: str, value: dict[str, Any]) -> list[tuple[Any, Any]]:
     """(system, code) pairs of the types that token parameters stand on."""
     if kind == "CodeableConcept":
-        for coding in _dicts(value.get("coding")):
-            yield coding.get("system"), coding.get("code", "")
-    elif kind == "Coding":
-        yield value.get("system"), value.get("code", "")
-    elif kind == "Identifier":
-        yield value.get("system"), value.get("value", "")
-    elif kind == "ContactPoint":
-        yield value.get("use"), value.get("value")
+        return [(coding.get("system"), coding.get("code", "")) for coding in _dicts(value.get("coding"))]
+    if kind == "Coding":
+        return [(value.get("system"), value.get("code", ""))]
+    if kind == "Identifier":
+        return [(value.get("system"), value.get("value", ""))]
+    if kind == "ContactPoint":
+        return [(value.get("use"), value.get("value"))]
+    return []
 
 
 def _wording(kind: str, value: dict[str, Any]) -> list[str]:
@@ -215,8 +244,8 @@ def _list(value: Any) -> list[Any]:
     return value if isinstance(value, list) else [value]
 
 
-def _dicts(value: Any) -> Iterator[dict[str, Any]]:
-    return (item for item in _list(value) if isinstance(item, dict))
+def _dicts(value: Any) -> list[dict[str, Any]]:
+    return [item for item in _list(value) if isinstance(item, dict)]
 
 
 def _text(value: Any) -> str:

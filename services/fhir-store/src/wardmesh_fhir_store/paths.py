@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any
 
@@ -18,23 +17,25 @@ def steps_of(path: str) -> tuple[Step, ...]:
     return tuple((m[1], m[2] or "", m[3] or "") for m in _STEP.finditer(path))
 
 
-def walk(node: Any, steps: tuple[Step, ...], at: int = 0) -> Iterator[Any]:
+def walk(node: Any, steps: tuple[Step, ...]) -> list[Any]:
     """Every value at the path; lists are walked through, shapes that do not fit are skipped."""
-    if isinstance(node, list):
-        for item in node:
-            yield from walk(item, steps, at)
-        return
-    if at == len(steps):
-        if node is not None:
-            yield node
-        return
-    if not isinstance(node, dict):
-        return
-    name, key, wanted = steps[at]
-    child = node.get(name)
-    if child is None:
-        return
-    if key:
-        items = child if isinstance(child, list) else [child]
-        child = [item for item in items if isinstance(item, dict) and item.get(key) == wanted]
-    yield from walk(child, steps, at + 1)
+    found = _flat(node)
+    for name, key, wanted in steps:
+        following: list[Any] = []
+        for one in found:
+            child = one.get(name) if isinstance(one, dict) else None
+            if child is not None:
+                following += _flat(child)
+        if key:
+            following = [one for one in following if isinstance(one, dict) and one.get(key) == wanted]
+        if not following:
+            return following
+        found = following
+    return found
+
+
+def _flat(node: Any) -> list[Any]:
+    """The items of a list, of lists in it, or the node itself; without nulls."""
+    if not isinstance(node, list):
+        return [] if node is None else [node]
+    return [one for item in node for one in _flat(item)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from functools import cached_property
+from functools import cached_property, lru_cache
 from importlib.resources import files
 
 import msgspec
@@ -64,6 +64,7 @@ class Parameter(Struct, frozen=True):
 INDEXED_TYPES = frozenset({"token", "string", "date", "number", "quantity", "reference", "uri", "composite"})
 
 
+@lru_cache(maxsize=16384)
 def parameter_key(owner: str, code: str) -> int:
     """A number that stays the same for ever; a test asserts that no two parameters share one."""
     unsigned = zlib.crc32(f"{owner}.{code}".encode())
