@@ -25,7 +25,7 @@ from wardmesh_common.issuer_keys import IssuerKeys
 from wardmesh_common.questions import Catalogue, PlatformFacts
 from wardmesh_common.station import Hop
 from wardmesh_common.tokens import TokenVerifier
-from wardmesh_common.vocabulary import Agent, Face, Interaction, Principal, Resource
+from wardmesh_common.vocabulary import Agent, Emergency, Face, Interaction, Principal, Resource
 
 ROUNDS, CALLS = 5, 20_000
 
@@ -39,6 +39,11 @@ class Exchange:
 class NoHandles:
     async def owner(self, handle: str, platform: str) -> Principal:
         raise AssertionError("no call here carries a handle")
+
+
+class NoPasses:
+    def read(self, text: str, principal: Principal, platform: str) -> Emergency:
+        raise AssertionError("no call here is an emergency")
 
 
 async def main() -> None:
@@ -59,7 +64,9 @@ async def main() -> None:
         sessions = Sessions(database, revocations, tell, max_age_seconds=60, idle_seconds=60)
         client = PlatformClient("id", "secret")
         grants = Grants(Platforms(ask, ask_organisation), PlatformTokens(Exchange()), lambda _: client, os.urandom(32))
-        identify = Identifier(Bearers(verifier), sessions, revocations, grants, NoHandles(), Roles(("roles",), {}), {})
+        identify = Identifier(
+            Bearers(verifier), sessions, revocations, grants, NoHandles(), NoPasses(), Roles(("roles",), {}), {}
+        )
         token = fake.sign(roles=["Doctor"])
         hop = Hop(time.monotonic() + 3600, "", None)  # type: ignore[arg-type]
 

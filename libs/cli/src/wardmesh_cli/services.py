@@ -70,6 +70,7 @@ class Services:
                 "WARDMESH_TOKEN_SEAL_KEY_FILE": str(state.secret("token-seal.key")),
                 "WARDMESH_CURSOR_KEYS_FILE": str(state.ring("cursor.keys")),
                 "WARDMESH_PLATFORMS_DIR": str(platforms),
+                "WARDMESH_AUDIT_SPOOL_DIR": str(state.private("spool")),
             },
             "audit": audit_settings(layout),
             "fhir-store": store_settings(layout),

@@ -110,7 +110,7 @@ class Recorder:
         await self._record(drafts, spool=_may_spool(call))
 
     async def intent(self, call: Call, touched: tuple[Touched, ...]) -> None:
-        """Records what is about to happen (`record_class.announced`). Only after this returns may the platform be asked."""
+        """Records what is about to happen (`announced`). Only after this returns may the platform be asked."""
         await self._record(draft_events(call, None, touched, self._stamp.now()), spool=_may_spool(call))
 
     async def status(

@@ -17,7 +17,7 @@ from wardmesh_common.errors import Unauthenticated
 from wardmesh_common.local_tokens import ISSUER
 from wardmesh_common.station import Hop
 from wardmesh_common.tokens import VerifiedToken
-from wardmesh_common.vocabulary import Grant, Principal
+from wardmesh_common.vocabulary import Emergency, Grant, Principal
 
 ANONYMOUS = Principal(id="anonymous")
 TOKEN = "token:"  # noqa: S105 - how an access token stands where a session would: by its digest
@@ -37,6 +37,10 @@ class LendsGrants(Protocol):
 
 class ReadsHandles(Protocol):
     async def owner(self, handle: str, platform: str) -> Principal: ...
+
+
+class ReadsPasses(Protocol):
+    def read(self, text: str, principal: Principal, platform: str) -> Emergency: ...
 
 
 class Roles:
@@ -70,12 +74,13 @@ class Identifier:
         revocations: Revocations,
         grants: LendsGrants,
         handles: ReadsHandles,
+        passes: ReadsPasses,
         roles: Roles,
         client_agents: dict[str, str],
         cache_size: int = 20_000,
     ) -> None:
         self._verifier, self._sessions = verifier, sessions
-        self._revocations, self._grants, self._handles = revocations, grants, handles
+        self._revocations, self._grants, self._handles, self._passes = revocations, grants, handles, passes
         self._roles, self._client_agents = roles, client_agents
         self._local_roles = Roles(("role",), {})
         self._principals: Bounded[str, Principal] = Bounded(cache_size)
@@ -84,7 +89,7 @@ class Identifier:
         caller = call.caller
         # First of all: whatever happens next, the recorder and the next station see no credential.
         call.caller = without_credential(caller)
-        call.grant = call.decision = call.principal = None
+        call.grant = call.decision = call.principal = call.emergency = None
         try:
             principal = await self._principal(caller, call)
         except Unauthenticated as error:
@@ -92,6 +97,8 @@ class Identifier:
         if caller.handle:
             principal = await self._by_handle(caller.handle, call.platform, principal)
         call.principal = principal = self._with_agent(principal, caller)
+        if caller.emergency and not call.procedure:
+            call.emergency = self._passes.read(caller.emergency, principal, call.platform)
         # An operation of ours needs nothing of a platform; some of them a browser starts that is nobody yet.
         call.grant = Grant(platform="") if call.procedure else await self._grants.lend(call, principal)
         return call

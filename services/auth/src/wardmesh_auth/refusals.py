@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from wardmesh_common.errors import BadRequest, NotFound, RateLimited, SignInRequired, Unauthenticated
+from wardmesh_common.errors import BadRequest, Denied, NotFound, RateLimited, SignInRequired, Unauthenticated
 
 
 class InvalidRequest(BadRequest):
@@ -57,3 +57,9 @@ class TokenExpired(SignInRequired):
     """There was a grant; it is over and cannot be renewed."""
 
     event = "token.expired"
+
+
+class PassRefused(Denied):
+    """A pass of break-glass that is not good, not theirs or over."""
+
+    code, event = "break_glass_refused", "break_glass.refused"

@@ -12,6 +12,7 @@ from wardmesh_auth.accounts.log_ins import LogIns
 from wardmesh_auth.accounts.passwords import Passwords
 from wardmesh_auth.accounts.store import Accounts
 from wardmesh_auth.bearers import Bearers
+from wardmesh_auth.break_glass import BreakGlass, Passes
 from wardmesh_auth.catalogue import Platforms
 from wardmesh_auth.client_key_ring import ClientKeyRing
 from wardmesh_auth.database import Database, engine_for
@@ -123,6 +124,7 @@ class App:
         self.log_ins = LogIns(self.accounts, Passwords(), self.local_tokens)
         seal_key = parse_key(settings.token_seal_key)
         handles = AuthHandles(seal_key)
+        self.passes = Passes(seal_key, self.revocations.session_revoked)
         self.procedures = self._procedures(settings, clients, handles, roles)
         self.grants = Grants(
             self.platforms,
@@ -149,6 +151,7 @@ class App:
             self.revocations,
             self.grants,
             HandleOwners(handles, self.consents, self.platforms),
+            self.passes,
             roles,
             settings.client_agents,
         )
@@ -209,6 +212,7 @@ class App:
             tell=self.tell_grant,
             revoke_token=self.revoke_token,
             log_ins=self.log_ins,
+            break_glass=BreakGlass(self.passes, self.close_pass),
             public_url=settings.public_url,
         )
         return Procedures(procedures(parts))
@@ -237,6 +241,13 @@ class App:
         """Refuse one access token from now on, on every replica."""
         async with self.database.transaction() as connection:
             event = await self.revocations.write(connection, SessionRevoked(token_digest=digest))
+        await self.heard_revoked(event)
+        await self.tell_revoked(event)
+
+    async def close_pass(self, emergency_id: str) -> None:
+        """An emergency access ends before its time, on every replica; it is revoked like a session."""
+        async with self.database.transaction() as connection:
+            event = await self.revocations.write(connection, SessionRevoked(session=emergency_id))
         await self.heard_revoked(event)
         await self.tell_revoked(event)
 

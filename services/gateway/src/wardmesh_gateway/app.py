@@ -19,6 +19,7 @@ from wardmesh_common.questions import RateReport, SessionRevoked, WaitReport
 from wardmesh_common.tokens import TokenVerifier
 from wardmesh_gateway.audit_door import AuditDoor
 from wardmesh_gateway.audit_tail import Tails
+from wardmesh_gateway.break_glass import BreakGlassRoutes
 from wardmesh_gateway.browser import Browser
 from wardmesh_gateway.callback import Callback
 from wardmesh_gateway.caller import Callers, TrustedProxies, Verifies
@@ -170,6 +171,7 @@ def _sign_in(settings: GatewaySettings, parts: Parts, entrance: Entrance, same_s
         PersonRoutes(entrance, browser, parts.platforms, same_site, parts.keys),
         Callback(entrance, browser, parts.keys, limit=settings.callback_limit),
         LocalAccounts(entrance, browser),
+        BreakGlassRoutes(entrance, browser, parts.sign_in),
     )
 
 

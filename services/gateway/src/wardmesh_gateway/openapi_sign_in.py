@@ -80,10 +80,19 @@ def _person_paths(routes: _Routes) -> Json:
 
 def _token_paths(routes: _Routes) -> Json:
     tokens, token = {"200": _json("Tokens.", "access", "refresh")}, {"200": _json("A token.", "access")}
+    glass = {"200": _json("For the header X-Break-Glass of later requests.", "break_glass", "id", "expires_in")}
+    why, which = _body("platform_id", "patient_id", "reason_code", "reason"), _body("platform_id", "break_glass")
+    ended = {"200": _json("Ended.", "success", "id")}
     named, refreshed = _body("username", "password"), _body("refresh")
     return {
         "/api/token/": {"post": routes.one("token", "Tokens for a local account", tokens, requestBody=named)},
         "/api/token/refresh/": {"post": routes.one("tokenRefresh", "A new access token", token, requestBody=refreshed)},
+        "/api/break-glass": {
+            "post": routes.one("openBreakGlass", "Emergency access to one record, by a person", glass, requestBody=why)
+        },
+        "/api/break-glass/close": {
+            "post": routes.one("closeBreakGlass", "End an emergency access", ended, requestBody=which)
+        },
         "/.well-known/jwks.json": {
             "get": routes.one("keys", "Public keys of our clients", {"200": _json("Keys.", "keys")})
         },

@@ -58,6 +58,10 @@ class SignIn:
             raise NoOAuth(f"Platform '{facts.id}' {text}")
         return facts
 
+    def reached(self, name: str) -> PlatformFacts:
+        """The platform that answers for `name`. Raises PlatformUnknown, BadRequest, PlatformUnconfigured."""
+        return self._door.platform(name, Face.REST)
+
     async def run(
         self,
         name: str,

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 
 from wardmesh_common.errors import NotAllowed, NotFound
 from wardmesh_gateway.asgi import Request, Send
+from wardmesh_gateway.break_glass import BreakGlassRoutes
 from wardmesh_gateway.browser import Browser
 from wardmesh_gateway.callback import Callback
 from wardmesh_gateway.entrance import Entrance
@@ -33,6 +34,7 @@ class SignInFace:
         person: PersonRoutes,
         callback: Callback,
         accounts: LocalAccounts,
+        glass: BreakGlassRoutes,
     ) -> None:
         self._entrance = entrance
         self._browser = browser
@@ -43,6 +45,8 @@ class SignInFace:
             "/auth/logout": ("GET", person.logout),
             "/logout": ("GET", person.logout),
             "/auth/status": ("GET", platforms.status),
+            "/api/break-glass": ("POST", glass.open),
+            "/api/break-glass/close": ("POST", glass.close),
             "/api/token": ("POST", accounts.issue),
             "/api/token/refresh": ("POST", accounts.refresh),
             "/.well-known/jwks.json": ("GET", accounts.keys),

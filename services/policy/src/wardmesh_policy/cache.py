@@ -31,7 +31,7 @@ class VerdictCache:
         where = (platform.id, platform.open, platform.writes, granted_by(platform, grant))
         where += (everywhere_by(platform, grant),)
         question = (check.kind, check.action, check.id, check.params, check.arguments, check.subject, check.came_along)
-        return (version, caller, where, question)
+        return (version, caller, where, question, check.target)
 
     def get(self, key: Hashable) -> Verdict | None:
         held = self._held.get(key)

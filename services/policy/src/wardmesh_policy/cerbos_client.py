@@ -87,6 +87,7 @@ def principal_of(caller: Caller) -> engine_pb2.Principal:
         principal.attr[name].string_value = value
     principal.attr["capabilities"].list_value.extend(caller.capabilities)
     principal.attr["anonymous"].bool_value = caller.anonymous
+    principal.attr["in_browser"].bool_value = caller.in_browser
     return principal
 
 

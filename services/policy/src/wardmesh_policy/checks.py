@@ -10,8 +10,8 @@ from msgspec import Struct
 from wardmesh_common.contracts import PROCEDURE_KINDS, Call
 from wardmesh_common.errors import BadRequest
 from wardmesh_common.questions import PlatformFacts
-from wardmesh_common.vocabulary import Grant, Interaction, Principal, criteria_of, is_write
-from wardmesh_policy.entries import Piece, piece_of
+from wardmesh_common.vocabulary import Emergency, Grant, Interaction, Principal, criteria_of, is_write
+from wardmesh_common.pieces import Piece, piece_of
 from wardmesh_policy.parameters import Asked, read_query
 
 ACTIONS = {
@@ -26,6 +26,7 @@ ACTIONS = {
     Interaction.CAPABILITIES: "capabilities",
 }
 SYSTEM = "System"
+EMERGENCY = "Emergency"
 # A body larger than this is not read here: its entries and digest are what policy decides on.
 BODY_BYTES = 256 * 1024
 SUBJECTS = ("subject", "patient", "beneficiary", "individual")
@@ -44,9 +45,12 @@ class Check(Struct, frozen=True, kw_only=True):
     came_along: bool = False
     write: bool = False
     probing: bool = False  # Piece.probing; not a matter for Cerbos
+    target: tuple[str, str] = ("", "")  # kind and id of what is asked for, where `kind` is the way it is asked (B-14)
 
     def attributes(self, platform: PlatformFacts, grant: Grant | None) -> dict[str, Any]:
         """R.attr of the policies (access.yaml)."""
+        if self.target[0]:
+            return {"target": self.target[0], "target_id": self.target[1]}
         return {
             "open": platform.open,
             "writes": platform.writes,
@@ -71,6 +75,7 @@ class Caller(Struct, frozen=True, kw_only=True):
     agent: str = ""
     capabilities: tuple[str, ...] = ()
     anonymous: bool = False
+    in_browser: bool = False  # a session, not a token: somebody is there in person
 
 
 RESERVED = frozenset({"anonymous", "guest"})
@@ -104,6 +109,7 @@ def caller_of(principal: Principal, grant: Grant | None, *, home: bool) -> Calle
         agent=principal.agent.id,
         capabilities=principal.agent.capabilities,
         anonymous=principal.anonymous,
+        in_browser=bool(principal.session),
     )
 
 
@@ -112,6 +118,8 @@ def checks_of(call: Call) -> list[Check]:
     if call.procedure:
         return [Check(kind=PROCEDURE_KINDS[call.performer], action=call.tool, id=call.resource.id)]
     if call.interaction in (Interaction.BATCH, Interaction.TRANSACTION):
+        if call.emergency is not None:
+            raise BadRequest("Emergency access reads one thing at a time: a bundle cannot be sent under it.")
         return [check for number, entry in enumerate(call.entries) for check in _of_piece(piece_of(entry), number)]
     piece = Piece(
         interaction=call.interaction,
@@ -123,7 +131,13 @@ def checks_of(call: Call) -> list[Check]:
         subject=subject_of(call.body) if call.body and len(call.body) <= BODY_BYTES else "",
         probing=call.interaction is Interaction.PATCH and not only_sets(call.body),
     )
-    return _of_piece(piece, -1)
+    checks = _of_piece(piece, -1)
+    return checks if call.emergency is None else [in_emergency(call.emergency, checks[0]), *checks[1:]]
+
+
+def in_emergency(emergency: Emergency, check: Check) -> Check:
+    """Break-glass stands in for the rules of the kind itself; what a search reaches into is judged as ever."""
+    return Check(kind=EMERGENCY, action=check.action, id=emergency.patient, target=(check.kind, check.id))
 
 
 def _whole_query(call: Call) -> str:

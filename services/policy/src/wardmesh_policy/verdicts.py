@@ -26,6 +26,7 @@ class Given(Struct, frozen=True, forbid_unknown_fields=True):
     compartment: str = ""
     reason: str = ""
     purpose: str = ""
+    spool: bool = False
 
 
 class Unreadable(Exception):
@@ -57,6 +58,7 @@ def verdict_of(allowed: bool, outputs: Sequence[tuple[str, str]], *, missing: st
     obligations = Obligations(
         masks=tuple(dict.fromkeys(mask for _, said in demands for mask in masks_of(said.masks))),
         compartment="" if "" in compartments else min(compartments),
+        spool=all(said.spool for _, said in demands),
     )
     rule, purpose = rule_of(demands[0][0]), demands[0][1].purpose
     return Verdict(allowed=True, rule=rule, reason="allowed", obligations=obligations, purpose=purpose)
@@ -67,7 +69,7 @@ def _read(text: str) -> Given:
         said = _given.decode(text)
     except (msgspec.DecodeError, msgspec.ValidationError):
         raise Unreadable from None
-    if said.reason and (said.masks or said.compartment or said.purpose):
+    if said.reason and (said.masks or said.compartment or said.purpose or said.spool):
         raise Unreadable  # a refusal and a demand at once
     return said
 
@@ -103,10 +105,17 @@ def joined(obligations: Iterable[Obligations], denied_entries: tuple[int, ...] =
     """All of them at once: masks add up, a compartment holds for everything. Raises Contradiction."""
     masks: dict[Mask, None] = {}
     compartments: set[str] = set()
+    spool = True
     for each in obligations:
+        spool = spool and each.spool
         masks.update(dict.fromkeys(each.masks))
         compartments.add(each.compartment)
     compartments.discard("")
     if len(compartments) > 1:
         raise Contradiction
-    return Obligations(masks=tuple(masks), compartment=min(compartments, default=""), denied_entries=denied_entries)
+    return Obligations(
+        masks=tuple(masks),
+        compartment=min(compartments, default=""),
+        spool=spool and not denied_entries,
+        denied_entries=denied_entries,
+    )

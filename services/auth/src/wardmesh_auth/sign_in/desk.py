@@ -7,6 +7,7 @@ from typing import Any
 from msgspec import Struct
 
 from wardmesh_auth.accounts.log_ins import LogIns
+from wardmesh_auth.break_glass import BreakGlass, CloseGlass, OpenGlass
 from wardmesh_auth.client_key_ring import ClientKeyRing
 from wardmesh_auth.database import Database
 from wardmesh_auth.grant_store import GrantStore
@@ -48,6 +49,7 @@ class Parts(Struct, frozen=True, kw_only=True):
     tell: TellsGrant
     revoke_token: RevokesToken
     log_ins: LogIns
+    break_glass: BreakGlass
     public_url: str
 
 
@@ -75,6 +77,8 @@ def procedures(parts: Parts) -> dict[str, Procedure]:
         "sign_out": _plain(arguments.SignOut, ending.sign_out),
         "issue_tokens": _plain(arguments.LogIn, parts.log_ins.issue),
         "refresh_tokens": _plain(arguments.Refresh, parts.log_ins.refresh),
+        "open_break_glass": _plain(OpenGlass, parts.break_glass.open),
+        "close_break_glass": _plain(CloseGlass, parts.break_glass.close),
         "published_keys": _plain(arguments.Nothing, published_keys),
     }
 
