@@ -44,7 +44,8 @@ def _run(arguments: Namespace, terminal: Terminal) -> int:
         show = arguments.command == "demo"
         return asyncio.run(_stay_up(up_options(arguments), terminal, show=show, once=show and arguments.once))
     if arguments.command == "stdio":
-        return stdio.run(arguments.url, arguments.profile, dict(os.environ))
+        narrowed = stdio.narrowing(read_only=arguments.readonly, tools=arguments.allowed_tools)
+        return stdio.run(arguments.url, arguments.profile, dict(os.environ), narrowed)
     state = State(arguments.state)
     if arguments.command == "status":
         return status.show(state, terminal, as_json=arguments.json)

@@ -79,6 +79,8 @@ def parser() -> Parser:
     stdio = commands.add_parser("stdio", help="an MCP server on standard input and output, in front of a gateway")
     stdio.add_argument("--url", default="http://localhost:8000", help="the gateway")
     stdio.add_argument("--profile", default="", help="offer only these tools, as /mcp/<profile> does: healthlake, …")
+    stdio.add_argument("--readonly", action="store_true", help="offer and call only tools that change nothing")
+    stdio.add_argument("--allowed-tools", type=_names, default=(), metavar="NAME,...", help="only these tools")
     audit = commands.add_parser("audit", help="wardmesh-audit with the keys of the running mesh", add_help=False)
     audit.add_argument("arguments", nargs=argparse.REMAINDER)
     store = commands.add_parser("store", help="load resources into the store of the running mesh", add_help=False)
@@ -100,6 +102,13 @@ def parser() -> Parser:
             "--state", type=Path, default=Path(os.environ.get("WARDMESH_STATE", DEFAULT_STATE)), help="state directory"
         )
     return top
+
+
+def _names(text: str) -> tuple[str, ...]:
+    names = tuple(name.strip() for name in text.split(",") if name.strip())
+    if not names or not all(re.fullmatch(r"[A-Za-z0-9_.-]{1,128}", name) for name in names):
+        raise argparse.ArgumentTypeError("expected names of tools, separated by commas")
+    return names
 
 
 def _add_up(command: argparse.ArgumentParser) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,9 @@ SESSION = "Mcp-Session-Id"
 LONGEST_LINE = 16 * 1024 * 1024
 WAIT_SECONDS = 600.0
 _FAILED = -32000
+LEVELS = {name: getattr(logging, name) for name in ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")}
+
+log = logging.getLogger("wardmesh.stdio")
 
 Json = dict[str, Any]
 Write = Callable[[str], None]
@@ -24,8 +29,11 @@ Write = Callable[[str], None]
 class Bridge:
     """Each message is one POST; what comes back is written as it came. Nothing is kept but the MCP session."""
 
-    def __init__(self, http: aiohttp.ClientSession, url: str, token: str, write: Write) -> None:
+    def __init__(
+        self, http: aiohttp.ClientSession, url: str, token: str, write: Write, narrowed: dict[str, str]
+    ) -> None:
         self._http = http
+        self._narrowed = narrowed
         self._url = url
         self._token = token
         self._write = write
@@ -42,9 +50,12 @@ class Bridge:
         if not isinstance(message, dict):
             self._fail(None, -32600, "Invalid request")
             return
+        began = time.monotonic()
         try:
             await self._post(message)
-        except (aiohttp.ClientError, TimeoutError):
+            log.info("%s after %.0f ms", _method(message), (time.monotonic() - began) * 1000)
+        except (aiohttp.ClientError, TimeoutError) as error:
+            log.error("%s failed: %s", _method(message), type(error).__name__)
             self._fail(message, _FAILED, "The gateway cannot be reached.")
 
     async def _post(self, message: Json) -> None:
@@ -80,6 +91,7 @@ class Bridge:
 
     def _headers(self, message: Json) -> dict[str, str]:
         found = {"Accept": "application/json, text/event-stream", "Authorization": f"Bearer {self._token}"}
+        found |= self._narrowed
         params = message.get("params")
         params = params if isinstance(params, dict) else {}
         stated = (params.get("_meta") or {}).get(VERSION_KEY)
@@ -100,13 +112,25 @@ class Bridge:
         self._write(json.dumps({"jsonrpc": "2.0", "id": identity, "error": error}))
 
 
-async def serve(url: str, token: str) -> int:
+def narrowing(*, read_only: bool, tools: Sequence[str]) -> dict[str, str]:
+    """The headers by which a client takes tools away from itself; the gateway holds it to them (HL-15)."""
+    found = {"X-MCP-Readonly": "true"} if read_only else {}
+    return found | ({"X-MCP-Tools": ",".join(tools)} if tools else {})
+
+
+def _method(message: Json) -> str:
+    """For the log: methods are the protocol's words, arguments stay out."""
+    method = message.get("method")
+    return method if isinstance(method, str) and method.isascii() and len(method) <= 64 else "answer"
+
+
+async def serve(url: str, token: str, narrowed: dict[str, str]) -> int:
     """Until the client closes our input; calls that run are finished first."""
     reader = asyncio.StreamReader(limit=LONGEST_LINE)
     await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
     running: set[asyncio.Task[None]] = set()
     async with aiohttp.ClientSession(trust_env=False) as http:
-        bridge = Bridge(http, url, token, _write)
+        bridge = Bridge(http, url, token, _write, narrowed)
         while line := await reader.readline():
             if not line.strip():
                 continue
@@ -134,10 +158,15 @@ def token_of(environ: dict[str, str]) -> str:
     return Path(path).read_text(encoding="utf-8").strip()
 
 
-def run(url: str, profile: str, environ: dict[str, str]) -> int:
+def run(url: str, profile: str, environ: dict[str, str], narrowed: dict[str, str]) -> int:
+    level = LEVELS.get(environ.get("FASTMCP_LOG_LEVEL", "ERROR").strip().upper())
+    if level is None:
+        sys.stderr.write(f"FASTMCP_LOG_LEVEL must be one of {', '.join(LEVELS)}\n")
+        return 78
+    logging.basicConfig(level=level, stream=sys.stderr, format="%(levelname)s %(name)s %(message)s")
     token = token_of(environ)
     if not token:
         sys.stderr.write("set WARDMESH_TOKEN, or WARDMESH_TOKEN_FILE to a file with an access token of the gateway\n")
         return 78
     address = f"{url.rstrip('/')}/mcp" + (f"/{profile}" if profile else "")
-    return asyncio.run(serve(address, token))
+    return asyncio.run(serve(address, token, narrowed))

@@ -7,12 +7,13 @@ from typing import Annotated, Any
 
 from fastapi import FastAPI, Query, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import HTMLResponse, JSONResponse, Response
+from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel
 
 from wardmesh_common.errors import NotFound, WardmeshError
 from wardmesh_common.questions import DirectoryQuestion, PlatformFacts
 from wardmesh_gateway.catalogue import Platforms
+from wardmesh_gateway.document_pages import add_documents
 from wardmesh_gateway.openapi import document
 from wardmesh_gateway.tool_door import listed
 
@@ -27,6 +28,11 @@ class HealthBody(BaseModel):
     service: str
     version: str
     platforms_registered: int
+
+
+class ReadyBody(BaseModel):
+    status: str
+    service: str
 
 
 class PlatformRow(BaseModel):
@@ -130,6 +136,14 @@ def _add_health(api: FastAPI, platforms: Platforms) -> None:
             status="healthy", service="fhir-gateway", version=VERSION, platforms_registered=platforms.count
         )
 
+    unready = {503: {"model": ReadyBody, "description": "Not yet: the platforms are not known."}}
+
+    @api.get("/ready", summary="Does it take calls?", operation_id="ready", responses=unready)
+    async def ready(response: Response) -> ReadyBody:
+        """Without the catalogue no call can be answered."""
+        response.status_code = 200 if platforms.known else 503
+        return ReadyBody(status="ready" if platforms.known else "not ready", service="fhir-gateway")
+
 
 def _add_platforms(api: FastAPI, platforms: Platforms, registered: Callable[[str], bool]) -> None:
     @api.get("/api/platforms", summary="All platforms, sorted by name", operation_id="listPlatforms")
@@ -201,11 +215,7 @@ def _add_documents(api: FastAPI, public_url: str) -> None:
             described.append(document(api.openapi(), public_url))
         return JSONResponse(described[0])
 
-    @api.get("/redoc", include_in_schema=False)
-    @api.get("/docs/", include_in_schema=False)
-    @api.get("/docs", include_in_schema=False)
-    async def page() -> HTMLResponse:
-        return HTMLResponse(PAGE)
+    add_documents(api)
 
 
 def _add_problems(api: FastAPI) -> None:
@@ -220,19 +230,3 @@ def _add_problems(api: FastAPI) -> None:
         """Names the parameters, never what was sent in them (AR-8)."""
         names = sorted({str(part["loc"][-1]) for part in error.errors()})
         return JSONResponse({"detail": f"Invalid value for: {', '.join(names)}"}, 422)
-
-
-PAGE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>Wardmesh API</title>
-<style>body{font:16px/1.5 system-ui,sans-serif;max-width:46rem;margin:3rem auto;padding:0 1rem}
-code{background:#eee;padding:.1em .3em}</style></head>
-<body><h1>Wardmesh API</h1>
-<p>The description of every route is the OpenAPI 3.1 document at <a href="/openapi.json">/openapi.json</a>.
-Any OpenAPI viewer or client generator reads it.</p>
-<ul>
-<li><code>/api/platforms</code> lists what can be asked.</li>
-<li><code>/api/fhir/{platform}/{Type}</code> is the REST face.</li>
-<li><code>/fhir/{platform}</code> is a FHIR R4 base for FHIR clients.</li>
-<li><code>/v1/tools/{name}</code> calls a tool; <code>/mcp</code> is the MCP endpoint for agents.</li>
-</ul></body></html>
-"""
