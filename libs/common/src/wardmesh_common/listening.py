@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
 from typing import Any, Protocol
@@ -38,7 +39,8 @@ def reserve(host: str, port: int, inherited: Mapping[int, int] | None = None) ->
     number = (inherited or {}).get(port)
     if number is not None:
         try:
-            return socket.socket(fileno=number)
+            # A copy: the inherited one stays open, for this process may begin anew.
+            return socket.socket(fileno=os.dup(number))
         except OSError as error:
             raise BadSettings(f"the inherited socket for port {port} is unusable: {error.strerror}") from None
     sock = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)

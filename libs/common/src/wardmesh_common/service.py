@@ -20,12 +20,14 @@ from nats.errors import Error as NatsError
 from wardmesh_common.bus import Bus
 from wardmesh_common.health import Health
 from wardmesh_common.recorder import open_recorder
+from wardmesh_common.reloading import begin_anew, changed, folders_of
 from wardmesh_common.settings import EXIT_CONFIGURATION, BadSettings, BusSettings
 from wardmesh_common.telemetry import Telemetry, configure_logging
 
 S = TypeVar("S", bound=BusSettings)
 # New objects between two looks for cycles.
 COLLECT_EVERY = 20_000
+_ANEW = -1  # instead of an exit code: stopped in order because the code has changed
 CreateApp = Callable[[S, Bus, Health], AbstractAsyncContextManager[None]]
 
 
@@ -38,7 +40,10 @@ def run(service: str, read_settings: Callable[[], S], create_app: CreateApp[S]) 
         return EXIT_CONFIGURATION
     configure_logging(service, service, settings.log_level, as_json=settings.log_json)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(_serve(service, settings, create_app))
+        code = runner.run(_serve(service, settings, create_app))
+    if code == _ANEW:
+        begin_anew()
+    return code
 
 
 class _Ending:
@@ -47,6 +52,7 @@ class _Ending:
     def __init__(self) -> None:
         self.asked = asyncio.Event()
         self.starting = False
+        self.anew = False
         self._task = asyncio.current_task()
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, self._ask)
@@ -80,7 +86,7 @@ async def _serve(service: str, settings: S, create_app: CreateApp[S]) -> int:
     try:
         async with create_app(settings, bus, health):
             ending.starting = False
-            await _work(settings, bus, health, ending, log)
+            await _work(service, settings, bus, health, ending, log)
     except BadSettings as error:
         log.error("%s", error)
         return EXIT_CONFIGURATION
@@ -96,20 +102,41 @@ async def _serve(service: str, settings: S, create_app: CreateApp[S]) -> int:
         telemetry.close()
         await health.close()
     log.info("stopped")
-    return 0
+    return _ANEW if ending.anew else 0
 
 
-async def _work(settings: BusSettings, bus: Bus, health: Health, ending: _Ending, log: logging.Logger) -> None:
+async def _work(
+    service: str, settings: BusSettings, bus: Bus, health: Health, ending: _Ending, log: logging.Logger
+) -> None:
     """Ready until told to stop, then no new work and the rest to its end."""
     _tame_collector()
     health.started = True
     log.info("ready")
-    await ending.asked.wait()
+    await _end(service, settings, ending, log)
     log.info("draining")
     health.draining = True
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(settings.drain_seconds):
             await bus.drain()
+
+
+async def _end(service: str, settings: BusSettings, ending: _Ending, log: logging.Logger) -> None:
+    """Until somebody asks for it or, while debugging, until the code is another."""
+    if not settings.debug:
+        await ending.asked.wait()
+        return
+    waiting = [asyncio.create_task(work) for work in (_asked(ending), changed(folders_of(service)))]
+    await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+    for task in waiting:
+        task.cancel()
+    await asyncio.gather(*waiting, return_exceptions=True)
+    if not ending.asked.is_set():
+        log.info("the code has changed")
+        ending.anew = True
+
+
+async def _asked(ending: _Ending) -> None:
+    await ending.asked.wait()
 
 
 def _tame_collector() -> None:

@@ -13,6 +13,13 @@ from msgspec import Struct
 T = TypeVar("T", bound=Struct)
 
 PREFIX = "WARDMESH_"
+LOG_LEVELS = frozenset({"DEBUG", "INFO", "WARN", "WARNING", "ERROR"})
+# Names that hold for every service (FG-17, SM-9).
+_COMMON: dict[str, tuple[str, ...]] = {
+    "log_level": ("FHIR_GATEWAY_LOG_LEVEL", "LOG_LEVEL"),
+    "log_json": ("FHIR_GATEWAY_LOG_JSON",),
+    "debug": ("FHIR_GATEWAY_DEBUG",),
+}
 EXIT_CONFIGURATION = 78  # EX_CONFIG of sysexits.h
 
 
@@ -30,6 +37,7 @@ class BusSettings(Struct, kw_only=True):
     deployment: str = "local"
     log_level: str = "INFO"
     log_json: bool = True
+    debug: bool = False  # begins anew when its code changes (FG-31)
     drain_seconds: float = 15.0
     audit_logs: int = 1  # as many as the audit service has
     audit_spool_dir: str = ""  # where records wait that policy lets through while the stream is away
@@ -42,17 +50,20 @@ def load(kind: type[T], environ: Mapping[str, str], *, aliases: Mapping[str, str
     Lists and structs are JSON. Raises BadSettings.
     """
     hints = get_type_hints(kind)
+    known = {**_COMMON, **(aliases or {})}
     values: dict[str, Any] = {}
     for field in msgspec.structs.fields(kind):
         names = [PREFIX + field.name.upper()]
-        if aliases and field.name in aliases:
-            others = aliases[field.name]
+        if field.name in known:
+            others = known[field.name]
             names.extend((others,) if isinstance(others, str) else others)
         text = _find(names, environ)
         if text is not None:
             values[field.name] = _parse(names[0], text, hints[field.name])
         elif field.required:
             raise BadSettings(f"{names[0]} is not set (and no {names[0]}_FILE)")
+    if str(values.get("log_level", "INFO")).upper() not in LOG_LEVELS:
+        raise BadSettings("WARDMESH_LOG_LEVEL must be DEBUG, INFO, WARN or ERROR")
     return kind(**values)
 
 

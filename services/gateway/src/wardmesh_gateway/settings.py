@@ -23,15 +23,13 @@ KEY_BYTES = 32
 ALIASES: dict[str, str | tuple[str, ...]] = {
     "host": "FHIR_GATEWAY_HOST",
     "port": "FHIR_GATEWAY_PORT",
-    "log_level": "FHIR_GATEWAY_LOG_LEVEL",
-    "log_json": "FHIR_GATEWAY_LOG_JSON",
     "public_url": "FHIR_GATEWAY_PUBLIC_URL",
     "cors_origins": ("FHIR_GATEWAY_CORS_ORIGINS", "ALLOWED_ORIGINS"),
     "trusted_proxy_cidrs": "FHIR_GATEWAY_TRUSTED_PROXY_CIDRS",
     "allowed_hosts": "FHIR_GATEWAY_MCP_ALLOWED_HOSTS",
     "session_secret": "FHIR_GATEWAY_SESSION_SECRET",
     "session_cookie_secure": "FHIR_GATEWAY_SESSION_COOKIE_SECURE",
-    "debug": "FHIR_GATEWAY_DEBUG",
+    "environment": "ENVIRONMENT",
     "smart_issuer": ("SMART_ISS", "FHIR_BASE_URL"),
     "redis_url": "FHIR_GATEWAY_REDIS_URL",
     "require_redis_tls": "FHIR_GATEWAY_REQUIRE_REDIS_TLS",
@@ -59,7 +57,7 @@ class GatewaySettings(BusSettings, kw_only=True):
     gateway_keys: str = ""
     session_secret: str = ""  # a key ring of one is derived from it when `gateway_keys` is empty
     session_cookie_secure: bool = True  # off only for local HTTP (FG-14)
-    debug: bool = False
+    environment: str = ""  # "", development, staging or production (SM-9): the last one allows nothing unsafe
     ask_about_tokens: bool = True  # tokens that only auth can judge: opaque ones, those of local accounts
     redis_url: str = ""
     require_redis_tls: bool = False
@@ -143,10 +141,18 @@ def read_settings(environ: Mapping[str, str]) -> GatewaySettings:
         TrustedProxies(settings.proxies)
     except ValueError:
         raise BadSettings("WARDMESH_TRUSTED_PROXY_CIDRS is not a list of networks") from None
+    _check_environment(settings)
     if settings.redis_url and settings.require_redis_tls and not settings.redis_url.startswith("rediss://"):
         raise BadSettings("FHIR_GATEWAY_REDIS_URL must begin with rediss:// because REQUIRE_REDIS_TLS is on")
     settings.ring()
     return settings
+
+
+def _check_environment(settings: GatewaySettings) -> None:
+    if settings.environment not in ("", "development", "staging", "production"):
+        raise BadSettings("ENVIRONMENT must be development, staging or production")
+    if settings.environment == "production" and (settings.debug or not settings.session_cookie_secure):
+        raise BadSettings("ENVIRONMENT=production goes with DEBUG=false and SESSION_COOKIE_SECURE=true only")
 
 
 _client_id = re.compile(r"(?:WARDMESH|FHIR_GATEWAY)_PLATFORM_([A-Z0-9_]+)_CLIENT_ID(?:_FILE)?").fullmatch

@@ -8,11 +8,11 @@ import sys
 from wardmesh_common.service import run
 from wardmesh_common.settings import load
 from wardmesh_policy.app import create_app
-from wardmesh_policy.settings import PolicySettings
+from wardmesh_policy.settings import ALIASES, PolicySettings
 
 
 def main() -> None:
-    sys.exit(run("policy", lambda: load(PolicySettings, os.environ), create_app))
+    sys.exit(run("policy", lambda: load(PolicySettings, os.environ, aliases=ALIASES), create_app))
 
 
 if __name__ == "__main__":

@@ -36,7 +36,7 @@ class CerbosClient:
     """Asks the policy decision point. Whatever goes wrong is Unavailable, never an allow."""
 
     def __init__(self, target: str) -> None:
-        self._channel = aio.insecure_channel(target, options=OPTIONS)
+        self._channel = _channel(target)
         self._check = self._channel.unary_unary(
             METHOD,
             request_serializer=request_pb2.CheckResourcesRequest.SerializeToString,
@@ -72,6 +72,17 @@ class CerbosClient:
             ]
         except (ValueError, Unreadable):
             raise Unavailable("The policy decision point gave an unreadable answer.") from None
+
+
+def _channel(target: str) -> aio.Channel:
+    """Cerbos answers gRPC on the port of its HTTP API too, so its URL will do (SM-9)."""
+    scheme, separator, rest = target.partition("://")
+    if not separator:
+        return aio.insecure_channel(target, options=OPTIONS)
+    address = rest.rstrip("/")
+    if scheme == "https":
+        return aio.secure_channel(address, grpc.ssl_channel_credentials(), options=OPTIONS)
+    return aio.insecure_channel(address, options=OPTIONS)
 
 
 def principal_of(caller: Caller) -> engine_pb2.Principal:
