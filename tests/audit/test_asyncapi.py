@@ -26,6 +26,7 @@ def test_the_committed_document_and_page_are_those_the_code_makes() -> None:
     assert (DOCS / "asyncapi.json").read_text() == as_file(document()), (
         "run: python -m wardmesh_audit.contract docs docs"
     )
+    assert (DOCS / "asyncapi.html").read_text() == html()
     page = (DOCS / "audit-stream.md").read_text()
     assert refresh(page) == page
     with pytest.raises(NoMarkers):

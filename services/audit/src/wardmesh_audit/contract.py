@@ -136,12 +136,13 @@ def as_file(value: Any) -> str:
 
 
 def docs(folder: str) -> None:
-    """Writes the schemas, `asyncapi.json` and the generated part of `audit-stream.md` again."""
-    from wardmesh_audit.contract_page import refresh  # noqa: PLC0415 - it describes what is made here
+    """Writes the schemas, `asyncapi.json`, its page and the generated part of `audit-stream.md` again."""
+    from wardmesh_audit.contract_page import html, refresh  # noqa: PLC0415 - it describes what is made here
 
     write()
     target = Path(folder)
     (target / "asyncapi.json").write_text(as_file(document()), encoding="utf-8")
+    (target / "asyncapi.html").write_text(html(), encoding="utf-8")
     page = target / "audit-stream.md"
     page.write_text(refresh(page.read_text(encoding="utf-8")), encoding="utf-8")
 

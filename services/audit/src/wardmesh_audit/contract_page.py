@@ -53,7 +53,8 @@ def html() -> str:
     """The AsyncAPI document as one page without scripts or anything to load."""
     made = document()
     info = made["info"]
-    body = [f"<h1>{escape(info['title'])} {escape(info['version'])}</h1>", f"<p>{escape(info['description'])}</p>"]
+    body = ['<p><a href="/docs">Documents</a> · <a href="/docs/audit-stream">How to consume and verify</a></p>']
+    body += [f"<h1>{escape(info['title'])} {escape(info['version'])}</h1>", f"<p>{escape(info['description'])}</p>"]
     for channel in made["channels"].values():
         body += [f"<h2><code>{escape(channel['address'])}</code></h2>", f"<p>{escape(channel['description'])}</p>"]
         body.append(_table("Token", {name: each["description"] for name, each in channel["parameters"].items()}))

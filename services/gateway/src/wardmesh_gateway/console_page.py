@@ -57,6 +57,7 @@ def page(view: str, title: str, *parts: Part) -> bytes:
             "header",
             tag("p", "Wardmesh ", tag("span", "compliance"), class_="brand"),
             tag("nav", links, aria_label="Console"),
+            tag("a", "Documents", href="/docs/audit-api"),
             tag("a", "Sign out", href="/auth/logout", class_="leave"),
         ),
         tag("main", tag("h1", title), parts, id="content", tabindex="-1"),
