@@ -113,7 +113,12 @@ def _names(text: str) -> tuple[str, ...]:
 
 def _add_up(command: argparse.ArgumentParser) -> None:
     command.add_argument("--reset", action="store_true", help="forget data, keys and ports of earlier starts")
-    command.add_argument("--port", type=_port, default=0, help="public port (default 8000, or another if taken)")
+    command.add_argument(
+        "--port",
+        type=_port,
+        default=os.environ.get("FHIR_GATEWAY_PORT") or 0,
+        help="public port (default 8000, or another if taken)",
+    )
     command.add_argument("--replicas", type=_replicas, default={}, metavar="SERVICE=N,...")
     command.add_argument(
         "--platform", type=_platform, action="append", default=[], metavar="ID=URL", help="an open FHIR server"

@@ -16,6 +16,7 @@ from wardmesh_cli.hospital import client_ids
 from wardmesh_cli.identity import people
 from wardmesh_cli.layout import DATABASES, DEPLOYMENT, WITNESS, Layout, Replica
 from wardmesh_cli.listeners import Listeners
+from wardmesh_cli.passing import passes, without_instead
 from wardmesh_cli.probes import http_ok
 from wardmesh_cli.supervisor import Task
 
@@ -80,7 +81,10 @@ class Services:
         found = {
             name: value
             for name, value in os.environ.items()
-            if name in _PASSED or name.startswith(_PASSED_PREFIXES) or self._platform_setting(service, name)
+            if name in _PASSED
+            or name.startswith(_PASSED_PREFIXES)
+            or self._platform_setting(service, name)
+            or passes(service, name)
         }
         found.update(
             WARDMESH_DEPLOYMENT=DEPLOYMENT,
@@ -91,7 +95,7 @@ class Services:
         found["WARDMESH_NATS_URL"] = self._layout.nats_url
         found["WARDMESH_NATS_SEED_FILE"] = str(self._layout.state.nats_seed(service))
         local = {name: value for name, value in client_ids().items() if self._platform_setting(service, name)}
-        return {**found, **self._specific[service], **local, **self._settings.get(service, {})}
+        return {**without_instead({**found, **self._specific[service], **local}), **self._settings.get(service, {})}
 
     @staticmethod
     def _platform_setting(service: str, name: str) -> bool:
