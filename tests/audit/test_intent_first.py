@@ -3,36 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-import base64
-import contextlib
 import json
-import os
-import subprocess
-import sys
-import time
 import urllib.request
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from audit_world import Keys, World, cancel, make_call, remove_streams, until, world
-from engines import Nats, Postgres, answers, free_port
+from audit_proxy import emergency, proxy, put_in, stations
+from audit_world import World, cancel, make_call, remove_streams, until, world
+from engines import Nats, Postgres
 from mesh.platform_server import Platform, platform_server
 from wardmesh_audit.app import connector
 from wardmesh_audit.watch import Watch
-from wardmesh_common.bus import Bus
-from wardmesh_common.contracts import ASK_KEY, DECIDE, Call, encode, perform_subject
-from wardmesh_common.questions import Ask, KeyAnswer, KeyQuestion
-from wardmesh_common.station import Hop
-from wardmesh_common.vocabulary import Decision, Emergency, Interaction, Obligations, Resource
+from wardmesh_common.contracts import Call
+from wardmesh_common.vocabulary import Interaction, Resource
 
 pytestmark = pytest.mark.anyio
-
-COMMAND = str(Path(sys.executable).with_name("wardmesh-fhir-proxy"))
-KEY = base64.urlsafe_b64encode(bytes(range(32))).decode()
-EMERGENCY = Emergency(id="e1", platform="own", patient="slow", reason_code="unconscious", reason="no name", expires=0)
 
 
 def write() -> Call:
@@ -49,7 +37,7 @@ def export() -> Call:
 
 def break_glass() -> Call:
     call = make_call(3, patient="slow")
-    call.emergency = EMERGENCY
+    call.emergency = emergency("slow")
     return call
 
 
@@ -65,82 +53,6 @@ RISKY = {
 def platform() -> Iterator[Platform]:
     with platform_server() as started:
         yield started
-
-
-@contextlib.contextmanager
-def proxy(url: str, folder: Path, platform: Platform) -> Iterator[subprocess.Popen[bytes]]:
-    """The installed fhir-proxy, ready."""
-    descriptor = {"id": "own", "name": "Own", "type": "sandbox", "bases": {"patient": platform.url}, "writes": True}
-    (folder / "own.yaml").write_text(json.dumps(descriptor))
-    port = free_port()
-    environ = {
-        "PATH": os.environ["PATH"],
-        "WARDMESH_NATS_URL": url,
-        "WARDMESH_ADMIN_PORT": str(port),
-        "WARDMESH_TOKEN_SEAL_KEY": KEY,
-        "WARDMESH_CURSOR_KEYS": json.dumps([KEY]),
-        "WARDMESH_PLATFORMS_DIR": str(folder),
-    }
-    with (folder / "log").open("wb") as log:
-        process = subprocess.Popen([COMMAND], env=environ, stdout=log, stderr=log)
-    try:
-        limit = time.monotonic() + 30
-        while not answers(f"http://127.0.0.1:{port}/readyz"):
-            assert process.poll() is None and time.monotonic() < limit, (folder / "log").read_text()
-            time.sleep(0.05)
-        yield process
-    finally:
-        process.kill()
-        process.wait(10)
-
-
-@contextlib.asynccontextmanager
-async def stations(url: str) -> AsyncGenerator[Bus]:
-    """Stand-ins for what is around fhir-proxy: auth and policy have let the call through, audit lends keys."""
-    keys = Keys()
-
-    async def decide(call: Call, _hop: Hop) -> Call:
-        duties = Obligations(spool=call.emergency is not None)
-        call.decision = Decision(
-            id="d",
-            allowed=True,
-            reason="r",
-            policy_version="1",
-            covers=call.digest(),
-            expires=time.time() + 60,
-            obligations=duties,
-        )
-        return call
-
-    async def lend(question: KeyQuestion, _ask: Ask) -> KeyAnswer:
-        return await keys.lend(question)
-
-    async with contextlib.AsyncExitStack() as stack:
-        buses: dict[str, Bus] = {}
-        for service in ("auth", "policy", "audit"):
-            buses[service] = await Bus.connect(service, url, "")
-            buses[service].recorder = Unused()
-            stack.push_async_callback(buses[service].close)
-        await buses["policy"].station(DECIDE, decide, onward=perform_subject("fhir"))
-        await buses["audit"].answer(ASK_KEY, KeyQuestion, lend)
-        yield buses["auth"]
-
-
-class Unused:
-    """No station of this test but fhir-proxy ends a call."""
-
-    async def intent(self, *_: Any) -> None:
-        raise AssertionError
-
-    outcome = status = intent
-
-
-def put_in(bus: Bus, call: Call) -> Call:
-    """Sends the call on its way as auth does."""
-    call.platform, call.sent_at, call.remaining_ms = "own", time.time(), 20_000
-    call.reply_to = f"{bus.nc.inbox}.w.c"
-    bus.nc.lean_publish(DECIDE, encode(call), reply=f"{bus.nc.inbox}.w.n.{call.id}")
-    return call
 
 
 async def events(w: World, call: Call) -> list[dict[str, Any]]:

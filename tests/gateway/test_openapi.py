@@ -126,6 +126,8 @@ def _body(path: str, method: str) -> bytes | None:
                 .encode()
             )
         return json.dumps({key: known[key] for key in required}).encode()
+    if path.startswith("/api/break-glass"):
+        return b'{"platform_id":"store","patient_id":"p1","reason_code":"other","reason":"r","break_glass":"x"}'
     if path.startswith("/api/token"):
         return b'{"username":"u","password":"p","refresh":"r"}'
     if method == "patch":

@@ -67,7 +67,9 @@ def test_one_policy_per_kind_and_each_imports_the_same_relations_and_answers() -
         assert all(rule["effect"] == "EFFECT_ALLOW" for rule in policy["rules"]), "everything else is refused anyway"
         assert all("*" not in rule["actions"] for rule in policy["rules"])
         for rule in policy["rules"]:
-            assert rule["output"]["when"]["ruleActivated"] in ("V.whole", "V.own", "V.granted", "V.emergency", "{}"), rule["name"]
+            assert rule["output"]["when"]["ruleActivated"] in ("V.whole", "V.own", "V.granted", "V.emergency", "{}"), (
+                rule["name"]
+            )
         kinds.append(kind)
     assert len(kinds) == len(set(kinds)) == len(kinds_of(POLICIES))
 
