@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -35,11 +35,13 @@ class Lake:
 
     def __init__(self, client: Client) -> None:
         self.client = client
+        self.called: set[str] = set()
 
     async def names(self) -> set[str]:
         return {tool.name for tool in (await self.client.list_tools()).tools}
 
     async def __call__(self, name: str, /, **arguments: Any) -> Any:
+        self.called.add(name)
         result = await self.client.call_tool(name, arguments)
         text = result.content[0].text  # type: ignore[union-attr]
         if result.is_error:
@@ -69,9 +71,17 @@ async def until(look: Callable[[], Awaitable[Any]], seconds: float = JOB_SECONDS
 
 
 @asynccontextmanager
-async def lake(mesh: Any, person: str = "demo_admin", *, profile: str = "healthlake") -> AsyncIterator[Lake]:
-    headers = {"Authorization": f"Bearer {mesh.token(person)}"}
-    async with httpx2.AsyncClient(headers=headers, timeout=60) as http:
+async def lake(
+    mesh: Any,
+    person: str = "demo_admin",
+    *,
+    profile: str = "healthlake",
+    headers: Mapping[str, str] | None = None,
+    mode: str = "auto",
+) -> AsyncIterator[Lake]:
+    """`headers` go along with every request; `mode` is the era that the client begins with."""
+    sent = {"Authorization": f"Bearer {mesh.token(person)}", **(headers or {})}
+    async with httpx2.AsyncClient(headers=sent, timeout=60) as http:
         transport = streamable_http_client(f"{mesh.ready['mcp']}/{profile}", http_client=http)
-        async with Client(transport) as client:
+        async with Client(transport, mode=mode) as client:
             yield Lake(client)

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from gateway.healthlake_stage import MORE, TOOLS_OF_HL
 from mesh.healthlake import DEMO, PERSON, Failed, Lake, lake, until
 
 pytestmark = [pytest.mark.anyio, pytest.mark.mesh, pytest.mark.timeout(240)]
@@ -183,6 +184,8 @@ async def steps_22_to_25(call: Lake, folder: Path, made: str) -> None:
         "start_fhir_export_job", output_data_config=output, datastore_id=DEMO, data_access_role_arn=ROLE
     )
     assert (await call.finished("describe_fhir_export_job", DEMO, export["JobId"]))["JobStatus"] == "COMPLETED"
+    exports = await call("list_fhir_export_jobs", datastore_id=DEMO)
+    assert [one["JobId"] for one in exports["ExportJobPropertiesList"]] == [export["JobId"]]
     properties = (await call("describe_datastore", datastore_id=DEMO))["DatastoreProperties"]
     arn = properties["DatastoreArn"]
     assert await call("tag_resource", resource_arn=arn, tags=[{"Key": "team", "Value": "care"}]) == {}
@@ -196,9 +199,10 @@ async def steps_22_to_25(call: Lake, folder: Path, made: str) -> None:
 @pytest.mark.requirement("HL-14", "X-39", "X-40")
 async def test_the_whole_sequence_runs_in_order(mesh: Any) -> None:
     async with lake(mesh) as call:
-        assert len(await call.names()) == 29
+        assert await call.names() == {*TOOLS_OF_HL, *MORE}
         made = await steps_1_to_6(call)
         await steps_7_to_13(call)
         await steps_14_to_18(call)
         await steps_19_to_21(call)
         await steps_22_to_25(call, Path(mesh.ready["s3_folder"]), made)
+        assert call.called == TOOLS_OF_HL.keys(), "each of the 29 against a running store (X-39)"

@@ -14,7 +14,7 @@ COUNT: Schema = {
     "minimum": 1,
     "maximum": 100,
     "default": 100,
-    "description": "Entries per page, 1 to 100.",
+    "description": "Entries per page, 1 to 100; the pages of a next_token keep the size of the first one.",
 }
 NEXT = arg.text("pagination.next_token of the answer before; other parameters of the search are not needed then.")
 JOB_KIND: Schema = {"type": "string", "enum": ["IMPORT", "EXPORT"], "description": "Only jobs of this kind."}
