@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hmac
 import logging
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import Struct, field
@@ -34,6 +36,7 @@ _ALIASES = {
     "smart_client_secret": "SMART_CLIENT_SECRET",
     "smart_scope": "SMART_SCOPE",
     "smart_redirect_uri": "SMART_REDIRECT_URI",
+    "oauth_allowed_hosts": "FHIR_GATEWAY_OAUTH_ALLOWED_HOSTS",
     "secret_key": "SECRET_KEY",
 }
 # What the SMART server of SM-1 says a person is, once its identity token is verified (SM-7).
@@ -79,6 +82,8 @@ class AuthSettings(KeySettings, kw_only=True):
     smart_client_secret: str = ""
     smart_scope: str = ""
     smart_redirect_uri: str = ""
+    smart_platform: str = ""  # which one, where several platforms of the catalogue have that FHIR base
+    oauth_allowed_hosts: str = ""  # set: redirect URIs lead to these hosts only, separated by commas or blanks
     # Where the ids that a SMART server tells of a person mean that person, as policy's setting of this name says.
     home_platforms: tuple[str, ...] = ("store",)
     smart_roles: dict[str, tuple[str, ...]] = field(default_factory=lambda: dict(_SMART_ROLES))
@@ -122,9 +127,18 @@ def read_settings(environ: Mapping[str, str]) -> AuthSettings:
         raise BadSettings("WARDMESH_CLOCK_SKEW_SECONDS must be between 0 and 120")
     if settings.secret_key and len(settings.secret_key) < MIN_SECRET:
         raise BadSettings(f"SECRET_KEY must have at least {MIN_SECRET} characters")
+    _check_redirects(settings)
     if settings.smart_client_id and not settings.smart_iss:
         return msgspec.structs.replace(settings, smart_iss=environ.get("FHIR_BASE_URL", ""))  # SM-9
     return settings
+
+
+def _check_redirects(settings: AuthSettings) -> None:
+    """Where platforms may send people back to (FG-17)."""
+    allowed = {host.lower() for host in re.split(r"[,\s]+", settings.oauth_allowed_hosts) if host}
+    used = {urlsplit(uri).hostname for uri in (settings.redirect_uri, settings.smart_redirect_uri) if uri}
+    if allowed and not used <= allowed:
+        raise BadSettings("FHIR_GATEWAY_OAUTH_ALLOWED_HOSTS does not name the host of every redirect URI")
 
 
 def read_key_settings(environ: Mapping[str, str]) -> KeySettings:
@@ -161,8 +175,14 @@ class PlatformClients:
     """`PLATFORM_{ID}_CLIENT_ID`, `_CLIENT_SECRET`, `_PRIVATE_KEY` and `_AUTH_METHOD`, with either prefix, each also
     as `_FILE` (FG-17)."""
 
-    def __init__(self, environ: Mapping[str, str]) -> None:
+    def __init__(self, environ: Mapping[str, str], settings: AuthSettings | None = None) -> None:
         self._environ = environ
+        self._smart_iss = settings.smart_iss.rstrip("/") if settings else ""
+        self._smart = (
+            PlatformClient(settings.smart_client_id, settings.smart_client_secret)
+            if settings and settings.smart_client_id
+            else None
+        )
         # Remembered for a while: a call must not read files, and a secret that was rotated must count soon.
         self._known: Bounded[str, tuple[PlatformClient | None]] = Bounded(_MAX_CLIENTS)
 
@@ -178,7 +198,11 @@ class PlatformClients:
         """As `of`; else the registration that the platform offers to everyone."""
         everyone = facts.sign_in.client_id
         own = self.of(facts.id) or (self._lent(facts.vendor) if facts.vendor else None)
-        return own or (PlatformClient(everyone) if everyone else None)
+        return own or self._of_smart(facts) or (PlatformClient(everyone) if everyone else None)
+
+    def _of_smart(self, facts: PlatformFacts) -> PlatformClient | None:
+        """The client of SM-9 renews what it was granted (SM-11)."""
+        return self._smart if self._smart_iss and facts.fhir_base_url.rstrip("/") == self._smart_iss else None
 
     def _lent(self, vendor: str) -> PlatformClient | None:
         client = self.of(vendor)

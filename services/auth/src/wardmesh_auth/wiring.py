@@ -116,7 +116,7 @@ class App:
         self.verifier = self._verifier(settings, roles)
         self.local_tokens = LocalTokens(settings.secret_key, settings.all_audiences[0]) if settings.secret_key else None
         self.bearers = Bearers(self.verifier, self.local_tokens, introspection_of(settings, http, self.verifier))
-        clients = PlatformClients(environ)
+        clients = PlatformClients(environ, settings)
         self.journal = Journal(records)
         self.pending, self.consents = PendingSignIns(self.database, vault), Consents(self.database)
         self.waiters = Waiters()

@@ -27,7 +27,8 @@ _UNKNOWN = "SMART_ISS is not the FHIR base of a platform in the catalogue."
 
 
 class SmedrecTools:
-    """A Family of tools. `issuer` is the FHIR base of the platform; without one `platform` names it."""
+    """A Family of tools. `issuer` is the FHIR base of the platform; `platform` names it where there is none or several
+    have it."""
 
     def __init__(self, door: Door, platforms: Platforms, *, issuer: str, platform: str, public_url: str) -> None:
         self._door = door
@@ -71,10 +72,10 @@ class SmedrecTools:
         """Raises PlatformUnknown, PlatformUnconfigured."""
         if not self._issuer:
             return self._door.platform(self._platform, Face.MCP)
-        for facts in self._platforms.snapshot.platforms:
-            if facts.fhir_base_url.rstrip("/") == self._issuer:
-                return facts
-        raise PlatformUnconfigured(_UNKNOWN)
+        found = [each for each in self._platforms.snapshot.platforms if each.fhir_base_url.rstrip("/") == self._issuer]
+        if not found:
+            raise PlatformUnconfigured(_UNKNOWN)
+        return next((facts for facts in found if facts.id == self._platform), found[0])
 
 
 def _gone(wanted: Wanted) -> bytes:

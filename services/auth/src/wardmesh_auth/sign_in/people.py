@@ -91,7 +91,7 @@ class People:
         found = [f for f in await self._platforms.all() if f.fhir_base_url.rstrip("/") == base]
         if not found or not settings.smart_client_id:
             raise PlatformUnconfigured("SMART_ISS and SMART_CLIENT_ID must name a platform of the catalogue")
-        facts = found[0]
+        facts = next((f for f in found if f.id == settings.smart_platform), found[0])
         scopes = tuple(settings.smart_scope.split()) or tuple(facts.scopes.split())
         return Place(
             facts=msgspec.structs.replace(facts, scopes=" ".join(scopes)),
