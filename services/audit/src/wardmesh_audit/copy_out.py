@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 import struct
 from collections.abc import Callable
+from hashlib import sha256
 from typing import NamedTuple
 
 from wardmesh_audit.ledger import Connection
-from wardmesh_audit.projection import BadLeaf
-from wardmesh_audit.row_image import ORDER, Field, Images
+from wardmesh_audit.row_image import HEAD, TAIL, Field, Images
 
 _SIGNATURE = b"PGCOPY\n\xff\r\n\x00"
 _START = len(_SIGNATURE) + 8  # flags, length of an extension that does not exist
-_HEAD = struct.Struct(">hiqiqi32si")
-_FIELDS = 4 + len(ORDER)
+_NAMES = ("seq", "recorded_at", "leaf_hash", *HEAD, "leaf", *TAIL)
+_HEAD = struct.Struct(">hiqiqi32siqiqi36si")
 _END = b"\xff\xff"
-_TOGETHER = 256 * 1024
+_LEAF = sha256(b"\x00")  # every leaf hash begins so
+# Less than this came: the next piece is given time to grow, every piece costs the event loop some calls of the kernel.
+_LITTLE = 128 * 1024
+_NAP_SECONDS = 0.0005
 _ROWS = (
-    "select seq, recorded_at, leaf_hash, leaf, "  # noqa: S608 - names of columns only
-    + ", ".join("event_id::text" if name == "event_id" else name for name in ORDER)
+    "select "  # noqa: S608 - names of columns only
+    + ", ".join("event_id::text" if name == "event_id" else name for name in _NAMES)
     + " from event where log_id = $1 and seq >= $2 and seq < $3 order by seq"
 )
 
@@ -27,117 +31,123 @@ class BadStream(Exception):
     """What came is not what COPY sends: a fault of the connection or of the server."""
 
 
+class Run(NamedTuple):
+    """Leaf hashes of rows that follow each other, each what its leaf and its columns say."""
+
+    first: int
+    hashes: list[bytes]
+    recorded: int  # of the last one, microseconds since 2000
+
+
 class CopiedRow(NamedTuple):
-    """One row; `stored` holds its columns only when they are not what the leaf says, or were not looked at."""
+    """A row to be looked at: it is not the next one, is older than asked for, or does not agree with itself."""
 
     seq: int
-    recorded: int  # microseconds since 2000
+    recorded: int
     leaf_hash: bytes
     leaf: bytes
-    stored: dict[str, Field] | None
+    stored: dict[str, Field]
 
 
 class CopyOut:
-    """Hands every row of a range of indices to `take`, with constant memory."""
+    """Hands every row of a range of indices over, with constant memory: sound ones in runs, others one by one.
 
-    def __init__(self, conn: Connection, log_id: int, take: Callable[[CopiedRow], None], *, since: int) -> None:
+    `run` and `row` answer which index has to follow; a row with another one is never part of a run.
+    """
+
+    def __init__(
+        self,
+        conn: Connection,
+        log_id: int,
+        run: Callable[[Run], int],
+        row: Callable[[CopiedRow], int],
+        *,
+        since: int,
+    ) -> None:
         self._conn = conn
         self._log_id = log_id
-        self._take = take
-        self._since = since  # older rows are only cut, not compared
-        self._images = Images()
+        self._run = run
+        self._row = row
+        self._since = since  # rows recorded earlier are handed over one by one
+        self._tail = Images().tail
 
-    async def rows(self, low: int, high: int) -> None:
-        """Rows with low <= seq < high. What `take` raises ends it."""
-        waiting = bytearray()
+    async def rows(self, low: int, high: int, following: int, limit: int) -> None:
+        """Rows with low <= seq < high; `following` is the index to expect first, none from `limit` on is.
+
+        What `run` or `row` raises ends it.
+        """
+        rest = bytes(0)
         started = False
 
         async def sink(data: bytes) -> None:
-            nonlocal started
-            waiting.extend(data)
-            if not started and len(waiting) >= _START:
-                if not waiting.startswith(_SIGNATURE):
+            nonlocal rest, started, following
+            little = len(data) < _LITTLE
+            data = rest + data if rest else data
+            at = 0
+            if not started and len(data) >= _START:
+                if not data.startswith(_SIGNATURE):
                     raise BadStream
-                del waiting[:_START]
-                started = True
-            if started and len(waiting) >= _TOGETHER:
-                del waiting[: self._cut(bytes(waiting))]
+                started, at = True, _START
+            if started:
+                at, following = self._cut(data, at, following, limit)
+            rest = data[at:]
+            if little:
+                await asyncio.sleep(_NAP_SECONDS)
 
         await self._conn.copy_from_query(_ROWS, self._log_id, low, high, output=sink, format="binary")
-        rest = bytes(waiting)
-        if not started or rest[self._cut(rest) :] != _END:
+        if not started or rest != _END:
             raise BadStream
 
-    def _cut(self, data: bytes) -> int:
-        """Takes all whole rows; returns where the first incomplete one begins."""
-        at = 0
-        image, since = self._images.of, self._since
-        while at + _HEAD.size <= len(data):
-            fields, a, seq, b, recorded, c, hashed, length = _HEAD.unpack_from(data, at)
-            if (fields, a, b, c) != (_FIELDS, 8, 8, 32) or length < 0:
-                end = self._take_odd(data, at)
-                if end < 0:
-                    return at
-                at = end
-                continue
-            start = at + _HEAD.size
-            end = start + length
-            leaf = data[start:end]
-            made = None
-            if recorded >= since:
-                try:
-                    made = image(leaf)
-                except BadLeaf:
-                    made = None
-            if made is not None and data.startswith(made, end):
-                self._take(CopiedRow(seq, recorded, hashed, leaf, None))
-                at = end + len(made)
-                continue
-            columns = _columns(data, end, len(ORDER))
-            if columns is None:
-                return at
-            values, at = columns
-            self._take(CopiedRow(seq, recorded, hashed, leaf, _named(values)))
-        return self._last(data, at)
-
-    def _last(self, data: bytes, at: int) -> int:
-        """A row shorter than usual may be whole although less than a usual head is there."""
-        while (end := self._take_odd(data, at)) >= 0:
-            at = end
-        return at
-
-    def _take_odd(self, data: bytes, at: int) -> int:
-        """A row that does not look like the others: a column that may not be empty is. Its end, or -1 when cut off."""
-        if data[at : at + 2] == _END or len(data) < at + 2:
-            return -1
-        if int.from_bytes(data[at : at + 2], "big") != _FIELDS:
-            raise BadStream
-        columns = _columns(data, at + 2, _FIELDS)
-        if columns is None:
-            return -1
-        values, end = columns
-        seq, recorded = (int.from_bytes(value or b"", "big", signed=True) for value in values[:2])
-        self._take(CopiedRow(seq, recorded, values[2] or b"", values[3] or b"", _named(values[4:])))
-        return end
+    def _cut(self, data: bytes, at: int, following: int, limit: int) -> tuple[int, int]:
+        """Takes all whole rows; returns where the first incomplete one begins, and the index to expect there."""
+        unpack, begun, tail, since, fields = _HEAD.unpack_from, _LEAF.copy, self._tail, self._since, len(_NAMES)
+        hashes: list[bytes] = []
+        last = 0
+        while True:
+            try:
+                n, a, seq, b, recorded, c, hashed, d, occurred, e, number, f, identifier, length = unpack(data, at)
+            except struct.error:
+                sound = False  # a row shorter than usual may be whole all the same
+            else:
+                sound = n == fields and a == b == d == e == 8 and c == 32 and f == 36
+                sound = sound and seq == following < limit and recorded >= since
+                if sound:
+                    end = at + _HEAD.size + length
+                    leaf = data[at + _HEAD.size : end]
+                    digest = begun()
+                    digest.update(leaf)
+                    if digest.digest() == hashed:
+                        made = tail(leaf, occurred, number, identifier)
+                        if made is not None and data.startswith(made, end):
+                            hashes.append(hashed)
+                            last, following, at = recorded, seq + 1, end + len(made)
+                            continue
+            if hashes:
+                following = self._run(Run(following - len(hashes), hashes, last))
+                hashes = []
+            row, at = _odd(data, at)
+            if row is None:
+                return at, following
+            following = self._row(row)
 
 
-def _columns(data: bytes, at: int, count: int) -> tuple[list[Field], int] | None:
-    """So many columns and where they end; None when they are not all there yet."""
+def _odd(data: bytes, at: int) -> tuple[CopiedRow | None, int]:
+    """A row with its columns, and where it ends; None when it is not all there."""
+    if data[at : at + 2] == _END or len(data) < at + 2:
+        return None, at
+    if int.from_bytes(data[at : at + 2], "big") != len(_NAMES):
+        raise BadStream
+    end = at + 2
     values: list[Field] = []
-    for _ in range(count):
-        if at + 4 > len(data):
-            return None
-        length = int.from_bytes(data[at : at + 4], "big", signed=True)
-        at += 4
-        if length < 0:
-            values.append(None)
-            continue
-        if at + length > len(data):
-            return None
-        values.append(data[at : at + length])
-        at += length
-    return values, at
-
-
-def _named(values: list[Field]) -> dict[str, Field]:
-    return dict(zip(ORDER, values, strict=True))
+    for _ in _NAMES:
+        if end + 4 > len(data):
+            return None, at
+        length = int.from_bytes(data[end : end + 4], "big", signed=True)
+        end += 4
+        if end + max(length, 0) > len(data):
+            return None, at
+        values.append(data[end : end + length] if length >= 0 else None)
+        end += max(length, 0)
+    stored = dict(zip(_NAMES, values, strict=True))
+    seq, recorded = (int.from_bytes(stored[name] or b"", "big", signed=True) for name in ("seq", "recorded_at"))
+    return CopiedRow(seq, recorded, stored["leaf_hash"] or b"", stored["leaf"] or b"", stored), end

@@ -46,8 +46,19 @@ class CompactRange:
         self.size += 1
 
     def extend(self, hashes: Iterable[bytes]) -> None:
-        for hashed in hashes:
-            self.append(hashed)
+        """Adds many, level by level: what stays single at a level belongs to the range, pairs go on to the next."""
+        nodes, size = list(hashes), self.size
+        self.size += len(nodes)
+        single: list[bytes] = []
+        while nodes:
+            if size & 1:
+                nodes.insert(0, self.hashes.pop())
+            if len(nodes) & 1:
+                single.append(nodes.pop())
+            pairs = iter(nodes)
+            nodes = [hashlib.sha256(b"\x01" + left + right).digest() for left, right in zip(pairs, pairs, strict=True)]
+            size >>= 1
+        self.hashes += reversed(single)
 
     def root(self) -> bytes:
         return fold(self.hashes)

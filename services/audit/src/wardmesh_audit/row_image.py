@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import struct
 import uuid
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -12,24 +11,20 @@ import msgspec
 
 from wardmesh_audit.projection import (
     PROJECTED,
+    TEXT_BYTES,
     BadLeaf,
     Event,
-    actor_id,
     decoded,
     event_class,
-    occurred_at,
     project,
-    pseudonym,
     text_of,
-    trace_id,
     uuid_of,
 )
 
-# Fixed ones first, those that repeat next to each other, those that differ from row to row last.
-ORDER: tuple[str, ...] = (
-    "occurred_at",
-    "producer_seq",
-    "event_id",
+# Of every row of a valid event these have one length only, so they are cut together, before the leaf.
+HEAD: tuple[str, ...] = ("occurred_at", "producer_seq", "event_id")
+# Those that repeat from row to row next to each other, those that differ last.
+TAIL: tuple[str, ...] = (
     "tenant",
     "event_type",
     "phase",
@@ -46,10 +41,15 @@ ORDER: tuple[str, ...] = (
     "trace_id",
 )
 _EPOCH = datetime(2000, 1, 1, tzinfo=UTC)  # PostgreSQL counts from here
-_NUMBERS = struct.Struct(">iqiqi").pack
-_PSEUDONYM = (16).to_bytes(4, "big")
+# Instants a leaf may hold whatever its zone; of those at the edge `differing` decides.
+_FIRST, _LAST = (int((datetime(year, 1, 2, tzinfo=UTC) - _EPOCH).total_seconds()) * 1_000_000 for year in (1970, 9998))
 _NULL = b"\xff\xff\xff\xff"
+_LENGTHS = [length.to_bytes(4, "big") for length in range(TEXT_BYTES + 1)]  # a longer text is an IndexError
+_NONE = len(_LENGTHS)
 _KEPT = 4096
+# What a leaf without an image raises; TypeError: a time without a zone.
+_NO_IMAGE = (msgspec.MsgspecError, ValueError, OverflowError, TypeError, IndexError, BadLeaf)
+_instant = datetime.fromisoformat
 
 Field = bytes | None
 
@@ -66,53 +66,63 @@ class Images:
     def __init__(self) -> None:
         self._repeated: dict[tuple[Any, ...], bytes] = {}
 
-    def of(self, leaf: bytes) -> bytes:
-        """The bytes of all columns in ORDER, each with its length. Raises BadLeaf when `project` would.
+    def tail(self, leaf: bytes, occurred: int, number: int, identifier: bytes) -> bytes | None:
+        """The bytes of the TAIL columns, each with its length, of a leaf that agrees with those of HEAD.
 
-        One exception: an id that is no canonical UUID has an image, but no row of the database can have that one.
+        None when it does not, or is no valid event: who wants to know which, asks `differing`.
         """
         try:
-            return self._image(decoded(leaf))
-        except (msgspec.MsgspecError, ValueError, OverflowError):
-            raise BadLeaf from None
+            event = decoded(leaf)
+            since = _instant(event.time) - _EPOCH
+            if (
+                (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds != occurred
+                or event.id.encode() != identifier
+                or event.data.producer.seq != number
+                or event.specversion != "1.0"
+                or not _FIRST <= occurred < _LAST
+            ):
+                return None
+            return self._tail(event)
+        except _NO_IMAGE:
+            return None
 
-    def _image(self, event: Event) -> bytes:
-        data = event.data
-        producer, outcome, resource, patient = data.producer, data.outcome, data.resource, data.patient
-        glass, request = data.break_glass, data.request
+    def _tail(self, event: Event) -> bytes:
+        """Without a function for each column: a verification comes by millions of times."""
+        data, trace = event.data, event.traceparent
+        actor, glass, outcome, patient = data.actor, data.break_glass, data.outcome, data.patient
+        producer, request, resource = data.producer, data.request, data.resource
         key = (
-            event.tenant,
-            event.type,
-            data.phase,
-            data.action,
-            outcome.code if outcome else None,
-            resource.type if resource else None,
-            data.purpose_of_use,
-            glass.used if glass else False,
-            actor_id(data),
-            producer.id,
             producer.epoch,
+            actor and (actor.on_behalf_of or actor).id,
+            data.action,
+            event.type,
+            outcome and outcome.code,
+            resource and resource.type,
+            data.phase,
+            data.purpose_of_use,
+            glass is not None and glass.used,
+            event.tenant,
+            producer.id,
         )
-        repeated = self._repeated.get(key)
-        if repeated is None:
-            repeated = self._remember(key)
-        identifier = event.id.encode()
-        return b"".join(
-            (
-                _NUMBERS(8, microseconds(occurred_at(event)), 8, producer.seq, len(identifier)),
-                identifier,
-                repeated,
-                _PSEUDONYM + (pseudonym(patient) or b"") if patient else _NULL,
-                _text(request.id) if request else _NULL,
-                _text(trace_id(event.traceparent)),
-            )
-        )
+        whom = asked = traced = _NULL
+        if patient:
+            raw = bytes.fromhex(patient.pseudonym)
+            whom = _LENGTHS[16 if len(raw) == 16 else _NONE] + raw
+        if request and request.id is not None:
+            raw = request.id.encode()
+            asked = _LENGTHS[len(raw)] + raw
+        if trace:
+            parts = trace.split("-", 3)
+            if len(parts) == 4 and len(parts[1]) == 32:
+                raw = parts[1].encode()
+                traced = _LENGTHS[len(raw)] + raw
+        return b"".join((self._repeated.get(key) or self._remember(key), whom, asked, traced))
 
     def _remember(self, key: tuple[Any, ...]) -> bytes:
-        tenant, type_, phase, action, outcome, resource, purpose, glass, actor, producer, epoch = key
+        epoch, actor, action, type_, outcome, resource, phase, purpose, glass, tenant, producer = key
         texts = (tenant, event_class(type_), phase, action, outcome, resource, purpose)
         parts = [_text(text) for text in texts]
-        parts += [_field(bytes([glass])), _text(actor), _text(producer), _field(uuid_of(epoch).bytes)]
+        parts += [_LENGTHS[1] + bytes([glass]), _text(actor), _text(producer), _LENGTHS[16] + uuid_of(epoch).bytes]
         if len(self._repeated) >= _KEPT:
             self._repeated.clear()
         made = self._repeated[key] = b"".join(parts)
@@ -145,13 +155,9 @@ def _raw(value: Any) -> Field:
             raise TypeError(type(value).__name__)
 
 
-def _field(raw: Field) -> bytes:
-    return _NULL if raw is None else len(raw).to_bytes(4, "big") + raw
-
-
 def _text(text: str | None) -> bytes:
-    checked = text_of(text)
-    if checked is None:
+    text_of(text)
+    if text is None:
         return _NULL
-    raw = checked.encode()
-    return len(raw).to_bytes(4, "big") + raw
+    raw = text.encode()
+    return _LENGTHS[len(raw)] + raw

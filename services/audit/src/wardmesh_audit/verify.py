@@ -8,13 +8,13 @@ from datetime import UTC, datetime
 
 from msgspec import Struct
 
-from wardmesh_audit.copy_out import CopiedRow, CopyOut
+from wardmesh_audit.copy_out import CopiedRow, CopyOut, Run
 from wardmesh_audit.findings import Finding, Report
 from wardmesh_audit.ledger import Connection
 from wardmesh_audit.locate import Locator
 from wardmesh_audit.merkle import HASH_BYTES, CompactRange, leaf_hash
 from wardmesh_audit.note import BadNote, BadSignature, Checkpoint, UnknownKey, Verifier
-from wardmesh_audit.projection import MALFORMED, BadLeaf, decoded
+from wardmesh_audit.projection import MALFORMED, BadLeaf
 from wardmesh_audit.pruned import Pruned
 from wardmesh_audit.row_image import Field, differing, microseconds
 from wardmesh_audit.signed_notes import ALL, SignedNotes
@@ -86,7 +86,7 @@ class Verification:
 
     async def _log(self) -> None:
         """The whole log in pieces; between them is what a piece will need to know, so that memory stays constant."""
-        rows = CopyOut(self._conn, self._log_id, self._row, since=self._since)
+        rows = CopyOut(self._conn, self._log_id, self._run, self._row, since=self._since)
         low = 0
         while True:
             high = min(low + _PIECE, self._size)
@@ -96,7 +96,7 @@ class Verification:
                 return
             await self._pruned.tiles(low, high)
             self._compare_root()
-            await rows.rows(-ALL if low == 0 else low, ALL if last else high)
+            await rows.rows(-ALL if low == 0 else low, ALL if last else high, self._tree.size, self._size)
             self._dropped(high)
             self._expected = {size: pins for size, pins in self._expected.items() if size > self._tree.size}
             if last:
@@ -122,20 +122,30 @@ class Verification:
 
     # --- rows ---
 
-    def _row(self, row: CopiedRow) -> None:
-        if (row.seq != self._tree.size or row.seq >= self._size) and not self._placed(row):
-            return
-        self.report.rows += 1
-        self._last_recorded = row.recorded
-        if row.recorded < self._since:
-            self._tree.append(row.leaf_hash)
-        else:
-            hashed = leaf_hash(row.leaf)
-            self._tree.append(hashed)
-            if hashed != row.leaf_hash or row.stored is not None:
-                self._suspect(row, hashed)
-        if self._tree.size in self._expected:
+    def _run(self, run: Run) -> int:
+        """Rows that follow the last one and agree with themselves; stops where a root has to be compared."""
+        done, count, first = 0, len(run.hashes), self._tree.size
+        for size in sorted(size for size in self._expected if first < size <= first + count):
+            self._tree.extend(run.hashes[done : size - first])
+            done = size - first
             self._compare_root()
+        self._tree.extend(run.hashes[done:] if done else run.hashes)
+        self.report.rows += count
+        self._last_recorded = run.recorded
+        return self._tree.size
+
+    def _row(self, row: CopiedRow) -> int:
+        if (row.seq == self._tree.size and row.seq < self._size) or self._placed(row):
+            self.report.rows += 1
+            self._last_recorded = row.recorded
+            hashed = row.leaf_hash
+            if row.recorded >= self._since:
+                hashed = leaf_hash(row.leaf)
+                self._suspect(row, hashed)
+            self._tree.append(hashed)
+            if self._tree.size in self._expected:
+                self._compare_root()
+        return self._tree.size
 
     def _placed(self, row: CopiedRow) -> bool:
         """A row whose index is not the next one: whether it counts nevertheless, behind a gap."""
@@ -153,7 +163,7 @@ class Verification:
     def _suspect(self, row: CopiedRow, hashed: bytes) -> None:
         if hashed != row.leaf_hash:
             self._find("leaf_hash", row.seq, "the leaf is not what its hash says", _id_of(row))
-        elif row.stored is not None and row.stored["event_type"] != _MALFORMED:
+        elif row.stored["event_type"] != _MALFORMED:
             self._columns(row, row.stored)
 
     def _columns(self, row: CopiedRow, stored: Mapping[str, Field]) -> None:
@@ -239,7 +249,4 @@ class Verification:
 
 
 def _id_of(row: CopiedRow) -> str:
-    """Of a row whose columns are as the leaf says, the id in the leaf is that of the row."""
-    if row.stored is not None:
-        return (row.stored["event_id"] or b"").decode()
-    return decoded(row.leaf).id
+    return (row.stored["event_id"] or b"").decode()
