@@ -32,6 +32,7 @@ def bundle(kind: str, *more: dict[str, Any]) -> bytes:
 
 
 @pytest.mark.parametrize("kind", ["batch", "transaction"])
+@pytest.mark.requirement("PX-10")
 async def test_px10_entries_that_policy_did_not_see_are_refused(bench: Any, kind: str) -> None:
     hidden = {"request": {"method": "DELETE", "url": "Patient/p2"}}
     for body, entries in ((bundle(kind, hidden), ENTRIES), (bundle(kind), ENTRIES[:2]), (bundle(kind), ENTRIES[::-1])):
@@ -42,6 +43,7 @@ async def test_px10_entries_that_policy_did_not_see_are_refused(bench: Any, kind
 
 
 @pytest.mark.parametrize("url", ["http://169.254.169.254/", "Patient/../../admin", "/etc/passwd", "//evil/x"])
+@pytest.mark.requirement("PX-10")
 async def test_px10_entry_addresses_must_be_relative_and_stay_inside(bench: Any, url: str) -> None:
     body = msgspec.json.encode(
         {"resourceType": "Bundle", "type": "batch", "entry": [{"request": {"method": "GET", "url": url}}]}
@@ -50,6 +52,7 @@ async def test_px10_entry_addresses_must_be_relative_and_stay_inside(bench: Any,
         await bench.perform("batch", body=body, entries=(Entry(method="GET", url=url),))
 
 
+@pytest.mark.requirement("PX-10")
 async def test_px10_a_repeated_member_in_a_write_is_refused(bench: Any) -> None:
     body = b'{"resourceType":"Bundle","type":"batch","entry":[],"entry":[{"request":{"method":"DELETE","url":"Patient/p1"}}]}'
     with pytest.raises(BadRequest):
@@ -60,6 +63,7 @@ async def test_px10_a_repeated_member_in_a_write_is_refused(bench: Any) -> None:
 
 
 @pytest.mark.requirement("PX-7")
+@pytest.mark.requirement("PX-10")
 async def test_px10_answers_of_a_batch_are_screened_kind_by_kind(bench: Any) -> None:
     bench.policy.kinds = {"Patient": Obligations(), "Observation": Obligations()}
     base = bench.upstream.base
@@ -86,6 +90,7 @@ async def test_px10_answers_of_a_batch_are_screened_kind_by_kind(bench: Any) -> 
     assert [e["resource"]["id"] for e in document["entry"][2]["resource"]["entry"]] == ["p3"]
 
 
+@pytest.mark.requirement("PX-10")
 def test_px10_refused_entries_keep_their_place_and_others_their_bytes() -> None:
     body = b'{"resourceType":"Bundle","type":"batch","entry":[{"a":1.00},{"b":2},{"c":1e2}]}'
     assert batches._without(body, (1,)).endswith(b'"entry":[{"a":1.00},{"c":1e2}]}')
@@ -94,6 +99,7 @@ def test_px10_refused_entries_keep_their_place_and_others_their_bytes() -> None:
     assert merged[1][1].response.status == "403 Forbidden"
 
 
+@pytest.mark.requirement("PX-10")
 async def test_px10_a_denied_entry_gets_403_in_a_batch_and_stops_a_transaction(bench: Any) -> None:
     bench.policy.kinds = {"Patient": Obligations(), "Observation": Obligations(), "Claim": Obligations()}
     duties = Obligations(denied_entries=(0, 2))

@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from policy.pdp_stage import call_of, caller
 from wardmesh_common.contracts import Entry, encode
 from wardmesh_common.errors import BadRequest
+from wardmesh_common.pieces import piece_of
 from wardmesh_common.questions import Load, PlatformFacts
 from wardmesh_common.vocabulary import Agent, Grant, Interaction, Mask, Obligations, Principal, is_write
 from wardmesh_policy.cache import CAPACITY, VerdictCache
 from wardmesh_policy.checks import Caller, Check, caller_of, checks_of, only_sets, subject_of
-from wardmesh_policy.entries import piece_of
 from wardmesh_policy.parameters import read_query
 from wardmesh_policy.performers import PerformerChoice
 from wardmesh_policy.verdicts import Contradiction, Unreadable, Verdict, joined, masks_of, rule_of, verdict_of

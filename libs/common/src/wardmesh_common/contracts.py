@@ -217,6 +217,7 @@ class Touched(Struct, frozen=True, kw_only=True, omit_defaults=True):
     ids: tuple[str, ...] = ()
     count: int = 0
     relationship: str = ""  # of the caller to this patient, where the answer itself shows one
+    entry: int = 0  # position of the entry of a batch or transaction that it was about
 
 
 class Outcome(Struct, kw_only=True, omit_defaults=True):
@@ -233,6 +234,7 @@ class Outcome(Struct, kw_only=True, omit_defaults=True):
     truncated: bool = False
     expected: bool = True  # False: a bug of ours, log it
     event: str = ""  # what happened, in the words of FG-19, where the interaction does not say it
+    entries: tuple[int, ...] = ()  # how each entry of a batch or transaction ended; for the record only
 
 
 class Reply(Struct, kw_only=True, omit_defaults=True):

@@ -11,12 +11,12 @@ from msgspec import Struct
 
 from wardmesh_common.contracts import Call, Outcome, Touched
 from wardmesh_common.record_class import classify
+from wardmesh_common.record_entries import parts_of
+from wardmesh_common.record_patients import OPEN_CHARS, by_patient
 from wardmesh_common.vocabulary import Decision, Principal
 
 LEAF_LIMIT = 60_000  # tlog-tiles entries carry a 16-bit length
-_REFERENCE_BYTES = 28_000  # sealed resource references per event; more of them go into further events
 _QUERY_CHARS = 8_000
-_OPEN_CHARS = 200
 _OBLIGATIONS = 32
 
 
@@ -41,7 +41,22 @@ class Draft(Struct, kw_only=True):
 
 
 def draft_events(call: Call, outcome: Outcome | None, touched: Iterable[Touched], now: float) -> list[Draft]:
-    """One draft per distinct patient, at least one; `outcome` None means the intent before a write."""
+    """One draft per distinct patient, at least one, and for a bundle at least one per entry.
+
+    `outcome` None means the intent before a write.
+    """
+    if not call.entries:
+        return _drafts(call, outcome, tuple(touched), now)
+    drafts: list[Draft] = []
+    for part in parts_of(call, outcome, tuple(touched)):
+        of_entry = _drafts(part.call, part.outcome, part.touched, now)
+        for draft in of_entry:
+            draft.data["resource"]["entry"] = part.position
+        drafts += of_entry
+    return drafts
+
+
+def _drafts(call: Call, outcome: Outcome | None, touched: tuple[Touched, ...], now: float) -> list[Draft]:
     event_class, action, method = classify(call)
     principal = call.principal
     actor_patient = _own_record(call.platform, principal)
@@ -61,10 +76,9 @@ def draft_events(call: Call, outcome: Outcome | None, touched: Iterable[Touched]
         shared |= {"break_glass": glass, "purpose_of_use": "BTG"}
     if call.decision is not None:
         shared["policy"] = _policy(call.decision)
-    touched = tuple(touched)
     related = {item.patient: item.relationship for item in reversed(touched) if item.relationship}
     drafts: list[Draft] = []
-    for patient, kind, count, references in _by_patient(call, touched):
+    for patient, kind, count, references in by_patient(call, touched):
         data = {**shared, "resource": _resource(call, outcome, kind, count)}
         if patient in related:
             data["relationship"] = related[patient]
@@ -219,51 +233,6 @@ def _policy(decision: Decision) -> dict[str, Any]:
     return policy
 
 
-def _by_patient(call: Call, touched: tuple[Touched, ...]) -> Iterable[tuple[str, str, int, list[str]]]:
-    """(patient, type, count, references) per distinct patient; very long lists take several events."""
-    if len(touched) == 1 and len(touched[0].ids) == 1:  # a read: nearly every call
-        item = touched[0]
-        yield item.patient, item.type, item.count or 1, [f"{item.type}/{item.ids[0]}"[:_OPEN_CHARS]]
-        return
-    merged: dict[str, list[Touched]] = {}
-    for item in touched:
-        merged.setdefault(item.patient, []).append(item)
-    if not merged:
-        yield _asked_patient(call), call.resource.type, 0, []
-        return
-    for patient, items in merged.items():
-        kinds = {item.type for item in items}
-        kind = kinds.pop() if len(kinds) == 1 else call.resource.type
-        references = [f"{item.type}/{ref}"[:_OPEN_CHARS] for item in items for ref in item.ids]
-        total = sum(item.count or len(item.ids) for item in items)
-        parts = list(_parts(references))
-        # The first part counts all that the later ones do not list: the sum over the parts is the total.
-        yield patient, kind, total - sum(len(part) for part in parts[1:]), parts[0]
-        for part in parts[1:]:
-            yield patient, kind, len(part), part
-
-
-def _parts(references: list[str]) -> Iterable[list[str]]:
-    part: list[str] = []
-    size = 0
-    for reference in references:
-        if size > _REFERENCE_BYTES:
-            yield part
-            part, size = [], 0
-        part.append(reference)
-        size += len(reference.encode()) + 3
-    yield part
-
-
-def _asked_patient(call: Call) -> str:
-    """The patient a call named without touching data; only when policy has seen it, so that keys stay few."""
-    if call.emergency is not None:
-        return f"{call.platform}/Patient/{call.emergency.patient}"
-    if call.resource.type == "Patient" and call.resource.id and call.decision is not None:
-        return f"{call.platform}/Patient/{call.resource.id}"
-    return ""
-
-
 def _secrets(call: Call, patient: str, references: list[str], actor: Principal | None) -> dict[str, Any]:
     secrets: dict[str, Any] = {}
     if patient:
@@ -271,7 +240,7 @@ def _secrets(call: Call, patient: str, references: list[str], actor: Principal |
     if references:
         secrets["resources"] = references
     if call.resource.id:
-        secrets["resource"] = f"{call.resource.type}/{call.resource.id}"[:_OPEN_CHARS]
+        secrets["resource"] = f"{call.resource.type}/{call.resource.id}"[:OPEN_CHARS]
     if call.query:
         secrets["query"] = call.query[:_QUERY_CHARS]
         if len(call.query) > _QUERY_CHARS:
@@ -296,4 +265,4 @@ def _to_the_second(seconds: int) -> str:
 
 
 def _clip(text: str) -> str:
-    return text if len(text) <= _OPEN_CHARS else text[:_OPEN_CHARS]
+    return text if len(text) <= OPEN_CHARS else text[:OPEN_CHARS]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from wardmesh_common.contracts import Call
+from wardmesh_common.record_entries import changes
 from wardmesh_common.vocabulary import EXPORT, STATEFUL_OPERATIONS, Interaction, is_write
 
 _CLASS: Final[dict[Interaction, tuple[str, str, str]]] = {  # class, action, method
@@ -55,4 +56,6 @@ def classify(call: Call) -> tuple[str, str, str]:
 
 def announced(call: Call) -> bool:
     """True when the ledger has an intent before the platform is asked: writes, exports, break-glass (AU-106)."""
+    if call.entries:
+        return changes(call)
     return is_write(call.interaction, call.operation) or call.operation == EXPORT or call.emergency is not None

@@ -112,6 +112,7 @@ DATA: Final[Schema] = {
             "platform": text("FHIR platform"),
             "version": text("version id"),
             "operation": text("FHIR operation"),
+            "entry": count("position of the entry in the batch or transaction that it came in"),
             "fields": texts("elements asked for"),
             "labels": texts("sensitivity labels, `part2`"),
             "masked": count("elements masked by policy"),

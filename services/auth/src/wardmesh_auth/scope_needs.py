@@ -10,6 +10,8 @@ import msgspec
 from msgspec import Struct
 
 from wardmesh_common.contracts import Call, Entry
+from wardmesh_common.errors import BadRequest
+from wardmesh_common.pieces import Piece, piece_of
 from wardmesh_common.vocabulary import (
     CHECK_PRIOR_AUTH,
     COVERAGE_OPERATIONS,
@@ -27,7 +29,6 @@ LETTERS = {
     Interaction.PATCH: "u",
     Interaction.DELETE: "d",
 }
-_METHODS = {"PUT": Interaction.UPDATE, "PATCH": Interaction.PATCH, "DELETE": Interaction.DELETE}
 _CONDITIONAL = frozenset({Interaction.UPDATE, Interaction.PATCH, Interaction.DELETE})
 _EVERYTHING = "cruds"
 # Operations whose answer holds resources of many types, whatever type they are called on.
@@ -47,17 +48,6 @@ class Need(Struct, frozen=True):
     query: str = ""
     search: bool = False  # only a search can promise to keep to a constraint
     patient: str = ""  # whose record it says it is about
-
-
-class Piece(Struct, frozen=True):
-    """One request in FHIR's terms, alone or out of a bundle. A compartment search has its member as operation."""
-
-    interaction: Interaction
-    type: str = ""
-    id: str = ""
-    operation: str = ""
-    query: str = ""
-    if_none_exist: str = ""
 
 
 @lru_cache(maxsize=4096)
@@ -81,8 +71,16 @@ def needs_of(call: Call) -> tuple[Need, ...]:
     query = call.query
     if call.interaction is Interaction.SEARCH and call.body:
         query = f"{query}&{call.body.decode('utf-8', 'replace')}"
-    resource, condition = call.resource, call.headers.get("if-none-exist", "")
-    return _needs(Piece(call.interaction, resource.type, resource.id, call.operation, query, condition))
+    return _needs(
+        Piece(
+            interaction=call.interaction,
+            type=call.resource.type,
+            id=call.resource.id,
+            operation=call.operation,
+            query=query,
+            if_none_exist=call.headers.get("if-none-exist", ""),
+        )
+    )
 
 
 class _Asked(Struct):
@@ -103,32 +101,10 @@ def _of_coverage(call: Call) -> tuple[Need, ...]:
 
 def read_entry(entry: Entry) -> Piece:
     """The request that one bundle entry stands for; what cannot be read is the most that it could be."""
-    path, _, query = entry.url.partition("?")
-    parts = [part for part in path.split("/") if part]
-    operation = next((part for part in parts if part.startswith("$")), "")
-    kind = parts[0] if parts and parts[0][0].isalpha() else ""
-    name = parts[1] if len(parts) > 1 and not parts[1].startswith(("$", "_")) else ""
-    method = entry.method.upper()
-    if operation:
-        return Piece(Interaction.OPERATION, kind, name, operation, query)
-    if method in ("GET", "HEAD"):
-        return _read(parts, kind, name, query)
-    if method == "POST":
-        search = bool(parts) and parts[-1] == "_search"
-        found = Interaction.SEARCH if search else Interaction.CREATE
-        return Piece(found if kind or search else Interaction.TRANSACTION, kind, "", "", query, entry.if_none_exist)
-    return Piece(_METHODS.get(method, Interaction.TRANSACTION), kind, name, "", query)
-
-
-def _read(parts: list[str], kind: str, name: str, query: str) -> Piece:
-    if "_history" in parts:
-        single = parts[-1] != "_history"
-        return Piece(Interaction.VREAD if single else Interaction.HISTORY, kind, name, "", query)
-    if kind == "metadata":
-        return Piece(Interaction.CAPABILITIES, kind, "", "", query)
-    if name and len(parts) > 2:
-        return Piece(Interaction.SEARCH, kind, name, parts[2], query)
-    return Piece(Interaction.READ if name else Interaction.SEARCH, kind, name, "", query)
+    try:
+        return piece_of(entry)
+    except BadRequest:
+        return Piece(interaction=Interaction.TRANSACTION)
 
 
 def _needs(piece: Piece) -> tuple[Need, ...]:

@@ -90,6 +90,17 @@ def nothing_sent() -> UpstreamAnswer:
     return UpstreamAnswer(200, {"Content-Type": "application/fhir+json"}, envelope.encode_plain(empty))
 
 
+def sent(call: Call, denied: tuple[int, ...]) -> tuple[tuple[int, str], ...]:
+    """Position and method of every entry that the platform was given."""
+    return tuple((n, entry.method) for n, entry in enumerate(call.entries) if n not in denied)
+
+
+def statuses(answered: list[tuple[int, envelope.Entry, Any]]) -> tuple[int, ...]:
+    """How each entry ended, for the record; 0 where the platform does not say it."""
+    said = (entry.response.status if isinstance(entry.response, envelope.Response) else "" for _, entry, _ in answered)
+    return tuple(int(text[:3]) if isinstance(text, str) and text[:3].isdecimal() else 0 for text in said)
+
+
 def with_refusals(
     answered: list[tuple[int, envelope.Entry, Any]], denied: tuple[int, ...]
 ) -> list[tuple[int, envelope.Entry, Any]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from msgspec import UNSET, Raw
@@ -14,12 +14,16 @@ from wardmesh_fhir_proxy.screening import CONTAINERS, Screen, look, nested_kinds
 
 PAGES = frozenset({"next", "previous", "prev", "first", "last"})
 LinkMaker = Callable[[str], str]
+Sent = Sequence[tuple[int, str]]  # position and method of each entry that the platform was given
 
 
-async def screen(bundle: Bundle, screen_: Screen, *, start: int = 0, keep_empty: bool) -> list[tuple[int, Entry, Any]]:
+async def screen(
+    bundle: Bundle, screen_: Screen, *, start: int = 0, keep_empty: bool, sent: Sent = ()
+) -> list[tuple[int, Entry, Any]]:
     """(upstream index, entry, peek) of entries that may leave, changed where policy says so.
 
-    `start` entries were delivered before; `keep_empty`: entries without a resource may stay.
+    `start` entries were delivered before; `keep_empty`: entries without a resource may stay; `sent`: the entries of
+    the batch or transaction that this answers, each of which keeps its place.
     """
     entries = envelope.entries_of(bundle)[start:]
     looked = [(e, look(e.resource) if isinstance(e.resource, Raw) else None) for e in entries]
@@ -27,6 +31,8 @@ async def screen(bundle: Bundle, screen_: Screen, *, start: int = 0, keep_empty:
     await screen_.learn([seen for _, seen in looked if seen is not None], nested_kinds(containers))
     passed: list[tuple[int, Entry, Any]] = []
     for index, (entry, seen) in enumerate(looked, start):
+        position, method = sent[index] if index < len(sent) else (0, "")
+        screen_.tally.entry = position
         if seen is None:
             if keep_empty:
                 passed.append((index, entry, None))
@@ -38,7 +44,17 @@ async def screen(bundle: Bundle, screen_: Screen, *, start: int = 0, keep_empty:
         if resource is not None:
             entry.resource = resource if isinstance(resource, Raw) else Raw(resource)
             passed.append((index, entry, seen))
+        elif method:
+            passed.append((index, _emptied(entry, method), None))
     return passed
+
+
+def _emptied(entry: Entry, method: str) -> Entry:
+    """An answer without what may not be seen: a read finds nothing, of a change stays how it ended."""
+    if method not in ("GET", "HEAD"):
+        return Entry(response=entry.response)
+    outcome = Raw(envelope.operation_outcome("error", "not-found", "Resource not found"))
+    return Entry(response=envelope.Response(status="404 Not Found", outcome=outcome))
 
 
 def mark_suppressed(bundle: Bundle, screen_: Screen) -> list[Entry]:

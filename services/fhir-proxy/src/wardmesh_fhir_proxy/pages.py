@@ -57,7 +57,9 @@ class Pages:
         call, screen = self._call, journey.screen
         self._require_filter(bundle)
         response = bundle.type in RESPONSES
-        pairs = await bundles.screen(bundle, screen, start=self._start, keep_empty=response or not journey.limited)
+        sent = batches.sent(call, journey.denied) if response else ()
+        keep_empty = response or not journey.limited
+        pairs = await bundles.screen(bundle, screen, start=self._start, keep_empty=keep_empty, sent=sent)
         bundles.rewrite_entries(pairs, self._address, call.base_url)
         remarks = [] if response else bundles.mark_suppressed(bundle, screen)
         if journey.limited and not self._narrowed and not response:
@@ -77,6 +79,7 @@ class Pages:
             masked=screen.tally.masked,
             withheld=screen.tally.withheld + len(journey.denied),
             truncated=truncated,
+            entries=batches.statuses(pairs) if response else (),
         )
 
     def _headers(self, answer: UpstreamAnswer, changed: bool) -> dict[str, str]:

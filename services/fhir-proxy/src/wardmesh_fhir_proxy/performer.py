@@ -150,7 +150,7 @@ class Performer:
             if request.write and 200 <= answer.status < 300:
                 raise OutcomeUnknown("The write was sent, but its answer cannot be passed on.") from None
             raise
-        outcome.touched = outcome.touched or touched
+        outcome.touched = touching.completed(outcome.touched, touched)
         return outcome
 
     def _address(self, descriptor: Descriptor) -> Address:

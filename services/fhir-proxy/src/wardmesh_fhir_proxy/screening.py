@@ -27,14 +27,15 @@ class Tally:
     def __init__(self, call: Call) -> None:
         self._platform = call.platform
         self._relations = Relations(call)
-        self._found: dict[tuple[str, str], list[str]] = {}
+        self._found: dict[tuple[int, str, str], list[str]] = {}
         self._related: dict[str, str] = {}
         self.masked = 0
         self.withheld = 0
+        self.entry = 0  # of a batch or transaction, whose answer is looked at now
 
     def count(self, seen: Any, address: Address, resource: Raw | bytes) -> None:
         for patient in patients_of(seen, address) or ("",):
-            self._found.setdefault((patient, seen.resourceType), []).append(seen.id)
+            self._found.setdefault((self.entry, patient, seen.resourceType), []).append(seen.id)
             if patient not in self._related and (shown := self._relations.to(patient, seen.resourceType, resource)):
                 self._related[patient] = shown
 
@@ -46,8 +47,9 @@ class Tally:
                 ids=tuple(identity for identity in ids if identity),
                 count=len(ids),
                 relationship=self._related.get(patient, ""),
+                entry=entry,
             )
-            for (patient, kind), ids in self._found.items()
+            for (entry, patient, kind), ids in self._found.items()
         )
 
 

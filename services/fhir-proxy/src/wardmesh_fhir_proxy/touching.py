@@ -38,24 +38,31 @@ def _patients(resource: bytes, address: Address) -> tuple[str, ...]:
 
 
 def _by_bundle(call: Call, body: bytes, address: Address) -> tuple[Touched, ...]:
-    """From the resources inside and from the addresses the entries name."""
-    found: dict[tuple[str, str], list[str]] = {}
+    """Per entry, from the resource inside and from the address that it names."""
+    found: list[Touched] = []
     entries = json_exact.members(body).get("entry")
-    for raw, asked in zip(json_exact.raw_list(entries) if entries else (), call.entries, strict=False):
+    rows = zip(json_exact.raw_list(entries) if entries else (), call.entries, strict=False)
+    for position, (raw, asked) in enumerate(rows):
         kind, _, rest = asked.url.partition("?")[0].partition("/")
         identity = rest.partition("/")[0]
         resource = json_exact.members(raw).get("resource")
         patients: Iterable[str] = _patients(bytes(resource), address) if resource is not None else ()
         if kind == "Patient" and identity and not identity.startswith(("$", "_")):
             patients = (identity,)
-        for patient in patients or ("",):
-            found.setdefault((patient, kind), []).append(identity)
-    return tuple(
-        Touched(
-            patient=f"{call.platform}/Patient/{patient}" if patient else "",
-            type=kind,
-            ids=tuple(identity for identity in ids if identity),
-            count=len(ids),
-        )
-        for (patient, kind), ids in found.items()
-    )
+        found += [
+            Touched(
+                patient=f"{call.platform}/Patient/{patient}" if patient else "",
+                type=kind,
+                ids=(identity,) if identity else (),
+                count=1,
+                entry=position,
+            )
+            for patient in patients or ("",)
+        ]
+    return tuple(found)
+
+
+def completed(answered: tuple[Touched, ...], asked: tuple[Touched, ...]) -> tuple[Touched, ...]:
+    """What the answer shows; for entries of which it shows nothing, what the request said."""
+    shown = {item.entry for item in answered}
+    return (*answered, *(item for item in asked if item.entry not in shown))

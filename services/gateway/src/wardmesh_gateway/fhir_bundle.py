@@ -7,8 +7,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from wardmesh_common.contracts import Entry
-from wardmesh_common.errors import BadRequest
+from wardmesh_common.errors import BadRequest, TooLarge
 from wardmesh_common.vocabulary import Interaction
+
+# Each entry is an event in the ledger, stored before an answer leaves.
+MAX_ENTRIES = 1000
 
 _kinds = {"batch": Interaction.BATCH, "transaction": Interaction.TRANSACTION}
 _methods = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"})
@@ -30,6 +33,8 @@ def bundle_entries(bundle: Mapping[str, Any]) -> tuple[Entry, ...]:
     entries = bundle.get("entry", [])
     if not isinstance(entries, list):
         raise BadRequest("Bundle.entry must be a list.")
+    if len(entries) > MAX_ENTRIES:
+        raise TooLarge(f"A Bundle may have {MAX_ENTRIES} entries at most; send the rest in another one.")
     return tuple(_entry(entry, position) for position, entry in enumerate(entries))
 
 

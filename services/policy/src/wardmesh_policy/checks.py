@@ -9,9 +9,9 @@ from msgspec import Struct
 
 from wardmesh_common.contracts import PROCEDURE_KINDS, Call
 from wardmesh_common.errors import BadRequest
+from wardmesh_common.pieces import Piece, piece_of
 from wardmesh_common.questions import PlatformFacts
 from wardmesh_common.vocabulary import Emergency, Grant, Interaction, Principal, criteria_of, is_write
-from wardmesh_common.pieces import Piece, piece_of
 from wardmesh_policy.parameters import Asked, read_query
 
 ACTIONS = {
