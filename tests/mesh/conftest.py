@@ -19,6 +19,7 @@ import pytest
 from mesh.platform_server import Platform, platform_server
 from wardmesh_cli.account import spawn_options
 from wardmesh_cli.control import ask
+from wardmesh_cli.state import PortBook
 
 START_SECONDS = 180
 STOP_SECONDS = 90
@@ -151,8 +152,26 @@ def mesh(platform: Platform) -> Iterator[Mesh]:
 
 @pytest.fixture(scope="session")
 def lone_mesh() -> Iterator[Mesh]:
-    """One replica of everything, without a balancer; its ledger may be spoilt by the last test that uses it."""
+    """One replica of everything, without a balancer; its ledger may be spoilt by the last test that uses it.
+
+    People sign in at the local hospital here, as a deployment of the SMART server has it (SM-1).
+    """
     with tempfile.TemporaryDirectory(prefix="wm-lone-", dir="/tmp") as folder:
         Path(folder).chmod(0o755)
-        with running(Path(folder)) as started:
+        with running(Path(folder), *smart_server(Path(folder))) as started:
             yield started
+
+
+def smart_server(state: Path) -> list[str]:
+    """Settings in the words of SM-9; the hospital's port is chosen before the mesh starts."""
+    book = PortBook(state / "ports.json")
+    base = f"http://127.0.0.1:{book.take('fhir-store')}/smart/fhir"
+    book.release()
+    client = {"SMART_CLIENT_ID": "wardmesh-clinician", "SMART_SCOPE": "openid fhirUser offline_access user/*.*"}
+    settings = {
+        "auth": {"FHIR_BASE_URL": base, "WARDMESH_SMART_PLATFORM": "local-smart-clinician", **client},
+        "gateway": {"FHIR_BASE_URL": base, "WARDMESH_SMART_PLATFORM": "local-smart-clinician"},
+    }
+    settings["gateway"] |= {"ALLOWED_ORIGINS": "https://app.test", "FHIR_GATEWAY_REDIS_URL": "redis://cache:6379"}
+    pairs = ((service, name, value) for service, given in settings.items() for name, value in given.items())
+    return [part for service, name, value in pairs for part in ("--set", f"{service}:{name}={value}")]
