@@ -136,7 +136,9 @@ def _add_health(api: FastAPI, platforms: Platforms) -> None:
             status="healthy", service="fhir-gateway", version=VERSION, platforms_registered=platforms.count
         )
 
-    unready = {503: {"model": ReadyBody, "description": "Not yet: the platforms are not known."}}
+    unready: dict[int | str, dict[str, Any]] = {
+        503: {"model": ReadyBody, "description": "Not yet: the platforms are not known."}
+    }
 
     @api.get("/ready", summary="Does it take calls?", operation_id="ready", responses=unready)
     async def ready(response: Response) -> ReadyBody:

@@ -60,16 +60,18 @@ class HealthLakeTools:
         self, tool: ToolSpec, arguments: Mapping[str, Any], visit: Visit, face: Face, traceparent: str
     ) -> Answered:
         """One question per kind of job: each is decided on and recorded."""
-        kinds = [arguments["job_type"]] if "job_type" in arguments else list(JOB_LISTS)
+
+        async def of(kind: str) -> Answered:
+            one = msgspec.structs.replace(tool, operation=JOB_LISTS[kind][0])
+            return await self._asked(one, arguments, visit, face, traceparent)
+
+        if "job_type" in arguments:
+            return await of(arguments["job_type"])
+        answers = {kind: await of(kind) for kind in JOB_LISTS}
         lists: dict[str, msgspec.Raw] = {}
-        for kind in kinds:
-            operation, member, shown = JOB_LISTS[kind]
-            one = msgspec.structs.replace(tool, operation=operation)
-            answered = await self._asked(one, arguments, visit, face, traceparent)
-            if len(kinds) == 1:
-                return answered
-            lists[shown] = msgspec.json.decode(answered.body, type=dict[str, msgspec.Raw])[member]
-        return msgspec.structs.replace(answered, body=msgspec.json.encode(lists))
+        for kind, (_, member, shown) in JOB_LISTS.items():
+            lists[shown] = msgspec.json.decode(answers[kind].body, type=dict[str, msgspec.Raw])[member]
+        return msgspec.structs.replace(answers["IMPORT"], body=msgspec.json.encode(lists))
 
     async def _asked(
         self, tool: ToolSpec, arguments: Mapping[str, Any], visit: Visit, face: Face, traceparent: str

@@ -25,6 +25,7 @@ from wardmesh_gateway.edge import Address, Edge, Tools
 from wardmesh_gateway.edge_answers import Refusal
 from wardmesh_gateway.edge_auth import WELL_KNOWN, BearerGate, ProtectedResource
 from wardmesh_gateway.edge_origin import OriginGuard
+from wardmesh_gateway.healthlake_jobs import JobTasks, JobWatch
 from wardmesh_gateway.mcp_door import (
     Credentials,
     Door,
@@ -41,7 +42,7 @@ from wardmesh_gateway.mcp_quick import QuickCalls
 from wardmesh_gateway.mcp_resources import ResourceHandlers
 from wardmesh_gateway.mcp_server import Handlers, assemble
 from wardmesh_gateway.mcp_sessions import SessionIds
-from wardmesh_gateway.mcp_tasks import TASKS_EXTENSION, task_handlers
+from wardmesh_gateway.mcp_tasks import TASKS_EXTENSION, AnyTasks, Tasks, task_handlers
 from wardmesh_gateway.mcp_tools import ToolHandlers
 from wardmesh_gateway.mcp_wire import ChangeEvent, Wire
 from wardmesh_gateway.security_records import SecurityRecords
@@ -199,7 +200,7 @@ def _documents(profiles: frozenset[str]) -> frozenset[str]:
 
 
 def _handlers(
-    tools: ToolHandlers, resources: ResourceHandlers, prompts: PromptHandlers, tasks: SignInTasks, listening: Listening
+    tools: ToolHandlers, resources: ResourceHandlers, prompts: PromptHandlers, tasks: Tasks, listening: Listening
 ) -> Handlers:
     return {
         "tools/list": (PaginatedRequestParams, tools.list),
@@ -228,8 +229,8 @@ def build_mcp(
     security: SecurityRecords | None = None,
 ) -> McpFace:
     """The product's face: tools through the door, resources and prompts of FG-25, bearer tokens always."""
-    tasks = SignInTasks(sign_ins, keys)
-    tools = ToolHandlers(door, tasks)
+    tasks, jobs = SignInTasks(sign_ins, keys), JobTasks(door, keys)
+    tools = ToolHandlers(door, tasks, JobWatch(door, jobs))
     resources = ResourceHandlers(door, catalogue)
     prompts = PromptHandlers(lambda: tools.shelf)
     wire = Wire(bus)
@@ -241,7 +242,7 @@ def build_mcp(
         version=settings.version,
         instructions=INSTRUCTIONS,
         schema=tools.schema,
-        handlers=_handlers(tools, resources, prompts, tasks, listening),
+        handlers=_handlers(tools, resources, prompts, AnyTasks(tasks, jobs), listening),
         keys=keys,
     )
     server.extensions[TASKS_EXTENSION] = {}

@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from wardmesh_gateway.asgi import App, Receive, Scope, Send, respond
 from wardmesh_gateway.edge_answers import JSON, Refusal
 from wardmesh_gateway.edge_request import Inbound
+from wardmesh_gateway.healthlake_jobs import STARTS
 from wardmesh_gateway.mcp_door import McpTool, ToolResult
 from wardmesh_gateway.mcp_sign_in import START, WAIT
 from wardmesh_gateway.mcp_visit import Visit
@@ -23,6 +24,8 @@ log = logging.getLogger("wardmesh.gateway")
 _MESSAGE = frozenset({"jsonrpc", "id", "method", "params"})
 _PARAMS = frozenset({"name", "arguments", "_meta"})
 _MAX_META = 4096
+# These may be answered by a request state, which the SDK seals, or by a task.
+_HELD_BACK = frozenset({"", START, WAIT, *STARTS})
 
 
 class Tools(Protocol):
@@ -45,8 +48,7 @@ class QuickCalls:
 
     def takes(self, inbound: Inbound, profile: str) -> McpTool | None:
         """The tool, when this message is one that the SDK would only pass through to its handler."""
-        # These may be answered by a request state, which the SDK seals, or by a task.
-        if not inbound.modern or inbound.wants_stream or inbound.tool in ("", START, WAIT):
+        if not inbound.modern or inbound.wants_stream or inbound.tool in _HELD_BACK:
             return None
         if not (inbound.message.keys() <= _MESSAGE and inbound.params.keys() <= _PARAMS):
             return None  # request state, input responses, things of tomorrow

@@ -14,8 +14,8 @@ from mcp_types.version import LATEST_HANDSHAKE_VERSION, MODERN_PROTOCOL_VERSIONS
 from msgspec import Struct
 
 from wardmesh_gateway.mcp_door import Door, Progress, ToolResult
-from wardmesh_gateway.mcp_tasks import TASKS_EXTENSION, Json
-from wardmesh_gateway.mcp_visit import Visit
+from wardmesh_gateway.mcp_tasks import Json
+from wardmesh_gateway.mcp_visit import Visit, knows_tasks
 from wardmesh_gateway.sign_in_link import linked
 from wardmesh_gateway.sign_in_tasks import KEY, SignInTasks, link_message, link_request
 
@@ -23,7 +23,6 @@ START, WAIT, STATUS = "start_auth", "wait_for_auth", "get_auth_status"
 WAIT_SECONDS = 20
 # Clients repeat a call ten times at most; the last word is then an ordinary answer with the link.
 MAX_ROUNDS = 8
-_TASKS = f"extensions.{TASKS_EXTENSION}"
 
 
 class Way(Enum):
@@ -48,13 +47,8 @@ def way_of(visit: Visit, tool: str) -> Way:
     if "elicitation.url" not in visit.caller.agent.capabilities:
         return Way.TEXT
     if visit.version in MODERN_PROTOCOL_VERSIONS:
-        return Way.TASK if tool == START and _knows_tasks(visit) else Way.ROUNDS
+        return Way.TASK if tool == START and knows_tasks(visit) else Way.ROUNDS
     return Way.ERROR if visit.version == LATEST_HANDSHAKE_VERSION else Way.TEXT
-
-
-def _knows_tasks(visit: Visit) -> bool:
-    """The extension belongs to the modern era: only there a result may say that it is a task."""
-    return visit.version in MODERN_PROTOCOL_VERSIONS and _TASKS in visit.caller.agent.capabilities
 
 
 class SignInRounds:
@@ -65,7 +59,7 @@ class SignInRounds:
 
     async def before(self, tool: str, arguments: Mapping[str, Any], visit: Visit) -> ToolResult | Json | None:
         """What takes the place of the call: a task for a wait, or a sign-in that is done already."""
-        if tool == WAIT and _knows_tasks(visit):
+        if tool == WAIT and knows_tasks(visit):
             return await self._tasks.waiting(arguments, visit)
         if tool == START and way_of(visit, tool) is Way.ERROR:
             return await self._repeated(arguments, visit)

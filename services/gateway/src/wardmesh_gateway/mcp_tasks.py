@@ -48,6 +48,19 @@ class Tasks(Protocol):
         ...
 
 
+class AnyTasks:
+    """Tasks of several kinds: their ids tell them apart."""
+
+    def __init__(self, *kinds: Tasks) -> None:
+        self._kinds = kinds
+
+    async def handle(self, verb: Verb, task_id: str, responses: Mapping[str, Any], ctx: Context) -> Json | None:
+        for kind in self._kinds:
+            if (answer := await kind.handle(verb, task_id, responses, ctx)) is not None:
+                return answer
+        return None
+
+
 class _Methods:
     """tasks/get, tasks/update, tasks/cancel."""
 

@@ -11,6 +11,7 @@ from mcp.server.context import ServerRequestContext
 from mcp.shared.exceptions import MCPError
 from mcp_types import INVALID_PARAMS, CallToolRequestParams, PaginatedRequestParams
 
+from wardmesh_gateway.healthlake_jobs import DESCRIBES, JobWatch
 from wardmesh_gateway.mcp_door import Door, McpTool, Progress, ToolResult
 from wardmesh_gateway.mcp_narrowing import complained
 from wardmesh_gateway.mcp_progress import reporting
@@ -27,11 +28,12 @@ Context = ServerRequestContext[Any, Any]
 class ToolHandlers:
     """`on_list_tools` and `on_call_tool` over the door; the shelf follows the door's registry."""
 
-    def __init__(self, door: Door, tasks: SignInTasks, *, page_size: int = PAGE) -> None:
+    def __init__(self, door: Door, tasks: SignInTasks, jobs: JobWatch, *, page_size: int = PAGE) -> None:
         self._door = door
         self._page = page_size
         self._shelf = ToolShelf(door.tools())
         self._rounds = SignInRounds(door, tasks)
+        self._jobs = jobs
 
     @property
     def shelf(self) -> ToolShelf:
@@ -79,7 +81,11 @@ class ToolHandlers:
         early = await self._rounds.before(tool.name, arguments, visit) if sound else None
         if early is not None:
             return _result(early)
-        result = await self.answer(tool, arguments, visit, progress)
+        # Who watches a job hears of the job and not of the single look.
+        result = await self.answer(tool, arguments, visit, None if tool.name in DESCRIBES else progress)
+        followed = await self._jobs.after(tool, arguments, visit, result, progress)
+        if followed is not result:
+            return _result(followed)
         return _result(await self._rounds.after(tool.name, arguments, visit, result))
 
     def offered(self, name: str, profile: str) -> McpTool | None:

@@ -6,12 +6,15 @@ from collections.abc import Mapping
 from typing import Any
 
 from mcp.server.context import ServerRequestContext
+from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 from msgspec import Struct
 
 from wardmesh_common.contracts import Caller
 from wardmesh_gateway.mcp_narrowing import Narrowing
+from wardmesh_gateway.mcp_tasks import TASKS_EXTENSION
 
 _KEY = "wardmesh.visit"
+_TASKS = f"extensions.{TASKS_EXTENSION}"
 
 
 class Visit(Struct, frozen=True, kw_only=True):
@@ -28,6 +31,11 @@ class Visit(Struct, frozen=True, kw_only=True):
     client_info: Any = None
     capabilities: Any = None
     narrowing: Narrowing = Narrowing()
+
+
+def knows_tasks(visit: Visit) -> bool:
+    """The extension belongs to the modern era: only there a result may say that it is a task."""
+    return visit.version in MODERN_PROTOCOL_VERSIONS and _TASKS in visit.caller.agent.capabilities
 
 
 def visit_of(scope: Mapping[str, Any]) -> Visit:

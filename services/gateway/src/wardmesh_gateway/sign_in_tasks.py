@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
-import msgspec
-from mcp.server.request_state import AESGCMRequestStateCodec, InvalidRequestState
 from msgspec import Struct
 
 from wardmesh_gateway.mcp_door import SignInSteps, ToolResult
 from wardmesh_gateway.mcp_results import tool_result
 from wardmesh_gateway.mcp_tasks import Context, Json, Verb, moment
 from wardmesh_gateway.mcp_visit import Visit, visitor
+from wardmesh_gateway.task_ids import TaskIds
 
 # A link is good for 15 minutes; afterwards there has to be time to fetch what became of it.
 LIFE_SECONDS = 1800
@@ -44,7 +41,7 @@ class SignInTasks:
 
     def __init__(self, steps: SignInSteps, keys: Sequence[bytes], clock: Callable[[], float] = time.time) -> None:
         self._steps, self._clock = steps, clock
-        self._codec = AESGCMRequestStateCodec([hmac.digest(key, _LABEL, hashlib.sha256) for key in keys])
+        self._ids = TaskIds(SignInTask, keys, _LABEL, life_seconds=LIFE_SECONDS, poll_ms=POLL_MS, clock=clock)
 
     def asking(self, platform: str, url: str, arguments: Mapping[str, Any], visit: Visit) -> Json:
         """A task that wants the person to open this link."""
@@ -61,11 +58,11 @@ class SignInTasks:
 
     async def handle(self, verb: Verb, task_id: str, responses: Mapping[str, Any], ctx: Context) -> Json | None:
         visit = visitor(ctx)
-        task = self._opened(task_id, visit)
+        task = self._ids.open(task_id, visit.principal)
         if task is None:
             return None
         if verb == "get":
-            return _envelope(task_id, task) | await self._state(task, visit)
+            return self._ids.envelope(task_id, task) | await self._state(task, visit)
         if verb == "cancel" or _declined(responses.get(KEY)):
             await self._steps.cancel(task.platform, task.handle, visit.caller)
         return {}
@@ -94,17 +91,8 @@ class SignInTasks:
             handle=str(arguments.get("auth_handle", "")),
         )
         status: Literal["input_required", "working"] = "input_required" if url else "working"
-        task_id = self._codec.seal(msgspec.msgpack.encode(task))
-        return {"resultType": "task"} | _envelope(task_id, task) | {"status": status}
-
-    def _opened(self, task_id: str, visit: Visit) -> SignInTask | None:
-        """None for what is not ours, over, or somebody else's: all look the same outside."""
-        try:
-            task = msgspec.msgpack.decode(self._codec.unseal(task_id), type=SignInTask)
-        except (InvalidRequestState, msgspec.DecodeError):
-            return None
-        mine = hmac.compare_digest(task.principal.encode(), visit.principal.encode())
-        return task if mine and self._clock() < task.started + LIFE_SECONDS else None
+        task_id = self._ids.seal(task)
+        return {"resultType": "task"} | self._ids.envelope(task_id, task) | {"status": status}
 
 
 def link_request(platform: str, url: str) -> Json:
@@ -126,14 +114,3 @@ _OVER = ToolResult(
 def _declined(response: Any) -> bool:
     """An answer that is not a yes. No answer at all, or one to another question, says nothing."""
     return isinstance(response, Mapping) and response.get("action") in ("decline", "cancel")
-
-
-def _envelope(task_id: str, task: SignInTask) -> Json:
-    started = moment(task.started)
-    return {
-        "taskId": task_id,
-        "createdAt": started,
-        "lastUpdatedAt": started,
-        "ttlMs": LIFE_SECONDS * 1000,
-        "pollIntervalMs": POLL_MS,
-    }
