@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import httpx2
 from mcp.client import Client
+from mcp.client.extension import ClientExtension
 from mcp.client.streamable_http import streamable_http_client
 
 DEMO = "1234567890abcdef1234567890abcdef"
@@ -78,10 +79,11 @@ async def lake(
     profile: str = "healthlake",
     headers: Mapping[str, str] | None = None,
     mode: str = "auto",
-) -> AsyncIterator[Lake]:
+    extensions: Sequence[ClientExtension] = (),
+) -> AsyncGenerator[Lake]:
     """`headers` go along with every request; `mode` is the era that the client begins with."""
     sent = {"Authorization": f"Bearer {mesh.token(person)}", **(headers or {})}
     async with httpx2.AsyncClient(headers=sent, timeout=60) as http:
         transport = streamable_http_client(f"{mesh.ready['mcp']}/{profile}", http_client=http)
-        async with Client(transport, mode=mode) as client:
+        async with Client(transport, mode=mode, extensions=extensions) as client:
             yield Lake(client)

@@ -66,12 +66,13 @@ async def test_the_eleven_tools_work_with_their_own_parameters_and_errors(mesh: 
         assert smith["id"] in {entry["resource"]["id"] for entry in first["entry"]}
         token = first["pagination"]["next_token"]
         assert "/" not in token, "a token is a word, never an address that is called with somebody's credentials"
-        found, pages = matches(first), 1
-        while token is not None:  # another page size takes nothing from a token's worth
-            page = await call("search_fhir_resources", **asked, next_token=token, count=100)
-            found, pages, token = found + matches(page), pages + 1, page["pagination"]["next_token"]
-        assert (len(found), len(set(found)), pages) == (5, 5, 3)
-        assert page["pagination"] == {"has_next": False, "next_token": None}
+        pages = [first]
+        while (token := pages[-1]["pagination"]["next_token"]) is not None:
+            # another page size takes nothing from a token's worth.
+            pages.append(await call("search_fhir_resources", **asked, next_token=token, count=100))
+        found = [identity for page in pages for identity in matches(page)]
+        assert (len(found), len(set(found)), len(pages)) == (5, 5, 3)
+        assert pages[-1]["pagination"] == {"has_next": False, "next_token": None}
         nobody = {"chained_params": {"subject:Patient.name": "Jones"}}
         assert matches(await call("search_fhir_resources", **asked, **nobody)) == []
 
