@@ -6,8 +6,8 @@ from typing import Any
 
 from wardmesh_audit.findings import Finding, Report
 from wardmesh_audit.ledger import Connection
-from wardmesh_audit.merkle import HASH_BYTES, node_hash
-from wardmesh_audit.tiles import WIDTH, full_tiles_between
+from wardmesh_audit.merkle import HASH_BYTES
+from wardmesh_audit.tiles import WIDTH, Tile, full_tiles_between, inner_nodes, subtree
 
 _BUCKET = 4096  # rows whose fingerprints are compared together; only differing buckets are looked at row by row
 
@@ -142,12 +142,25 @@ class Fsck:
                 if stored[place * HASH_BYTES : (place + 1) * HASH_BYTES] != found:
                     self._find("tile", first + place, f"place {place} of tile {tile.number} at level {tile.level}")
                     break
+            else:
+                await self._inner(tile, stored)
 
     async def _tile(self, level: int, number: int) -> bytes | None:
         data: bytes | None = await self._conn.fetchval(
             "select data from tile where log_id = $1 and level = $2 and idx = $3", self._log_id, level, number
         )
         return data if data is not None and len(data) == WIDTH * HASH_BYTES else None
+
+    async def _inner(self, tile: Tile, data: bytes) -> None:
+        """Of tiles that were stored before inner nodes were kept there are none."""
+        nodes: bytes | None = await self._conn.fetchval(
+            "select inner_nodes from tile where log_id = $1 and level = $2 and idx = $3",
+            self._log_id,
+            tile.level,
+            tile.number,
+        )
+        if nodes is not None and nodes != inner_nodes(data):
+            self._find("tile", tile.number * WIDTH, f"the inner nodes of tile {tile.number} at level {tile.level}")
 
     async def _leaves(self, first: int) -> dict[int, bytes]:
         """What was dropped by retention is not there to compare: then the tile is all that is left."""
@@ -164,15 +177,8 @@ class Fsck:
         for place in range(WIDTH):
             data = await self._tile(level - 1, first + place)
             if data is not None:
-                found[place] = _root(data)
+                found[place] = subtree(data, 0, WIDTH)
         return found
 
     def _find(self, kind: str, index: int, detail: str) -> None:
         self.report.add(Finding(kind=kind, index=index, detail=detail))
-
-
-def _root(data: bytes) -> bytes:
-    hashes = [data[i : i + HASH_BYTES] for i in range(0, len(data), HASH_BYTES)]
-    while len(hashes) > 1:
-        hashes = [node_hash(hashes[i], hashes[i + 1]) for i in range(0, len(hashes), 2)]
-    return hashes[0]

@@ -40,8 +40,9 @@ async def prove(conn: Connection, event_id: uuid.UUID, *, log_id: int = 0) -> Pr
         if note is None:
             raise NotThere("no checkpoint covers this event yet")
         size = parse_checkpoint(split_note(note)[0]).size
-        reader = NodeReader(conn, log_id=log_id)
-        hashes = [await reader.range_root(*span) for span in inclusion_ranges(row["seq"], size)]
+        reader, spans = NodeReader(conn, log_id=log_id), inclusion_ranges(row["seq"], size)
+        await reader.preload(spans)
+        hashes = [await reader.range_root(*span) for span in spans]
         return Proof(index=row["seq"], leaf=row["leaf"], hashes=tuple(hashes), note=note)
 
 
@@ -50,5 +51,6 @@ async def consistency(conn: Connection, old: int, new: int, *, log_id: int = 0) 
     if old in (0, new):
         return []
     async with conn.transaction(isolation="repeatable_read", readonly=True):
-        reader = NodeReader(conn, log_id=log_id)
-        return [await reader.range_root(*span) for span in consistency_ranges(old, new)]
+        reader, spans = NodeReader(conn, log_id=log_id), consistency_ranges(old, new)
+        await reader.preload(spans)
+        return [await reader.range_root(*span) for span in spans]

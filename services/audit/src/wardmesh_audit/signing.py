@@ -10,7 +10,7 @@ from wardmesh_audit.ledger import Connection
 from wardmesh_audit.nodes import NodeReader
 from wardmesh_audit.note import Checkpoint, Signer, parse_checkpoint, split_note
 from wardmesh_audit.prove import consistency
-from wardmesh_audit.tiles import WIDTH, full_tiles_between
+from wardmesh_audit.tiles import WIDTH, full_tiles_between, inner_nodes
 from wardmesh_audit.witness import Contradicted
 
 # The consistency proof from one size to another.
@@ -86,11 +86,13 @@ async def store_tiles(conn: Connection, size: int, log_id: int = 0) -> int:
     for tile in full_tiles_between(done * WIDTH, size):
         data = await reader.tile(tile)
         await conn.execute(
-            "insert into tile (log_id, level, idx, data) values ($1, $2, $3, $4) on conflict do nothing",
+            "insert into tile (log_id, level, idx, data, inner_nodes) values ($1, $2, $3, $4, $5)"
+            " on conflict do nothing",
             log_id,
             tile.level,
             tile.number,
             data,
+            inner_nodes(data),
         )
         made += 1
     return made

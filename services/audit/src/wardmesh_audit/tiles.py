@@ -6,8 +6,11 @@ from collections.abc import Iterable, Iterator
 
 from msgspec import Struct
 
+from wardmesh_audit.merkle import HASH_BYTES, node_hash
+
 HEIGHT = 8
 WIDTH = 1 << HEIGHT
+HALF = 1 << HEIGHT // 2  # as many nodes are half-way up a full tile, and below each of them
 
 
 class Tile(Struct, frozen=True):
@@ -56,6 +59,26 @@ def full_tiles_between(old: int, new: int) -> Iterator[Tile]:
         for number in range(old, new):
             yield Tile(level, number)
         level += 1
+
+
+def parts(hashes: bytes, first: int, count: int) -> list[bytes]:
+    """`count` hashes out of many that stand one behind the other."""
+    return [hashes[i * HASH_BYTES : (i + 1) * HASH_BYTES] for i in range(first, first + count)]
+
+
+def subtree(hashes: bytes, first: int, count: int) -> bytes:
+    """The root over `count` of these hashes, a power of two."""
+    nodes = parts(hashes, first, count)
+    while len(nodes) > 1:
+        pairs = iter(nodes)
+        nodes = [node_hash(left, right) for left, right in zip(pairs, pairs, strict=True)]
+    return nodes[0]
+
+
+def inner_nodes(data: bytes) -> bytes:
+    """Of a full tile the nodes half-way up and its root: with them no proof needs more than two times 15 hashes."""
+    middle = b"".join(subtree(data, first, HALF) for first in range(0, WIDTH, HALF))
+    return middle + subtree(middle, 0, HALF)
 
 
 def bundle(leaves: Iterable[bytes]) -> bytes:
