@@ -62,6 +62,7 @@ class DeadlySource:
     def __init__(self, inner: Puller, point: str) -> None:
         self.take = inner.take
         self.forget = inner.forget
+        self.give_back = inner.give_back
         self._inner = inner
         self._point = point
         self._count = 0

@@ -252,6 +252,7 @@ class FaultyPuller:
         self.calls = 0
         self.acknowledge = inner.acknowledge
         self.forget = inner.forget
+        self.give_back = inner.give_back
 
     async def take(self, events: int, linger_seconds: float) -> list[Any]:
         self.calls += 1
@@ -304,7 +305,7 @@ async def test_writers_that_end_in_order_under_load_leave_nothing_to_the_time_ou
         await puller.end()
     await feeding
     async with ledger.writing():
-        await ledger.wait_size(len(lines), seconds=10)  # the consumer's own time-out is 30 s
+        await ledger.wait_size(len(lines), seconds=4)  # the consumer's own time-out is 5 s
 
 
 async def record_many(recorder: Recorder, count: int, acknowledged: list[int]) -> None:

@@ -19,7 +19,7 @@ from wardmesh_common.stamp import uuid7
 _NOTHING_ELSE = (None,) * 7 + (False,) + (None,) * 5
 
 
-class Row(Struct, kw_only=True):
+class Row(Struct, kw_only=True, gc=False):
     """One line on its way into the ledger."""
 
     event_id: uuid.UUID

@@ -19,6 +19,8 @@ PULL_MESSAGES = 128
 PULL_BYTES = 8 * 1024 * 1024
 PULL_SECONDS = 2.0
 _RENEW_SECONDS = PULL_SECONDS + 0.5
+_STILL_SECONDS = 1.5  # two of these and a late one are less than the consumer's ack_wait
+_STILL_TIMES = 20  # who has not finished by then gets the message again, like everybody else
 _PAUSE_SECONDS = 0.1  # between requests that the server or the connection refused at once
 
 
@@ -52,6 +54,8 @@ class Puller:
         self._enough = 1  # events that are worth waking up for
         self._held = False  # no request before the pause is over
         self._ended = False
+        self._open: dict[str, int] = {}  # where to acknowledge what is not, and how often it was looked at
+        self._looks: asyncio.TimerHandle | None = None
         self._sid = nc.lean_subscribe(self._inbox, self._on_message)
 
     async def take(self, events: int, linger_seconds: float) -> list[Pulled]:
@@ -76,15 +80,18 @@ class Puller:
 
     def acknowledge(self, messages: list[Pulled]) -> None:
         """Tells the server, one by one. A lost acknowledgement means redelivery, which the ledger drops."""
-        for message in messages:
-            with contextlib.suppress(NotConnected):
-                self._nc.lean_publish(message.ack_to, b"+ACK")
+        self._settle(messages, b"+ACK")
 
     def forget(self, messages: list[Pulled]) -> None:
         """After a failure: gives the messages back, to be delivered again after a second."""
-        for message in messages:
-            with contextlib.suppress(NotConnected):
-                self._nc.lean_publish(message.ack_to, b'-NAK {"delay":1000000000}')
+        self._settle(messages, b'-NAK {"delay":1000000000}')
+
+    def give_back(self) -> None:
+        """What is here and taken by nobody: somebody else may be able to write it."""
+        if self._acks:
+            self.forget(list(self._buffer))
+        self._buffer.clear()
+        self._events = 0
 
     async def end(self) -> None:
         """Gives back what is here and on its way to us: else it would wait for the consumer's time-out."""
@@ -95,13 +102,37 @@ class Puller:
         self.stop()
 
     def stop(self) -> None:
-        if self._acks:
-            self.forget(list(self._buffer))
-        self._buffer.clear()
-        self._events = 0
+        self.give_back()
+        if self._looks is not None:
+            self._looks.cancel()
         with contextlib.suppress(NotConnected):
             self._nc.lean_unsubscribe(self._sid)
         self._nc.lean_forget(self._sid)
+
+    def _settle(self, messages: list[Pulled], answer: bytes) -> None:
+        for message in messages:
+            self._open.pop(message.ack_to, None)
+            with contextlib.suppress(NotConnected):
+                self._nc.lean_publish(message.ack_to, answer)
+
+    def _hold(self, message: Pulled) -> None:
+        self._open[message.ack_to] = 0
+        if self._looks is None:
+            self._looks = asyncio.get_running_loop().call_later(_STILL_SECONDS, self._look)
+
+    def _look(self) -> None:
+        """Says of what has been here for a while that it is being worked on, so that nobody else gets it."""
+        self._looks = None
+        for ack_to, looks in list(self._open.items()):
+            if looks == _STILL_TIMES:
+                del self._open[ack_to]
+                continue
+            self._open[ack_to] = looks + 1
+            if looks:
+                with contextlib.suppress(NotConnected):
+                    self._nc.lean_publish(ack_to, b"+WPI")
+        if self._open:
+            self._looks = asyncio.get_running_loop().call_later(_STILL_SECONDS, self._look)
 
     async def _wait(self, seconds: float, events: int) -> None:
         """Returns when so many events are there, when a request ended, or when the time is over."""
@@ -145,6 +176,8 @@ class Puller:
         message = _pulled(reply.decode(), data)
         self._events += message.events
         self._buffer.append(message)
+        if self._acks:
+            self._hold(message)
         if self._events >= self._enough or len(self._buffer) >= self._room:
             self._arrived.set()
         elif self._wanted <= 0:

@@ -12,6 +12,9 @@ AUDIT_IN = "AUDIT_IN"
 AUDIT = "AUDIT"
 AUDIT_CHECKPOINT = "AUDIT_CHECKPOINT"
 MAX_LOGS = 4  # as many as deploy/nats/nats.conf names
+# What a killed writer held comes back after this time; a living one says that it is still at work (docs/adr/0023).
+ACK_WAIT_SECONDS = 5
+_ACK_WAIT_BEFORE = 30
 _SECOND = 1_000_000_000
 _DAY = 86_400 * _SECOND
 
@@ -89,7 +92,7 @@ def consumer_config(log_id: int = 0, logs: int = 1) -> dict[str, Any]:
     return {
         "durable_name": consumer_of(log_id),
         "ack_policy": "explicit",
-        "ack_wait": 30 * _SECOND,
+        "ack_wait": ACK_WAIT_SECONDS * _SECOND,
         "deliver_policy": "all",
         "replay_policy": "instant",
         "max_deliver": -1,
@@ -117,14 +120,19 @@ async def _make_consumer(nc: Requester, log_id: int, logs: int) -> bool:
     name = consumer_of(log_id)
     try:
         info = await api(nc, f"CONSUMER.INFO.{AUDIT_IN}.{name}")
-        # The step from one log to several is the one change of a consumer: it narrows to its own subject.
-        if logs == 1 or info["config"].get("filter_subject"):
+        if not _outgrown(info["config"], logs):
             return False
     except StreamMissing:
         pass
     body = {"stream_name": AUDIT_IN, "config": consumer_config(log_id, logs)}
     await api(nc, f"CONSUMER.DURABLE.CREATE.{AUDIT_IN}.{name}", body)
     return True
+
+
+def _outgrown(found: dict[str, Any], logs: int) -> bool:
+    """A consumer is changed in two cases: from one log to several it narrows, and earlier releases waited longer."""
+    narrows = logs > 1 and not found.get("filter_subject")
+    return narrows or found.get("ack_wait") == _ACK_WAIT_BEFORE * _SECOND
 
 
 async def assert_streams(nc: Requester, settings: StreamSettings) -> None:

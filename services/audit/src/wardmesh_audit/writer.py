@@ -63,6 +63,7 @@ class Source(Protocol):
     async def take(self, events: int, linger_seconds: float) -> list[Pulled]: ...
     def acknowledge(self, messages: list[Pulled]) -> None: ...
     def forget(self, messages: list[Pulled]) -> None: ...
+    def give_back(self) -> None: ...
 
 
 class _Taken(Struct, frozen=True):
@@ -126,6 +127,7 @@ class Writer:
                 except TRANSIENT as error:
                     self.state.failures += 1
                     _log.warning("audit writer: %s, trying again", type(error).__name__)
+                    await self._give_back()
                     await self._disconnect()
                     await asyncio.sleep(pause)
                     pause = min(pause * 2, _PAUSE_LAST_SECONDS)
@@ -166,13 +168,13 @@ class Writer:
         return _Taken(messages, rows)
 
     async def _give_back(self) -> None:
-        """What was taken and will not be written: else it would wait for the consumer's time-out."""
+        """What was taken and not written: another writer may reach the database, and we may be about to stop."""
         task, self._next = self._next, None
-        if task is None:
-            return
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError, *TRANSIENT):
-            self._source.forget((await task).messages)
+        if task is not None:
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError, *TRANSIENT):
+                self._source.forget((await task).messages)
+        self._source.give_back()
 
     async def _ledger(self) -> Ledger:
         """The ledger on a live connection. Every new connection is checked by the guard before its first append."""
