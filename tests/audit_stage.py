@@ -96,6 +96,7 @@ class Stage:
     audit_bus: Bus
     http: aiohttp.ClientSession
     environ: dict[str, str]
+    logs: int = 1
     revoked: set[str] = field(default_factory=set)
 
     async def ask(self, who: str, path: str, *, method: str = "GET", scopes: str = SCOPES, **more: Any) -> Answer:
@@ -124,17 +125,17 @@ class Stage:
 
         async def done() -> int:
             rows = await self.query(
-                "select size, (select max(size) from checkpoint) as signed, (select count(*) from event) as rows"
-                " from tree_state where log_id = 0"
+                "select sum(size)::bigint as size, (select count(*) from event) as rows, (select sum(s) from"
+                " (select max(size) as s from checkpoint group by log_id) as newest)::bigint as signed from tree_state"
             )
-            pending = await self._unwritten()
+            pending = sum([await self._unwritten(log) for log in range(self.logs)])
             size = rows[0]["size"]
             return size if not pending and size and size == rows[0]["signed"] == rows[0]["rows"] else 0
 
         return await until(done, pause)
 
-    async def _unwritten(self) -> int:
-        answer = await self.audit_bus.nc.request("$JS.API.CONSUMER.INFO.AUDIT_IN.audit-writer-0", b"", timeout=5)
+    async def _unwritten(self, log: int) -> int:
+        answer = await self.audit_bus.nc.request(f"$JS.API.CONSUMER.INFO.AUDIT_IN.audit-writer-{log}", b"", timeout=5)
         info = msgspec.json.decode(answer.data)
         return info["num_pending"] + info["num_ack_pending"]
 
@@ -151,24 +152,24 @@ class Answer:
 
 
 @contextlib.asynccontextmanager
-async def audit_stage(nats: engines.Nats, pg: engines.Postgres) -> AsyncIterator[Stage]:
+async def audit_stage(nats: engines.Nats, pg: engines.Postgres, logs: int = 1) -> AsyncIterator[Stage]:
     async with contextlib.AsyncExitStack() as stack:
         pdp = stack.enter_context(engines.cerbos(POLICIES))
         database = f"audit_{os.urandom(4).hex()}"
-        await migrate(pg.url(database), pg.url(f"{database}_keys"))
+        await migrate(pg.url(database), pg.url(f"{database}_keys"), logs=logs)
         signer = Signer("test/audit/0", SEED)
-        settings = _settings(pg, database, signer)
+        settings = _settings(pg, database, signer, logs)
         operations = await Bus.connect("audit", nats.url, "")
         stack.push_async_callback(operations.close)
-        await provision(operations.nc, SMALL)
+        await provision(operations.nc, msgspec.structs.replace(SMALL, logs=logs))
         stack.push_async_callback(remove_streams, operations.nc)
         audit = await _bus(stack, "audit", nats)
         health = Health()
         await stack.enter_async_context(create_app(settings, audit, health))
         stack.callback(setattr, health, "draining", True)
         stage = Stage(
-            base="", pg=pg, database=database, recorder=await _recorder(stack, nats), signer=signer, audit_bus=audit,
-            http=aiohttp.ClientSession(), environ=_environ(nats, settings),
+            base="", pg=pg, database=database, recorder=await _recorder(stack, nats, logs), signer=signer,
+            audit_bus=audit, http=aiohttp.ClientSession(), environ=_environ(nats, settings), logs=logs,
         )  # fmt: skip
         await _stations(stack, nats, pdp, stage.revoked)
         stage.base = await _gateway(stack, nats)
@@ -176,7 +177,7 @@ async def audit_stage(nats: engines.Nats, pg: engines.Postgres) -> AsyncIterator
         yield stage
 
 
-def _settings(pg: engines.Postgres, database: str, signer: Signer) -> AuditSettings:
+def _settings(pg: engines.Postgres, database: str, signer: Signer, logs: int) -> AuditSettings:
     return AuditSettings(
         deployment="test",
         audit_writer_url=pg.url(database, "audit_writer"),
@@ -191,6 +192,7 @@ def _settings(pg: engines.Postgres, database: str, signer: Signer) -> AuditSetti
         audit_handle_key=encoded(b"h" * 32),
         audit_roles=("writer", "publisher", "keys", "api"),
         audit_in_max_bytes=SMALL.in_max_bytes,
+        audit_logs=logs,
     )
 
 
@@ -203,17 +205,17 @@ def _environ(nats: engines.Nats, settings: AuditSettings) -> dict[str, str]:
     return {**values, "WARDMESH_NATS_URL": nats.url, "WARDMESH_DEPLOYMENT": "test"}
 
 
-async def _bus(stack: contextlib.AsyncExitStack, service: str, nats: engines.Nats) -> Bus:
+async def _bus(stack: contextlib.AsyncExitStack, service: str, nats: engines.Nats, logs: int = 1) -> Bus:
     bus = await Bus.connect(service, nats.url, "")
     stack.push_async_callback(bus.close)
-    recorder = open_recorder(bus)
+    recorder = open_recorder(bus, logs=logs)
     bus.recorder = recorder
     stack.push_async_callback(recorder.close)
     return bus
 
 
-async def _recorder(stack: contextlib.AsyncExitStack, nats: engines.Nats) -> Recorder:
-    bus = await _bus(stack, "fhir-proxy", nats)
+async def _recorder(stack: contextlib.AsyncExitStack, nats: engines.Nats, logs: int) -> Recorder:
+    bus = await _bus(stack, "fhir-proxy", nats, logs)
     assert isinstance(bus.recorder, Recorder)
     return bus.recorder
 

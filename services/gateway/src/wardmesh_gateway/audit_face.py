@@ -55,7 +55,7 @@ class AuditFace:
         if request.path == "/v1/events/tail" and request.method == "GET":
             asked = resumed(events_of(request, self._door, "follow_events", TAIL), request)
             visit = await self._entrance.visit(request)
-            await self._tails.serve(asked, request, send, visit, form_of(request))
+            await self._tails.serve((asked,), request, send, visit, form_of(request))
             return
         asked = await asked_of(request, self._door)
         visit = await self._entrance.visit(request)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+import contextlib
+from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import Any
 
 import msgspec
@@ -73,31 +74,41 @@ class Tails:
     def close(self) -> None:
         self._closing.set()
 
-    async def serve(self, asked: Asked, request: Request, send: Send, visit: Visit, form: Form) -> None:
-        """Raises like any question until the first byte is out; afterwards a problem is part of the stream."""
-        if self._open >= MOST_TAILS:
+    async def serve(self, asked: Sequence[Asked], request: Request, send: Send, visit: Visit, form: Form) -> None:
+        """One stream of what each question follows, a log each; the place in it names one cursor of every log.
+
+        Raises like any question until the first byte is out; afterwards a problem is part of the stream.
+        """
+        if self._open + len(asked) > MOST_TAILS:
             raise Busy("Too many follow the ledger already.", retry_after=5)
-        self._open += 1
+        self._open += len(asked)
         try:
-            first = await self._ask(asked, request, visit, 0.0)
+            first = await asyncio.gather(*(self._ask(each, request, visit, 0.0) for each in asked))
             headers = [(b"content-type", form.media_type), _NO_STORE, _NO_BUFFER]
             await send({"type": "http.response.start", "status": 200, "headers": headers})
-            await request.unless_hung_up(self._follow(first, asked, request, send, visit, form), patience=0.0)
+            heads = [self._batches(*pair, request, visit) for pair in zip(first, asked, strict=True)]
+            await request.unless_hung_up(self._follow(heads, send, form), patience=0.0)
         finally:
-            self._open -= 1
+            self._open -= len(asked)
 
-    async def _follow(self, first: Batch, asked: Asked, request: Request, send: Send, visit: Visit, form: Form) -> None:
+    async def _follow(self, heads: Sequence[AsyncGenerator[Batch]], send: Send, form: Form) -> None:
+        places = [""] * len(heads)
         try:
-            async for batch in self._batches(first, asked, request, visit):
-                parts = [form.event(_events.decode(event).cursor, bytes(event)) for event in batch.events]
-                body = b"".join(parts) or form.alive(batch.cursor)
-                await send({"type": "http.response.body", "body": body, "more_body": True})
+            async with contextlib.aclosing(_first_come(heads)) as batches:
+                async for number, batch in batches:
+                    parts: list[bytes] = []
+                    for event in batch.events:
+                        places[number] = _events.decode(event).cursor
+                        parts.append(form.event(_place(places), bytes(event)))
+                    places[number] = batch.cursor
+                    body = b"".join(parts) or form.alive(_place(places))
+                    await send({"type": "http.response.body", "body": body, "more_body": True})
         except WardmeshError as error:
             body = form.problem(error.problem)
             await send({"type": "http.response.body", "body": body, "more_body": True})
         await send({"type": "http.response.body", "body": b""})
 
-    async def _batches(self, first: Batch, asked: Asked, request: Request, visit: Visit) -> AsyncIterator[Batch]:
+    async def _batches(self, first: Batch, asked: Asked, request: Request, visit: Visit) -> AsyncGenerator[Batch]:
         """Each further question is judged and recorded anew: a right that ends, ends the stream."""
         batch = first
         closing = asyncio.create_task(self._closing.wait())
@@ -121,6 +132,34 @@ class Tails:
         arguments = {**asked.arguments, "wait_seconds": wait}
         body = await self._door.answer(msgspec.structs.replace(asked, arguments=arguments), request, visit)
         return _batches.decode(body)
+
+
+def _place(cursors: Sequence[str]) -> str:
+    return ",".join(filter(None, cursors))
+
+
+async def _first_come(heads: Sequence[AsyncGenerator[Batch]]) -> AsyncGenerator[tuple[int, Batch]]:
+    """Batches of all as they come, each with the number of its follower; ends when one ends."""
+    waiting = {asyncio.create_task(_next(head)): number for number, head in enumerate(heads)}
+    try:
+        while True:
+            done, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                number, batch = waiting.pop(task), task.result()
+                if batch is None:
+                    return
+                yield number, batch
+                waiting[asyncio.create_task(_next(heads[number]))] = number
+    finally:
+        for task in waiting:
+            task.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
+        for head in heads:
+            await head.aclose()
+
+
+async def _next(head: AsyncGenerator[Batch]) -> Batch | None:
+    return await anext(head, None)
 
 
 def resumed(asked: Asked, request: Request) -> Asked:

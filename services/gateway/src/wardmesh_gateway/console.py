@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hmac
 import re
+from collections.abc import Mapping
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -21,11 +22,11 @@ from wardmesh_common.errors import (
     Unauthenticated,
     WardmeshError,
 )
-from wardmesh_gateway import console_events, console_views
+from wardmesh_gateway import console_events, console_logs, console_views
 from wardmesh_gateway.asgi import Header, Message, Request, Send, respond
 from wardmesh_gateway.audit_door import Asked, AuditDoor
 from wardmesh_gateway.audit_routes import EVENTS, TAIL, asked_events, parameters, typed
-from wardmesh_gateway.audit_tail import SSE, Tails, resumed
+from wardmesh_gateway.audit_tail import SSE, Tails
 from wardmesh_gateway.caller import Visit
 from wardmesh_gateway.console_markup import Part, tag
 from wardmesh_gateway.console_page import HTML, NO_STORE, PAGE_POLICY, ROOT, STATIC, filters, notice, page
@@ -61,6 +62,7 @@ class Console:
         self._entrance = entrance
         self._tails = tails
         self._key = key
+        self._logs: list[int] = []
 
     async def __call__(self, request: Request, send: Send) -> None:
         await self._entrance.run(self._route, request, _protected(send), refusal, HTML)
@@ -94,9 +96,7 @@ class Console:
         if method == "POST":
             await self._posted(request, send, visit)
         elif path == f"{ROOT}/stream":
-            given = parameters(request, TAIL)
-            asked = resumed(asked_events(given, self._door, "follow_events", request.query), request)
-            await self._tails.serve(asked, request, send, visit, _ROWS)
+            await self._stream(request, send, visit)
         elif path == ROOT:
             await _page(send, await self._live(request, visit))
         elif path == f"{ROOT}/events":
@@ -107,7 +107,7 @@ class Console:
         elif path == f"{ROOT}/reviews":
             await _page(send, await self._reviews(request, visit))
         elif path == f"{ROOT}/verification":
-            status = await self._ask(Asked(tool="read_status", arguments={}), request, visit)
+            status = await self._status(request, visit)
             await _page(send, page("verification", "Verification", console_views.verification(status)))
         elif found := _event(path):
             line = await self._ask(Asked(tool="read_event", arguments={"id": found[1]}), request, visit)
@@ -119,13 +119,12 @@ class Console:
 
     async def _live(self, request: Request, visit: Visit) -> bytes:
         given = parameters(request, TAIL)
-        status = await self._ask(Asked(tool="read_status", arguments={}), request, visit)
-        wanted = {**given, "order": "newest", "limit": str(_PAGE_EVENTS)}
-        found = await self._ask(asked_events(wanted, self._door, "read_events", request.query), request, visit)
-        rows = [console_events.row_of(line) for line in found["events"]]
-        size: int = status["logs"][0]["size"]
-        start = found["events"][0]["cursor"] if found["events"] else f"0:{max(size - 1, 0)}"
-        stream = f"{ROOT}/stream?{urlencode({**given, 'cursor': start})}"
+        status = await self._status(request, visit)
+        shown = self._shown(given)
+        found = await console_logs.search(self._asking(request, visit), _newest(given), shown, _PAGE_EVENTS)
+        rows = [console_events.row_of(line) for line in found.events]
+        start = console_logs.start_of([each for each in status["logs"] if each["log"] in shown], found.events)
+        stream = f"{ROOT}/stream?{urlencode({**given, 'cursor': start} if start else given)}"
         controls = tag(
             "div",
             tag("button", "Pause", type="button", id="pause", aria_pressed="false", aria_keyshortcuts="p"),
@@ -133,21 +132,60 @@ class Console:
             class_="controls",
         )
         table = tag("div", console_events.table(rows, live=True), id="live", data_stream=stream)
-        return page("live", "Live", console_views.strip(status), filters(ROOT, given, live=True), controls, table)
+        form = filters(ROOT, given, live=True, logs=self._logs)
+        return page("live", "Live", console_views.strip(status), form, controls, table)
+
+    async def _stream(self, request: Request, send: Send, visit: Visit) -> None:
+        """Every log that the page shows in one stream; a browser that comes back says where it was in each."""
+        given = parameters(request, TAIL)
+        if not self._logs:
+            await self._status(request, visit)
+        place = request.header(b"last-event-id") or given.pop("cursor", "")
+        given.pop("cursor", None)
+        cursors = console_logs.split(place)
+        followed = [
+            {**given, "log": str(log), **({"cursor": cursors[log]} if log in cursors else {})}
+            for log in self._shown(given)
+        ]
+        asked = [asked_events(each, self._door, "follow_events", request.query) for each in followed]
+        await self._tails.serve(asked, request, send, visit, _ROWS)
 
     async def _search(self, request: Request, visit: Visit) -> bytes:
         given = parameters(request, EVENTS)
-        wanted = {"order": "newest", "limit": str(_PAGE_EVENTS), **given}
-        if "sort" in given:
-            del wanted["order"]
-        found = await self._ask(asked_events(wanted, self._door, "read_events", request.query), request, visit)
-        rows = [console_events.row_of(line) for line in found["events"]]
+        if not self._logs:
+            await self._status(request, visit)
+        wanted = dict(given) if "sort" in given else _newest(given)
+        # What is sorted by an element has cursors that only its log understands.
+        shown = self._shown(given)[:1] if "sort" in given else self._shown(given)
+        limit = int(str(typed(given).get("limit", _PAGE_EVENTS)))
+        found = await console_logs.search(self._asking(request, visit), wanted, shown, limit)
+        rows = [console_events.row_of(line) for line in found.events]
         onward: Part = None
-        if found["next"]:
-            query = urlencode({**given, "cursor": found["next"]})
+        if found.next:
+            query = urlencode({**given, "cursor": found.next})
             onward = tag("p", tag("a", "Next page", href=f"{ROOT}/events?{query}", class_="button", rel="next"))
-        shown = console_events.table(rows) if rows else notice("quiet", "No event matches.")
-        return page("search", "Search", filters(f"{ROOT}/events", given, live=False), shown, onward)
+        table = console_events.table(rows) if rows else notice("quiet", "No event matches.")
+        form = filters(f"{ROOT}/events", given, live=False, logs=self._logs)
+        narrowed = len(shown) < len(self._shown(given))
+        said = notice("quiet", f"Sorted: log {shown[0]} only. Choose another log above.") if narrowed else None
+        return page("search", "Search", form, said, table, onward)
+
+    def _shown(self, given: Mapping[str, str]) -> list[int]:
+        """The log that was chosen, or all of them."""
+        log = typed({"log": given["log"]})["log"] if "log" in given else None
+        return list(self._logs) if log is None else [log]
+
+    def _asking(self, request: Request, visit: Visit) -> console_logs.Ask:
+        async def ask(given: dict[str, str]) -> Mapping[str, Any]:
+            return await self._ask(asked_events(given, self._door, "read_events", request.query), request, visit)
+
+        return ask
+
+    async def _status(self, request: Request, visit: Visit) -> dict[str, Any]:
+        """How the ledger stands; which logs there are is remembered, it only changes with a deployment."""
+        status = await self._ask(Asked(tool="read_status", arguments={}), request, visit)
+        self._logs = [each["log"] for each in status["logs"]]
+        return status
 
     async def _reviews(self, request: Request, visit: Visit, *, said: Part = None) -> bytes:
         status = parameters(request, frozenset({"status"})).get("status", "open")
@@ -193,6 +231,10 @@ class Console:
     def _csrf(self, visit: Visit) -> str:
         """Bound to the session; who authenticates otherwise is no browser that could be tricked."""
         return hmac.new(self._key, _LABEL + visit.caller.cookie.encode(), sha256).hexdigest()
+
+
+def _newest(given: Mapping[str, str]) -> dict[str, str]:
+    return {"order": "newest", **given}
 
 
 def refusal(problem: Problem) -> bytes:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from wardmesh_gateway.asgi import Header
 from wardmesh_gateway.console_markup import Markup, Part, joined, tag
@@ -76,7 +76,7 @@ def page(view: str, title: str, *parts: Part) -> bytes:
     return b"<!doctype html>" + tag("html", head, body, lang="en").encode()
 
 
-def filters(action: str, given: Mapping[str, str], *, live: bool) -> Markup:
+def filters(action: str, given: Mapping[str, str], *, live: bool, logs: Sequence[int]) -> Markup:
     """The form over the events; live ones have no period and no order."""
     fields = [
         _choice("type", "Type", TYPES, given),
@@ -87,6 +87,8 @@ def filters(action: str, given: Mapping[str, str], *, live: bool) -> Markup:
         _text("resource", "Resource type", given),
         _choice("break_glass", "Break-glass", ("true", "false"), given),
     ]
+    if len(logs) > 1:
+        fields.insert(0, _choice("log", "Log", [str(log) for log in logs], given, nothing="all logs"))
     if not live:
         fields += [
             _text("from", "From", given, type_="date"),
@@ -104,8 +106,8 @@ def notice(kind: str, *parts: Part) -> Markup:
     return tag("p", joined(parts), class_=f"notice {kind}", role=role)
 
 
-def _choice(name: str, label: str, values: Iterable[str], given: Mapping[str, str]) -> Markup:
-    options = [tag("option", "any", value="")]
+def _choice(name: str, label: str, values: Iterable[str], given: Mapping[str, str], *, nothing: str = "any") -> Markup:
+    options = [tag("option", nothing, value="")]
     options += [tag("option", value, value=value, selected=given.get(name) == value) for value in values]
     return tag("label", tag("span", label), tag("select", options, name=name))
 

@@ -108,13 +108,14 @@ def _form(entry: Mapping[str, Any], csrf: str) -> Markup:
 
 def strip(status: Mapping[str, Any]) -> Markup:
     """One line at the head of the live view: may the ledger be believed right now?"""
-    log = status["logs"][0]
-    verdict, kind = _verdict(log)
-    waiting = status["open_reviews"]
+    logs: list[Mapping[str, Any]] = status["logs"]
+    # The log that is worst off speaks for all: one that was tampered with, then one that nobody could check.
+    verdict, kind = _verdict(min(logs, key=_standing))
+    waiting, cosigned = status["open_reviews"], sum(each["cosigned_size"] for each in logs)
     parts = [
-        _cell("Events", f"{sum(each['size'] for each in status['logs']):,}"),
-        _cell("Signed up to", f"{log['checkpoint_size']:,}"),
-        _cell("Cosigned up to", f"{log['cosigned_size']:,}" if log["cosigned_size"] else "no witness yet"),
+        _cell("Events", f"{sum(each['size'] for each in logs):,}" + (f" in {len(logs)} logs" if len(logs) > 1 else "")),
+        _cell("Signed", f"{sum(each['checkpoint_size'] for each in logs):,}"),
+        _cell("Cosigned", f"{cosigned:,}" if cosigned else "no witness yet"),
         _cell("Verification", tag("span", verdict, class_=f"badge {kind}")),
         _cell("Signing guard", status["guard"]),
         _cell("Waiting reviews", tag("a", str(waiting), href=f"{ROOT}/reviews")),
@@ -152,6 +153,12 @@ def _roles(status: Mapping[str, Any]) -> Markup:
     facts = [_fact(name, text) for name, text in sorted(status["roles"].items())]
     stray = _fact("Events with an absurd clock", str(status["default_rows"]))
     return tag("section", tag("h2", "This replica"), tag("dl", _fact("Signing guard", status["guard"]), facts, stray))
+
+
+def _standing(log: Mapping[str, Any]) -> int:
+    """Smaller is worse: 1 tampered, 2 incomplete, 3 cannot verify, then never verified, then verified."""
+    last = log["last_verification"]
+    return 4 if last is None else last["exit_code"] or 5
 
 
 def _verdict(log: Mapping[str, Any]) -> tuple[str, str]:
