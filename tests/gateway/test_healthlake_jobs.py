@@ -11,7 +11,8 @@ import pytest
 
 from gateway.healthlake_stage import STORE
 from gateway.mcp_stage import OTHER, FakeDoor, Hub, Stage, messages_of, result_of, stage, tool
-from wardmesh_common.contracts import Agent, Caller
+from wardmesh_common.contracts import Caller
+from wardmesh_common.vocabulary import Agent
 from wardmesh_gateway.healthlake_jobs import WATCH_SECONDS, JobTasks, JobWatch
 from wardmesh_gateway.mcp_door import McpTool, Progress, ToolResult
 from wardmesh_gateway.mcp_visit import Visit
