@@ -23,7 +23,6 @@ _NAMES: dict[str, frozenset[str]] = {
     | {f"{_PREFIX}{name}" for name in _AUTH}
     | {"SMART_CLIENT_SECRET", "SMART_SCOPE", "SMART_REDIRECT_URI"},
     "policy": frozenset({"CERBOS_HTTP_API_URL"}),
-    "audit": frozenset({"WARDMESH_AUDIT_LOG_EVENTS"}),
 }
 # What this command would say itself gives way to a listed name that is set.
 _INSTEAD = {

@@ -155,9 +155,13 @@ async def cmd_tail(args: argparse.Namespace, settings: AuditSettings) -> int:
 
 async def cmd_export(args: argparse.Namespace, settings: AuditSettings) -> int:
     from wardmesh_audit.export_formats import FORMATS  # noqa: PLC0415 - pyarrow is nothing the other commands need
+    from wardmesh_audit.export_opened import opened_export  # noqa: PLC0415 - as above
+    from wardmesh_audit.export_words import WORDED  # noqa: PLC0415 - as above
 
-    export = {"ndjson": export_ndjson, "tlog": export_tlog, **FORMATS}[args.format]
+    export = {"ndjson": export_ndjson, "tlog": export_tlog, **FORMATS, **WORDED}[args.format]
     log = one_log(args, settings)
+    if args.open or args.by:
+        return await opened_export(args, settings, log)
     try:
         async with database(need("WARDMESH_AUDIT_READER_URL", settings.audit_reader_url)) as conn:
             size = await export(conn, args.directory, log_id=log)

@@ -1,4 +1,4 @@
-"""The roles that look after the ledger: `detect` watches producers and people, `retention` drops what is over."""
+"""The roles beside the ledger: `detect` watches producers and people, `retention` drops what is over, `log` tells."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from wardmesh_audit.detect_people import BadDirectory
 from wardmesh_audit.detect_store import Handles
 from wardmesh_audit.detection import Detection
 from wardmesh_audit.ledger import Connection
+from wardmesh_audit.log_role import LogRole, audit_logger
+from wardmesh_audit.pseudonyms import Pseudonyms
 from wardmesh_audit.retention import Retention
 from wardmesh_audit.rules import BadRules, load_rules
 from wardmesh_audit.settings import AuditSettings, need, secret
@@ -41,6 +43,17 @@ def keepers(settings: AuditSettings, bus: Bus, connector: Connector) -> Iterator
         url = need("WARDMESH_AUDIT_RETENTION_URL", settings.audit_retention_url)
         exports = Path(need("WARDMESH_AUDIT_EXPORT_DIR", settings.audit_export_dir))
         yield Retention(bus.nc, connector(url), exports, settings.logs).run()
+    if "log" in settings.audit_roles:
+        yield _telling(settings, connector(need("WARDMESH_AUDIT_READER_URL", settings.audit_reader_url)))
+
+
+async def _telling(settings: AuditSettings, connect: Callable[[], Awaitable[Connection]]) -> None:
+    keys_url = need("WARDMESH_AUDIT_KEYS_URL", settings.audit_keys_url)
+    kek = secret("WARDMESH_AUDIT_KEK", settings.audit_kek)
+    handle_key = secret("WARDMESH_AUDIT_HANDLE_KEY", settings.audit_handle_key)
+    async with asyncpg.create_pool(keys_url, min_size=0, max_size=2, command_timeout=5) as pool:
+        opens = Pseudonyms(pool, kek, handle_key).open
+        await LogRole(connect, opens, settings.logs, audit_logger()).run()
 
 
 def directory_of(settings: AuditSettings) -> Directory:

@@ -29,7 +29,7 @@ from wardmesh_common.errors import WardmeshError
 
 async def report(args: argparse.Namespace, settings: AuditSettings) -> int:
     try:
-        async with _sessions(settings) as (conn, pseudonyms):
+        async with sessions(settings) as (conn, pseudonyms):
             body, facts, pseudonym = await _made(args, conn, pseudonyms)
             await _record(args, settings, conn, facts, pseudonym)
     except WardmeshError as error:
@@ -83,7 +83,7 @@ async def _record(
 
 
 @contextlib.asynccontextmanager
-async def _sessions(settings: AuditSettings) -> AsyncGenerator[tuple[Connection, Pseudonyms]]:
+async def sessions(settings: AuditSettings) -> AsyncGenerator[tuple[Connection, Pseudonyms]]:
     keys_url = need("WARDMESH_AUDIT_KEYS_URL", settings.audit_keys_url)
     kek = secret("WARDMESH_AUDIT_KEK", settings.audit_kek)
     handle_key = secret("WARDMESH_AUDIT_HANDLE_KEY", settings.audit_handle_key)

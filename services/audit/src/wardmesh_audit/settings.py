@@ -13,7 +13,7 @@ from wardmesh_audit.note import BadNote, Signer, Verifier, parse_vkey
 from wardmesh_audit.streams import MAX_LOGS, StreamSettings
 from wardmesh_common.settings import BadSettings, BusSettings
 
-ROLES = ("writer", "publisher", "keys", "api", "detect", "retention")
+ROLES = ("writer", "publisher", "keys", "api", "detect", "retention", "log")
 
 
 class WitnessSetting(Struct, frozen=True):

@@ -65,16 +65,22 @@ class DirectCalls:
     async def respond(self, call: DirectCall, visit: Visit, scope: Scope, receive: Receive, send: Send) -> None:
         async def app(scope: Scope, receive: Receive, send: Send) -> None:
             del scope, receive
-            await respond(send, 200, [JSON, NO_STORE], await self.answer(call, visit))
+            result = await self._tools.answer(call.tool, call.arguments, visit)
+            asked = [(b"x-request-id", result.call_id.encode())] if result.call_id else []
+            await respond(send, 200, [JSON, NO_STORE, *asked], _written(call, result))
 
         await until_hung_up(app, scope, receive, send)
 
     async def answer(self, call: DirectCall, visit: Visit) -> bytes:
-        """One JSON-RPC answer."""
-        result = await self._tools.answer(call.tool, call.arguments, visit)
-        answer: dict[str, Any] = {"jsonrpc": "2.0", "id": call.id}
-        if not result.is_error:
-            return msgspec.json.encode({**answer, "result": tool_result(result)})
-        said = result.structured
-        code = _CODES.get(str(said.get("error")), REFUSED)
-        return msgspec.json.encode({**answer, "error": {"code": code, "message": said.get("message"), "data": said}})
+        """The answer alone, for a stream that is open already."""
+        return _written(call, await self._tools.answer(call.tool, call.arguments, visit))
+
+
+def _written(call: DirectCall, result: ToolResult) -> bytes:
+    """One JSON-RPC answer; the text of a failure is the tool's own (SM-12)."""
+    answer: dict[str, Any] = {"jsonrpc": "2.0", "id": call.id}
+    if not result.is_error:
+        return msgspec.json.encode({**answer, "result": tool_result(result)})
+    said = result.structured
+    code = _CODES.get(str(said.get("error")), REFUSED)
+    return msgspec.json.encode({**answer, "error": {"code": code, "message": said.get("message"), "data": said}})
