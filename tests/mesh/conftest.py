@@ -172,6 +172,8 @@ def smart_server(state: Path) -> list[str]:
         "auth": {"FHIR_BASE_URL": base, "WARDMESH_SMART_PLATFORM": "local-smart-clinician", **client},
         "gateway": {"FHIR_BASE_URL": base, "WARDMESH_SMART_PLATFORM": "local-smart-clinician"},
     }
+    roles = ["writer", "publisher", "keys", "api", "detect", "retention", "log"]
+    settings["audit"] = {"WARDMESH_AUDIT_ROLES": json.dumps(roles)}
     settings["gateway"] |= {"ALLOWED_ORIGINS": "https://app.test", "FHIR_GATEWAY_REDIS_URL": "redis://cache:6379"}
     pairs = ((service, name, value) for service, given in settings.items() for name, value in given.items())
     return [part for service, name, value in pairs for part in ("--set", f"{service}:{name}={value}")]

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import html
+import json
 import re
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from datetime import datetime
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -13,6 +17,9 @@ import httpx2
 import pytest
 from mcp.client import Client
 from mcp.client.streamable_http import streamable_http_client
+
+from mesh.healthlake import until
+from mesh.ledger import until_event
 
 pytestmark = [pytest.mark.anyio, pytest.mark.mesh, pytest.mark.timeout(120)]
 SM_COOKIES = {"FHIR_AUTH_STATE_COOKIE", "FHIR_PKCE_VERIFIER_COOKIE", "FHIR_SESSION_COOKIE"}
@@ -124,6 +131,117 @@ async def test_a_refusal_names_who_the_hospital_says_it_is(lone_mesh: Any) -> No
             r"Forbidden: User \S+ with roles \[practitioner\] not authorized to perform 'create' on Organization/\*\.",
             said,
         ), said
+
+
+def direct(tool: str, **arguments: Any) -> dict[str, Any]:
+    return {"jsonrpc": "2.0", "id": 1, "method": tool, "params": arguments}
+
+
+async def called(http: httpx2.AsyncClient, tool: str, **arguments: Any) -> str:
+    """The id under which the ledger knows this call."""
+    answer = await http.post("/sse", json=direct(tool, **arguments))
+    assert answer.status_code == 200, answer.text
+    return answer.headers["x-request-id"]
+
+
+def exported(mesh: Any, folder: Path, name: str) -> list[dict[str, Any]]:
+    """Everything in the ledger, in the words of another system, with what is sealed."""
+    form = "smedrec" if name.startswith("smedrec") else "fhir-audit"
+    done = mesh.audit("export", str(folder), "--format", form, "--open", "--by", "officer")
+    assert done.returncode == 0, done.stderr
+    return [json.loads(line) for line in (folder / name).read_text().splitlines()]
+
+
+async def covering(mesh: Any, folder: Path, count: int) -> list[dict[str, Any]]:
+    """The trail of the last calls, as soon as a checkpoint covers the last one, which created a patient."""
+
+    async def whole() -> list[dict[str, Any]]:
+        trail = await asyncio.to_thread(exported, mesh, folder, "smedrec.ndjson")
+        ended = bool(trail) and (trail[-1]["action"], trail[-1]["status"]) == ("fhirPatientCreate", "success")
+        return trail[-3 * count :] if ended else []
+
+    return await until(whole)
+
+
+TRAIL = {"timestamp", "principalId", "action", "targetResourceType", "targetResourceId", "status", "outcomeDescription"}
+
+
+@pytest.mark.requirement("SM-8")
+async def test_every_tool_call_leaves_three_records(lone_mesh: Any, tmp_path: Path) -> None:
+    search = {"resourceType": "Observation", "searchParams": {"code": ["4548-4", "718-7"], "patient": "FCE57"}}
+    async with browser(lone_mesh) as http:
+        calls = [await called(http, "fhirPatientRead", id="FCE57")]
+        login = await http.get("/auth/login")
+        await through_the_hospital(lone_mesh, http, login.headers["location"])
+        calls.append(await called(http, "fhirPatientRead", id="FCE57"))
+        calls.append(await called(http, "fhirResourceSearch", **search))
+        calls.append(await called(http, "fhirResourceDelete", resourceType="Patient", id="FCE57"))
+        person = {"resourceType": "Patient", "name": [{"family": "Trail"}]}
+        calls.append(await called(http, "fhirPatientCreate", resource=person))
+    for call in calls:
+        await until_event(lone_mesh, call)
+    trail = await covering(lone_mesh, tmp_path, len(calls))
+    rows = [(r["action"], r["status"], r["targetResourceType"], r["targetResourceId"]) for r in trail]
+    assert rows[:3] == [
+        ("fhirPatientReadAttempt", "attempt", "Patient", "FCE57"),
+        ("cerbos:read", "failure", "Patient", "FCE57"),
+        ("fhirPatientRead", "failure", "Patient", "FCE57"),
+    ]
+    assert {record["principalId"] for record in trail[:3]} == {"anonymous"}
+    assert (trail[2]["outcomeDescription"], trail[2]["responseStatus"]) == ("FHIR client not available.", 401)
+    assert [row[1] for row in rows[3:6]] == ["attempt", "success", "success"]
+    assert trail[5]["responseStatus"] == 200
+    assert rows[6:9] == [
+        ("fhirResourceSearchAttempt", "attempt", "Observation", None),
+        ("cerbos:search", "success", "Observation", None),
+        ("fhirResourceSearch", "success", "Observation", None),
+    ]
+    assert {str(record["searchParams"]) for record in trail[6:9]} == {str(search["searchParams"])}
+    assert [row[:2] for row in rows[9:12]] == [
+        ("fhirResourceDeleteAttempt", "attempt"),
+        ("cerbos:delete", "failure"),
+        ("fhirResourceDelete", "failure"),
+    ]
+    assert (trail[11]["responseStatus"], rows[11][3]) == (403, "FCE57")
+    assert [row[:2] for row in rows[12:15]] == [
+        ("fhirPatientCreateAttempt", "attempt"),
+        ("cerbos:create", "success"),
+        ("fhirPatientCreate", "success"),
+    ]
+    assert rows[14][3], "the id that the platform chose"
+    for record in trail:
+        assert TRAIL <= record.keys() <= TRAIL | {"searchParams", "responseStatus"}
+        assert datetime.fromisoformat(record["timestamp"])
+    assert len({record["principalId"] for record in trail[3:]}) == 1
+
+
+@pytest.mark.requirement("FG-19")
+async def test_the_logger_writes_the_events_of_the_ledger_when_its_role_is_on(lone_mesh: Any, tmp_path: Path) -> None:
+    async with browser(lone_mesh) as http:
+        login = await http.get("/auth/login")
+        await through_the_hospital(lone_mesh, http, login.headers["location"])
+        known = await called(http, "fhirPatientRead", id="DP100")
+        await http.get("/auth/logout")
+
+    def lines() -> list[dict[str, Any]]:
+        return [line for line in lone_mesh.logs("audit-1") if line["logger"] == "fhir.audit"]
+
+    async def there() -> list[dict[str, Any]]:
+        found = lines()
+        read = next((n for n, line in enumerate(found) if line["details"].get("request_id") == known), len(found))
+        return found if "session.destroy" in {line["event"] for line in found[read:]} else []
+
+    said = await until(there)
+    (read_line,) = [line for line in said if line["details"].get("request_id") == known]
+    assert (read_line["event"], read_line["success"]) == ("resource.read", True)
+    assert (read_line["resource_type"], read_line["resource_id"]) == ("Patient", "DP100")
+    assert read_line["platform_id"] == "local-smart-clinician"
+    assert 0 < len(read_line["session_id"]) <= 16
+    assert read_line["user_id"]
+    assert {"auth.start", "auth.success", "session.create", "session.destroy"} <= {line["event"] for line in said}
+    # Not recorded twice: the export of the ledger says the same of the same event.
+    written = {line["details"]["id"]: line for line in exported(lone_mesh, tmp_path, "fhir.audit.ndjson")}
+    assert written[read_line["details"]["id"]] == read_line
 
 
 @pytest.mark.requirement("SM-9", "SM-13")
