@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import uuid
 from datetime import UTC, datetime
@@ -108,6 +109,52 @@ async def test_expired_months_go_and_all_checkpoints_and_surviving_proofs_stay_v
         assert (tmp_path / PARTS[0] / "events.ndjson").read_bytes() == b"".join(line + b"\n" for line in lines[:300])
         manifest = json.loads((tmp_path / PARTS[0] / "manifest.json").read_text())
         assert manifest["sha256"] == runs[0]["export_sha256"]
+
+
+@pytest.mark.requirement("AU-703", "AU-704")
+async def test_bodies_too_large_for_a_leaf_go_with_their_month_unless_a_hold_may_be_about_them(
+    broker: Nats, server: Postgres, tmp_path: Path
+) -> None:
+    bodies = [bytes([65 + n]) * 70_000 for n in range(3)]
+    async with world(broker, server) as w, w.writing(), w.publishing():
+        await history(w)
+        for body in bodies:
+            await w.send(body)
+        await w.send(*leaves_of(80))  # their tile is full and stored
+        await w.wait_signed(1283)
+        # Two of them happened long ago, one in January and one in February; their leaves name no time.
+        await w.tamper("alter table malformed_payload disable trigger no_change")
+        for seq, when in ((1200, OLD[0]), (1201, OLD[1])):
+            await w.tamper(
+                f"with made as (select event_id as old, (substr(audit_uuid_at('{when}')::text, 1, 14)"
+                f" || substr(event_id::text, 15))::uuid as new from event where seq = {seq}), moved as (update event"
+                f" set event_id = new, occurred_at = '{when}', recorded_at = '{when}' from made where event_id = old)"
+                " update malformed_payload set event_id = new from made where event_id = old"
+            )
+        await w.tamper("alter table malformed_payload enable always trigger no_change")
+        officer = await w.connect("audit_officer")
+        scope = holds.Scope(patient="ab" * 16, since=OLD[1], until=OLD[2])  # whom the body is about nobody knows
+        held = await holds.place(officer, scope, "litigation", "ann", uuid.uuid4())
+        for statement in ("delete from malformed_payload", "update malformed_payload set raw = ''"):
+            with pytest.raises(asyncpg.InsufficientPrivilegeError):
+                await w.query(statement)  # not even a superuser, while the month is there
+        assert [gone.partition for gone in await run(w, tmp_path)] == [PARTS[0], PARTS[2]]
+        assert sorted(bytes(row["raw"][:1]) for row in await w.query("select raw from malformed_payload")) == [
+            b"B",
+            b"C",
+        ]
+        copy = tmp_path / PARTS[0] / f"{hashlib.sha256(bodies[0]).hexdigest()}.body"
+        assert copy.read_bytes() == bodies[0]
+        await holds.release(officer, held.id, "ann")
+        await holds.release(officer, held.id, "bob")
+        await officer.close()
+        assert [gone.partition for gone in await run(w, tmp_path)] == [PARTS[1]]
+        assert [bytes(row["raw"]) for row in await w.query("select raw from malformed_payload")] == [bodies[2]]
+        rows = await w.query("select partition, payloads from retention_run order by partition")
+        assert [tuple(row) for row in rows] == [(PARTS[0], 1), (PARTS[1], 1), (PARTS[2], 0)]
+        await w.wait_signed(1289)
+        report = await w.verify()
+        assert report.exit_code == VERIFIED, report.as_text()
 
 
 @pytest.mark.requirement("AU-704")

@@ -34,6 +34,11 @@ select e.seq, e.leaf from event e where e.log_id = $1 and e.event_id >= (select 
   and e.event_id < (select audit_uuid_at(start + interval '1 month') from month) order by e.seq
 """
 
+_MONTH_BODIES = _MONTH_ROWS.replace(
+    "select e.seq, e.leaf from event e",
+    "select p.raw, e.leaf from event e join malformed_payload p using (log_id, event_id)",
+)
+
 _log = logging.getLogger("wardmesh.audit")
 
 
@@ -78,6 +83,7 @@ async def run(conn: Connection, deeds: Deeds, exports: Path, person: str, log_id
 async def _drop(conn: Connection, deeds: Deeds, exports: Path, person: str, log_id: int, partition: str) -> Dropped:
     target = exports / partition
     digest = await _export(conn, target, log_id, partition)
+    await _export_bodies(conn, target, log_id, partition)
     await _check(conn, target, log_id, digest)
     number = uuid.uuid4().hex
     facts = {"export_sha256": digest, "log": log_id, "partition": partition}
@@ -113,6 +119,16 @@ async def _export(conn: Connection, target: Path, log_id: int, partition: str) -
                 "sha256": digest.hexdigest(), "checkpoint": note}  # fmt: skip
     (target / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
     return digest.hexdigest()
+
+
+async def _export_bodies(conn: Connection, target: Path, log_id: int, partition: str) -> None:
+    """What was too large for a leaf, a file each: its name is the digest that the leaf holds. Raises ExportFailed."""
+    async with conn.transaction(isolation="repeatable_read", readonly=True):
+        async for row in conn.cursor(_MONTH_BODIES, log_id, f"{partition[-6:]}01", prefetch=1):
+            digest = hashlib.sha256(row["raw"]).hexdigest()
+            if digest.encode() not in row["leaf"]:
+                raise ExportFailed("a body is not what its event says")
+            await asyncio.to_thread((target / f"{digest}.body").write_bytes, row["raw"])
 
 
 async def _check(conn: Connection, target: Path, log_id: int, digest: str) -> None:
