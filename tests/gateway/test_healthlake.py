@@ -88,6 +88,7 @@ async def test_a_data_tool_is_one_fhir_interaction_on_the_datastore(
     assert call.query == query
 
 
+@pytest.mark.requirement("HL-4")
 async def test_writes_carry_their_condition_and_drop_or_fill_the_id() -> None:
     stage = Stage()
     target = {"datastore_id": STORE, "resource_type": "Patient"}
@@ -169,7 +170,7 @@ def test_values_of_a_fhirpath_patch_get_the_type_that_json_gives_them() -> None:
     ]
 
 
-@pytest.mark.requirement("X-40")
+@pytest.mark.requirement("HL-7", "X-40")
 def test_bundle_entries_have_full_urls_and_references_to_the_one_without_an_id() -> None:
     names = iter(f"urn:uuid:{n}" for n in range(9))
     weight = {"resourceType": "Observation", "id": "o", "subject": {"reference": "Patient/temp-id"}}

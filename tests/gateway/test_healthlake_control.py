@@ -16,6 +16,12 @@ from wardmesh_gateway.healthlake_calls import BUILD
 from wardmesh_gateway.healthlake_tools import changes
 
 pytestmark = pytest.mark.anyio
+SAMPLE: dict[str, Any] = {
+    "datastore_id": STORE, "resource_type": "Patient", "resource_id": "p", "resource_data": PERSON, "job_id": "j",
+    "compartment_type": "Patient", "compartment_id": "p", "resource_arn": ARN, "family_name": "D", "given_names": ["A"],
+    "gender": "male", "birth_date": "1970-01-01", "patient_reference": "Patient/p", "code_system": "s",
+    "code_value": "v", "code_display": "d",
+}  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -97,8 +103,11 @@ async def test_in_read_only_mode_the_eleven_changing_tools_fail_and_ask_nobody()
             "Operation not permitted: HealthLake MCP server is in read-only mode",
         )
     assert stage.bus.calls == []
-    assert (await tool(stage, "list_datastores")).status_code == 200
-    assert (await tool(stage, "search_fhir_resources", datastore_id=STORE, resource_type="Patient")).status_code == 200
+    looking = TOOLS_OF_HL.keys() - changing
+    assert len(looking) == 18
+    for name in looking:
+        arguments = {key: SAMPLE[key] for key in TOOLS_OF_HL[name].input["required"]}
+        assert (await tool(stage, name, **arguments)).status_code == 200, name
 
 
 @pytest.mark.requirement("HL-13")
@@ -106,6 +115,7 @@ async def test_in_read_only_mode_the_eleven_changing_tools_fail_and_ask_nobody()
     ("name", "reply", "text"),
     [
         ("describe_datastore", refused(404, "not_found", "x", b'{"code":"ResourceNotFoundException","message":"gone"}'), "AWS HealthLake Error (ResourceNotFoundException): gone"),
+        ("describe_datastore", refused(400, "validation_error", "x", b'{"code":"ValidationException","message":"bad"}'), "AWS HealthLake Error (ValidationException): bad"),
         ("describe_datastore", refused(409, "conflict", "x", b'{"code":"ConflictException","message":"busy"}'), "AWS HealthLake Error (ConflictException): busy"),
         ("describe_datastore", refused(403, "forbidden", "Access denied: no rule"), "AWS HealthLake Error (AccessDeniedException): Access denied: no rule"),
         ("describe_datastore", refused(429, "throttled", "x", b'{"code":"ThrottlingException","message":"slow"}'), "AWS HealthLake Error (ThrottlingException): slow"),

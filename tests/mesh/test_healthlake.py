@@ -1,4 +1,4 @@
-"""Datastores through the whole mesh: who may do what, read-only mode, and the use cases of HL-21."""
+"""Datastores through the whole mesh: who may do what, regions, read-only mode."""
 
 from __future__ import annotations
 
@@ -9,76 +9,14 @@ from typing import Any
 import httpx
 import pytest
 
-from mesh.healthlake import DEMO, Failed, Lake, lake, until
+from mesh.healthlake import DEMO, ROLE, Failed, lake, output, refused, until
 
 pytestmark = [pytest.mark.anyio, pytest.mark.mesh, pytest.mark.timeout(240)]
-ROLE = "arn:aws:iam::000000000000:role/healthlake"
 READ_ONLY = "Operation not permitted: HealthLake MCP server is in read-only mode"
 CHANGING = {
     "create_datastore", "delete_datastore", "start_fhir_import_job", "start_fhir_export_job", "tag_resource",
     "untag_resource",
 }  # fmt: skip
-
-
-def output(uri: str) -> dict[str, Any]:
-    return {"S3Configuration": {"S3Uri": uri, "KmsKeyId": "alias/none"}}
-
-
-async def new_store(call: Lake, **more: Any) -> str:
-    """The id of a datastore that is ready."""
-    made = (await call("create_datastore", datastore_type_version="R4", **more))["DatastoreId"]
-
-    async def active() -> bool:
-        properties = (await call("describe_datastore", datastore_id=made))["DatastoreProperties"]
-        return properties["DatastoreStatus"] == "ACTIVE"
-
-    await until(active)
-    return made
-
-
-async def imported(call: Lake, store: str, uri: str) -> dict[str, Any]:
-    started = await call(
-        "start_fhir_import_job",
-        input_data_config={"S3Uri": uri},
-        job_output_data_config=output(f"{uri.rstrip('/')}-result/"),
-        datastore_id=store,
-        data_access_role_arn=ROLE,
-    )
-    return await call.finished("describe_fhir_import_job", store, started["JobId"])
-
-
-async def exported(call: Lake, mesh: Any, store: str, bucket: str) -> list[dict[str, Any]]:
-    """Every resource that an export wrote, sorted."""
-    started = await call(
-        "start_fhir_export_job",
-        output_data_config=output(f"s3://{bucket}/"),
-        datastore_id=store,
-        data_access_role_arn=ROLE,
-    )
-    ended = await call.finished("describe_fhir_export_job", store, started["JobId"])
-    assert ended["JobStatus"] == "COMPLETED"
-    files = (Path(mesh.ready["s3_folder"]) / bucket).rglob("*.ndjson")
-    found = [json.loads(line) for path in files for line in path.read_text().splitlines() if line]
-    return sorted(found, key=lambda one: (one["resourceType"], one["id"]))
-
-
-def put_ndjson(mesh: Any, bucket: str, resources: list[dict[str, Any]]) -> str:
-    folder = Path(mesh.ready["s3_folder"]) / bucket / "in"
-    folder.mkdir(parents=True)
-    for kind in {one["resourceType"] for one in resources}:
-        lines = [json.dumps(one) for one in resources if one["resourceType"] == kind]
-        (folder / f"{kind}.ndjson").write_text("\n".join(lines) + "\n")
-    return f"s3://{bucket}/in/"
-
-
-def people(*names: str) -> list[dict[str, Any]]:
-    return [{"resourceType": "Patient", "id": name.lower(), "name": [{"family": name}]} for name in names]
-
-
-async def refused(call: Lake, name: str, **arguments: Any) -> str:
-    with pytest.raises(Failed) as failed:
-        await call(name, **arguments)
-    return failed.value.text
 
 
 @pytest.mark.requirement("HL-13")
@@ -173,64 +111,3 @@ async def test_read_only_mode_is_policy_and_not_only_the_tools(mesh: Any) -> Non
 
 async def _is(status: Any, wanted: int) -> bool:
     return await status == wanted
-
-
-@pytest.mark.requirement("HL-21")
-async def test_migration_and_analytics_what_is_imported_is_found_and_exported(mesh: Any) -> None:
-    async with lake(mesh) as call:
-        store = await new_store(call, datastore_name="migrated")
-        ended = await imported(call, store, put_ndjson(mesh, "migration", people("Able", "Baker", "Charlie")))
-        assert ended["JobStatus"] == "COMPLETED"
-        assert ended["JobProgressReport"]["TotalNumberOfResourcesImported"] == 3
-        found = await call("search_fhir_resources", datastore_id=store, resource_type="Patient")
-        assert found["total"] == 3
-        rows = await exported(call, mesh, store, "analytics")
-        assert [row["name"][0]["family"] for row in rows] == ["Able", "Baker", "Charlie"]
-        await call("delete_datastore", datastore_id=store)
-
-
-@pytest.mark.requirement("HL-21")
-async def test_backup_and_restore_an_export_imported_elsewhere_is_equal(mesh: Any) -> None:
-    async with lake(mesh) as call:
-        first, second = await new_store(call, datastore_name="first"), await new_store(call, datastore_name="second")
-        await imported(call, first, put_ndjson(mesh, "backup-source", people("Delta", "Echo")))
-        saved = await exported(call, mesh, first, "backup")
-        ended = await imported(call, second, put_ndjson(mesh, "restore-source", saved))
-        assert ended["JobStatus"] == "COMPLETED"
-        again = await exported(call, mesh, second, "restored")
-        assert [_content(row) for row in again] == [_content(row) for row in saved]
-        assert len(saved) == 2
-        for store in (first, second):
-            await call("delete_datastore", datastore_id=store)
-
-
-def _content(resource: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in resource.items() if name != "meta"}
-
-
-@pytest.mark.requirement("HL-7", "HL-21")
-async def test_batch_and_collection_and_templates_that_were_checked_before_they_are_stored(mesh: Any) -> None:
-    async with lake(mesh) as call:
-        store = await new_store(call, datastore_name="batch")
-        made = await call(
-            "create_patient_template",
-            family_name="Foxtrot",
-            given_names=["A"],
-            gender="female",
-            birth_date="1980-01-01",
-        )
-        assert (await call("validate_fhir_resource", resource_data=made))["valid"]
-        wrong = {"resourceType": "Observation", "subject": {"reference": "Patient/x"}}
-        assert not (await call("validate_fhir_resource", resource_data=wrong))["valid"]
-        batch = await call(
-            "create_fhir_bundle", datastore_id=store, bundle_resources=[made, wrong], bundle_type="batch"
-        )
-        assert [entry["response"]["status"][:3] for entry in batch["entry"]] in (["201", "422"], ["201", "400"])
-        together = await call(
-            "create_fhir_bundle", datastore_id=store, bundle_resources=[made, made], bundle_type="collection"
-        )
-        assert (together["resourceType"], together["type"], len(together["entry"])) == ("Bundle", "collection", 2)
-        assert all(entry["fullUrl"].startswith("urn:uuid:") for entry in together["entry"])
-        found = await call("search_fhir_resources", datastore_id=store, resource_type="Patient")
-        assert found["total"] == 1, "what lies in a collection is not stored as a resource of its own"
-        await call("delete_datastore", datastore_id=store)

@@ -7,8 +7,22 @@ from typing import Any
 
 import pytest
 
-from mesh.healthlake import DEMO, PERSON, Lake, lake, until
-from mesh.test_healthlake import ROLE, exported, imported, new_store, output, people, put_ndjson, refused
+from mesh.healthlake import (
+    DEMO,
+    PERSON,
+    ROLE,
+    Lake,
+    content_of,
+    exported,
+    imported,
+    lake,
+    new_store,
+    output,
+    people,
+    put_ndjson,
+    refused,
+    until,
+)
 
 pytestmark = [pytest.mark.anyio, pytest.mark.mesh, pytest.mark.timeout(240)]
 FOUR = {"DatastoreId", "DatastoreArn", "DatastoreStatus", "DatastoreEndpoint"}
@@ -223,10 +237,6 @@ async def test_an_export_imported_elsewhere_is_equal_and_a_running_import_surviv
         again = await imported(call, second, put_ndjson(mesh, "survivors-again", saved[:500]))
         assert again["JobStatus"] == "COMPLETED"
         copied = await exported(call, mesh, second, "survivors-copy")
-        assert [_content(one) for one in copied] == [_content(one) for one in saved[:500]]
+        assert [content_of(one) for one in copied] == [content_of(one) for one in saved[:500]]
         for store in (first, second):
             await call("delete_datastore", datastore_id=store)
-
-
-def _content(resource: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in resource.items() if name != "meta"}

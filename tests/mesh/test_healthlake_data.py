@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 
-from mesh.healthlake import Failed, Lake, lake
-from mesh.test_healthlake import new_store, refused
+from mesh.healthlake import Failed, Lake, lake, new_store, refused
 
 pytestmark = [pytest.mark.anyio, pytest.mark.mesh, pytest.mark.timeout(240)]
 ROUNDS = 5
@@ -193,7 +192,7 @@ async def test_history_is_narrowed_and_a_compartment_is_read_whole_or_by_one_typ
         assert ids(await call("get_fhir_resource_compartment", **of_one, **narrowed)) == [amended]
 
 
-@pytest.mark.requirement("HL-19")
+@pytest.mark.requirement("HL-5", "HL-19", "X-41")
 async def test_every_write_makes_a_version_and_a_deleted_resource_keeps_its_history(mesh: Any) -> None:
     async with lake(mesh) as call:
         ward = Ward(call, await new_store(call, datastore_name="versions"))

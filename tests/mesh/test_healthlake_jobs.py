@@ -9,9 +9,8 @@ import httpx
 import pytest
 from mcp.shared.exceptions import MCPError
 
-from mesh.healthlake import lake, until
+from mesh.healthlake import lake, new_store, output, put_ndjson, until
 from mesh.mcp_task_client import Follower
-from mesh.test_healthlake import new_store, output, put_ndjson
 from mesh.test_healthlake_control import OVER, job
 
 pytestmark = [pytest.mark.anyio, pytest.mark.mesh, pytest.mark.timeout(240)]

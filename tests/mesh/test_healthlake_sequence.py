@@ -196,7 +196,7 @@ async def steps_22_to_25(call: Lake, folder: Path, made: str) -> None:
     assert (deleted["DatastoreId"], deleted["DatastoreStatus"]) == (made, "DELETING")
 
 
-@pytest.mark.requirement("HL-14", "X-39", "X-40")
+@pytest.mark.requirement("HL-11", "HL-14", "X-39", "X-40")
 async def test_the_whole_sequence_runs_in_order(mesh: Any) -> None:
     async with lake(mesh) as call:
         assert await call.names() == {*TOOLS_OF_HL, *MORE}

@@ -6,8 +6,7 @@ from typing import Any
 
 import pytest
 
-from mesh.healthlake import DEMO, Failed, Lake, lake
-from mesh.test_healthlake import ROLE, new_store, people, put_ndjson
+from mesh.healthlake import DEMO, ROLE, Failed, Lake, lake, new_store, people, put_ndjson
 
 pytestmark = [pytest.mark.anyio, pytest.mark.mesh, pytest.mark.timeout(240)]
 SERVER = "healthlake-mcp-server"
