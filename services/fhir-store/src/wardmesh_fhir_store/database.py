@@ -76,7 +76,7 @@ class Stale(Away):
     """A pooled connection turned out to be dead: another may live."""
 
 
-def _meaning(error: BaseException) -> BaseException:
+def meaning(error: BaseException) -> BaseException:
     """What a failure of the driver is to our caller."""
     if isinstance(error, asyncpg.QueryCanceledError):
         return Fault(504, "timeout", "The database needed too long for this request.")
@@ -135,7 +135,7 @@ class Database:
                 return await driver.fetchrow(statement, *values)
             except BaseException as error:  # noqa: BLE001 - whatever ended it, the connection is in doubt
                 await greenlet_spawn(held.invalidate)
-                raise _meaning(error) from None
+                raise meaning(error) from None
             finally:
                 await greenlet_spawn(held.close)
 

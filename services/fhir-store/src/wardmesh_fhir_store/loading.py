@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import hashlib
 import logging
 from collections.abc import Iterator, Sequence
@@ -103,6 +104,7 @@ async def load_files(settings: StoreSettings, paths: Sequence[Path], datastore: 
         async with registry(settings) as datastores:
             own = settings.base if datastore == datastores.addresses.default else ""
             store = await datastores.active(datastore, own)
+            gc.freeze()  # definitions and code stay: the collector need not look at them again and again
             loader = Loader(store, settings.job_lease_seconds, Bar(len(files)))
             for path in files:
                 await loader.load(path)

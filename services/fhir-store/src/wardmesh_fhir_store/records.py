@@ -53,7 +53,14 @@ class Saved(Struct, frozen=True, kw_only=True):
     body: bytes | None
     created: bool
 
+    @property
+    def outcome_status(self) -> int:
+        return 204 if self.body is None else 201 if self.created else 200
 
+
+MANY = 100  # from here on COPY is cheaper than arrays
+# A plan that was kept from when the tables were empty would compare every identity with every row.
+_PLAN_ANEW = text("SET LOCAL plan_cache_mode = force_custom_plan")
 _LOCK = text(
     """SELECT resource_type, resource_id, resource_key, version, deleted, last_updated FROM fhir_current
     WHERE datastore_id = CAST(:datastore AS int) AND (resource_type, resource_id) IN
@@ -68,14 +75,19 @@ _CREATE = text(
 )
 
 
+def removal_parts() -> list[str]:
+    """Common table expressions that remove the index rows of the keys in `:stale`."""
+    return [
+        f"""old_{name} AS (DELETE FROM {table.name} WHERE datastore_id = CAST(:datastore AS int)
+        AND resource_key = ANY(CAST(:stale AS bigint[])))"""  # noqa: S608 - names of our own tables
+        for name, table in INDEX_TABLES.items()
+    ]
+
+
 def index_parts() -> list[str]:
     """Common table expressions that replace the index rows of the keys in `:stale`."""
-    parts: list[str] = []
+    parts = removal_parts()
     for name, table in INDEX_TABLES.items():
-        parts.append(
-            f"""old_{name} AS (DELETE FROM {table.name} WHERE datastore_id = CAST(:datastore AS int)
-            AND resource_key = ANY(CAST(:stale AS bigint[])))"""  # noqa: S608 - names of our own tables
-        )
         columns = COLUMN_TYPES[name]
         names = ", ".join(column for column, _ in columns)
         arrays = ", ".join(f"CAST(:{name}_{column} AS {kind}[])" for column, kind in columns)
@@ -86,6 +98,12 @@ def index_parts() -> list[str]:
     return parts
 
 
+TOUCH = """touched AS (UPDATE fhir_current c SET version = x.v, deleted = x.gone, last_updated = x.updated
+    FROM unnest(CAST(:held AS bigint[]), CAST(:held_versions AS int[]), CAST(:gone AS bool[]),
+        CAST(:held_updated AS timestamptz[])) AS x(k, v, gone, updated)
+    WHERE c.datastore_id = CAST(:datastore AS int) AND c.resource_key = x.k)"""
+ALIVE = """EXISTS (SELECT 1 FROM datastore d WHERE d.datastore_id = CAST(:datastore AS int)
+    AND d.status IN ('CREATING', 'ACTIVE'))"""
 # What happened, never what was written (ST-73); `feed.publisher` takes it from there.
 _TELL = """told AS (INSERT INTO outbox (datastore_id, resource_type, resource_id, version, method, happened)
     SELECT CAST(:datastore AS int), x.*
@@ -95,15 +113,7 @@ _TELL = """told AS (INSERT INTO outbox (datastore_id, resource_type, resource_id
 
 def _save_statement(*, told: bool) -> TextClause:
     """Everything after the lock in one statement: current rows, versions, old and new index rows, the outbox."""
-    parts = [
-        """touched AS (UPDATE fhir_current c SET version = x.v, deleted = x.gone, last_updated = x.updated
-        FROM unnest(CAST(:keys AS bigint[]), CAST(:versions AS int[]), CAST(:gone AS bool[]),
-            CAST(:updated AS timestamptz[])) AS x(k, v, gone, updated)
-        WHERE c.datastore_id = CAST(:datastore AS int) AND c.resource_key = x.k)"""
-    ]
-    parts += index_parts()
-    if told:
-        parts.append(_TELL)
+    parts = [TOUCH, *index_parts(), *([_TELL] if told else [])]
     return text(
         f"""WITH {", ".join(parts)}
         INSERT INTO fhir_version
@@ -111,9 +121,7 @@ def _save_statement(*, told: bool) -> TextClause:
         SELECT CAST(:datastore AS int), x.*
         FROM unnest(CAST(:types AS text[]), CAST(:ids AS text[]), CAST(:versions AS int[]),
             CAST(:updated AS timestamptz[]), CAST(:methods AS text[]), CAST(:statuses AS int[]),
-            CAST(:bodies AS bytea[])) AS x
-        WHERE EXISTS (SELECT 1 FROM datastore d WHERE d.datastore_id = CAST(:datastore AS int)
-            AND d.status IN ('CREATING', 'ACTIVE'))"""  # noqa: S608
+            CAST(:bodies AS bytea[])) AS x WHERE {ALIVE}"""  # noqa: S608
     )
 
 
@@ -125,6 +133,8 @@ async def lock(connection: AsyncConnection, datastore: int, identities: Iterable
     wanted = list(identities)
     if not wanted:
         return {}
+    if len(wanted) >= MANY:
+        await connection.execute(_PLAN_ANEW)
     found = await connection.execute(
         _LOCK,
         {"datastore": datastore, "types": [t for t, _ in wanted], "ids": [i for _, i in wanted]},
@@ -136,26 +146,49 @@ async def save(connection: AsyncConnection, datastore: int, changes: Sequence[Ch
     """Write every change; their current rows are locked already. `told`: the bus hears of it. Raises Raced."""
     if not changes:
         return []
-    now = _now()
-    keys = await _create(connection, datastore, [c for c in changes if c.current is None], now)
-    saved = [_version(change, now) for change in changes]
+    keys, saved = await begin(connection, datastore, changes)
     values: dict[str, Any] = {
         "datastore": datastore,
-        "keys": [c.current.key if c.current else keys[c.type, c.id] for c in changes],
-        "stale": [c.current.key for c in changes if c.current and not c.current.deleted],
-        "gone": [c.members is None for c in changes],
+        **held_values(changes, saved),
         "types": [c.type for c in changes],
         "ids": [c.id for c in changes],
         "methods": [c.method for c in changes],
         "versions": [s.version for s in saved],
         "updated": [s.updated for s in saved],
         "bodies": [s.body for s in saved],
-        "statuses": [204 if s.body is None else 201 if s.created else 200 for s in saved],
+        "statuses": [s.outcome_status for s in saved],
     }
-    done = await connection.execute(_SAVE[told], values | index_values([c.rows or {} for c in changes], values["keys"]))
-    if not done.rowcount:  # it began to go since we looked: nothing may be written behind the one who empties it
-        raise Fault(409, "conflict", "The datastore is being deleted.")
+    done = await connection.execute(_SAVE[told], values | index_values([c.rows or {} for c in changes], keys))
+    check_written(done.rowcount)
     return saved
+
+
+async def begin(
+    connection: AsyncConnection, datastore: int, changes: Sequence[Change]
+) -> tuple[list[int], list[Saved]]:
+    """The current rows of what is new, and with them the key and the version of every change. Raises Raced."""
+    now = _now()
+    keys = await _create(connection, datastore, [c for c in changes if c.current is None], now)
+    found = [c.current.key if c.current else keys[c.type, c.id] for c in changes]
+    return found, [_version(change, now) for change in changes]
+
+
+def held_values(changes: Sequence[Change], saved: Sequence[Saved]) -> dict[str, Any]:
+    """What the current rows become that were there before: the others are as they were just made."""
+    held = [(c.current, c, s) for c, s in zip(changes, saved, strict=True) if c.current]
+    return {
+        "held": [current.key for current, _, _ in held],
+        "stale": [current.key for current, _, _ in held if not current.deleted],
+        "held_versions": [s.version for _, _, s in held],
+        "gone": [c.members is None for _, c, _ in held],
+        "held_updated": [s.updated for _, _, s in held],
+    }
+
+
+def check_written(count: int) -> None:
+    """It began to go since we looked: nothing may be written behind the one who empties it."""
+    if not count:
+        raise Fault(409, "conflict", "The datastore is being deleted.")
 
 
 async def _create(

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from wardmesh_fhir_store import integrity
+from wardmesh_fhir_store.bulk_saving import save_many
 from wardmesh_fhir_store.composites import Rows
 from wardmesh_fhir_store.conditions import ConditionBuilder
 from wardmesh_fhir_store.database import Database
@@ -20,7 +21,7 @@ from wardmesh_fhir_store.matching import Matcher
 from wardmesh_fhir_store.options import Options
 from wardmesh_fhir_store.paging import CursorSealer
 from wardmesh_fhir_store.query import pairs_of
-from wardmesh_fhir_store.records import Change, Saved, save
+from wardmesh_fhir_store.records import MANY, Change, Saved, save
 from wardmesh_fhir_store.searching import SearchReader
 from wardmesh_fhir_store.selecting import Found, Selector
 from wardmesh_fhir_store.slicing import Slicer
@@ -69,7 +70,8 @@ class Store:
         """Every change of this datastore passes here."""
         if self.options.referential_integrity:
             await integrity.check(connection, self.datastore, changes)
-        return await save(connection, self.datastore, changes, told=self._told)
+        write = save_many if len(changes) >= MANY else save
+        return await write(connection, self.datastore, changes, told=self._told)
 
     def check_type(self, kind: str) -> str:
         """404 for a type that R4 does not have (ST-9)."""
