@@ -235,7 +235,7 @@ def audit_settings(layout: Layout) -> dict[str, str]:
         "WARDMESH_AUDIT_DETECT_URL": layout.database(name, "audit_detect"),
         "WARDMESH_AUDIT_RETENTION_URL": layout.database(name, "audit_retention"),
         "WARDMESH_AUDIT_SHREDDER_URL": layout.database("wardmesh_audit_keys", "key_shredder"),
-        "WARDMESH_AUDIT_ROLES": json.dumps(["writer", "publisher", "keys", "api", "detect", "retention"]),
+        "WARDMESH_AUDIT_ROLES": json.dumps(["writer", "publisher", "keys", "api", "detect", "retention", "verify"]),
         "WARDMESH_AUDIT_EXPORT_DIR": str(state.root / "audit-exports"),
         "WARDMESH_AUDIT_KEYS_URL": layout.database("wardmesh_audit_keys", "key_user"),
         "WARDMESH_AUDIT_SIGNING_KEY_FILE": str(state.secret("audit-signing.key")),

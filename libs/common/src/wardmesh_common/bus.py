@@ -43,7 +43,7 @@ class Bus:
         self.instance = f"{service}-{secrets.token_hex(4)}"
         self.nc = nc
         nc.inbox = inbox_of(service, self.instance)
-        self._telemetry = telemetry
+        self.telemetry = telemetry
         self._log = logging.getLogger(f"wardmesh.{service}")
         self._budgets = Budgets()
         self._transfers = Transfers(nc)
@@ -111,7 +111,7 @@ class Bus:
             self.recorder,
             self._transfers,
             self._budgets,
-            telemetry=self._telemetry,
+            telemetry=self.telemetry,
             service=self.service,
             onward=onward,
             limit=limit,

@@ -8,10 +8,14 @@ import logging
 import sys
 import time
 from collections import Counter
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 
 from opentelemetry import trace
+from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.metrics import Observation
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import MetricReader, PeriodicExportingMetricReader
 from opentelemetry.sdk.resources import Resource as OtelResource
 from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
@@ -35,6 +39,7 @@ ALLOWED_ATTRIBUTES = frozenset(
         "messaging.system",
         "messaging.destination.template",
         "error.type",
+        "wardmesh.log",
     }
 )
 
@@ -44,7 +49,13 @@ _propagator = TraceContextTextMapPropagator()
 class Telemetry:
     """Spans of one service. Without a collector (`endpoint` empty) a span costs one `if`."""
 
-    def __init__(self, service: str, endpoint: str = "", processor: SpanProcessor | None = None) -> None:
+    def __init__(
+        self,
+        service: str,
+        endpoint: str = "",
+        processor: SpanProcessor | None = None,
+        reader: MetricReader | None = None,
+    ) -> None:
         self.dropped: Counter[str] = Counter()
         self._tracer: trace.Tracer | None = None
         self._provider: TracerProvider | None = None
@@ -53,6 +64,19 @@ class Telemetry:
             exporter = processor or BatchSpanProcessor(OTLPSpanExporter(f"{endpoint.rstrip('/')}/v1/traces"))
             self._provider.add_span_processor(exporter)
             self._tracer = self._provider.get_tracer("wardmesh")
+        self._meters: MeterProvider | None = None
+        if endpoint or reader is not None:
+            sink = reader or PeriodicExportingMetricReader(OTLPMetricExporter(f"{endpoint.rstrip('/')}/v1/metrics"))
+            self._meters = MeterProvider([sink], OtelResource.create({"service.name": f"wardmesh-{service}"}))
+
+    def gauge(self, name: str, read: Callable[[], float], log_id: int) -> None:
+        """A number of one log that is read whenever metrics are collected; without a collector never."""
+        if self._meters is None:
+            return
+        attributes = self.attributes({"wardmesh.log": log_id})
+        self._meters.get_meter("wardmesh").create_observable_gauge(
+            name, [lambda _options: [Observation(read(), attributes)]]
+        )
 
     def attributes(self, given: Mapping[str, str | int]) -> dict[str, str | int]:
         """Only what is on the list; the rest is counted by key and never exported."""
@@ -90,6 +114,8 @@ class Telemetry:
     def close(self) -> None:
         if self._provider is not None:
             self._provider.shutdown()
+        if self._meters is not None:
+            self._meters.shutdown()
 
 
 class JsonFormatter(logging.Formatter):

@@ -16,6 +16,7 @@ from nats.errors import Error as NatsError
 
 from wardmesh_audit.api_role import open_api
 from wardmesh_audit.assertions import Unsafe, check_role, check_server
+from wardmesh_audit.background import Background
 from wardmesh_audit.guard import GuardTripped, Outside, read_outside
 from wardmesh_audit.keepers import keepers
 from wardmesh_audit.ledger import Connection
@@ -72,6 +73,8 @@ async def create_app(settings: AuditSettings, bus: Bus, health: Health) -> Async
                 roles.start(roles.writer(stack, health, log_id))
             if "publisher" in settings.audit_roles:
                 roles.start(roles.publisher(stack, health, log_id))
+            if "verify" in settings.audit_roles:
+                roles.start(roles.verifier(health, log_id))
         for role in keepers(settings, bus, connector):
             roles.start(role)
         stack.push_async_callback(roles.stop)
@@ -139,6 +142,27 @@ class _Roles:
             state.tripped or f"signed {state.signed}",
         )
         return publisher.run()
+
+    def verifier(self, health: Health, log_id: int) -> Coroutine[Any, Any, None]:
+        url = need("WARDMESH_AUDIT_DETECT_URL", self._settings.audit_detect_url)
+        verifiers = self._settings.verifiers(log_id)
+        if not verifiers:
+            raise BadSettings("WARDMESH_AUDIT_PUBLIC_KEY is not set: there is nothing to verify with")
+        background = Background(
+            self._bus.nc,
+            connector(url),
+            verifiers,
+            self._outside(verifiers, log_id),
+            log_id=log_id,
+            every_seconds=self._settings.audit_verify_seconds,
+            share=self._settings.audit_verify_share,
+        )
+        standing = background.standing
+        health.checks[_of_log("verify", log_id)] = lambda: (standing.healthy, standing.text())
+        gauge = self._bus.telemetry.gauge
+        gauge("audit_verify_result", lambda: standing.exit_code, log_id)
+        gauge("audit_verify_age_seconds", standing.age, log_id)
+        return background.run()
 
     async def reassert(self) -> None:
         """Streams are looked at again every ten minutes: a changed one stops the process."""

@@ -21,7 +21,7 @@ from wardmesh_audit.findings import CANNOT_VERIFY, TAMPERED, VERIFIED
 from wardmesh_audit.merkle import verify_consistency
 from wardmesh_audit.nodes import MissingLeaves
 from wardmesh_audit.note import BadNote, BadSignature, UnknownKey, open_note, parse_checkpoint, parse_vkey
-from wardmesh_audit.overview import overview
+from wardmesh_audit.overview import overview, progress_text
 from wardmesh_audit.proof import BadProof, check_proof, parse_proof
 from wardmesh_audit.prove import NotThere, consistency, log_of, prove
 from wardmesh_audit.settings import AuditSettings, need
@@ -214,6 +214,8 @@ async def cmd_status(args: argparse.Namespace, settings: AuditSettings) -> int:
         say(f"{settings.origin_of(log.log)}: size {log.size} root {log.root}")
         say(f"  checkpoint {log.checkpoint_size or 'none'}, cosigned {log.cosigned_size or 'none'}")
         say(f"  verified {verified}")
+        if log.verifying is not None:
+            say(f"  background {progress_text(log.verifying)}")
         say(f"  malformed {malformed[log.log]}")
     return 0
 

@@ -22,6 +22,17 @@ class Verified(Struct, frozen=True, kw_only=True):
     findings: list[Any]
 
 
+class Verifying(Struct, frozen=True, kw_only=True):
+    """How far the background verification is, or was when it ended."""
+
+    started_at: datetime
+    looked_at: datetime
+    checked: int
+    size: int
+    findings: int
+    running: bool
+
+
 class LogState(Struct, frozen=True, kw_only=True):
     log: int
     size: int
@@ -36,6 +47,7 @@ class LogState(Struct, frozen=True, kw_only=True):
     uncovered: int  # events after the newest checkpoint
     unverified: bool  # no verification has ended yet, or the last one found something
     last_verification: Verified | None
+    verifying: Verifying | None  # None: no background verification has begun yet
 
 
 class Overview(Struct, frozen=True, kw_only=True):
@@ -49,13 +61,14 @@ class Overview(Struct, frozen=True, kw_only=True):
 _STATE = """
 select t.log_id, t.size, t.root, e.recorded_at, c.size as checkpoint_size, c.signed_at, c.note, c.cosigs,
   w.size as cosigned_size, w.signed_at as cosigned_at,
-  v.ended_at, v.size as verified_size, v.exit_code, v.findings
+  v.ended_at, v.size as verified_size, v.exit_code, v.findings, to_jsonb(p) as progress
 from tree_state t
 left join lateral (select recorded_at from event where log_id = t.log_id and seq = t.size - 1) e on true
 left join lateral (select * from checkpoint where log_id = t.log_id order by size desc limit 1) c on true
 left join lateral (select * from checkpoint where log_id = t.log_id and cosigs is not null
   order by size desc limit 1) w on true
 left join lateral (select * from verification_run where log_id = t.log_id order by ended_at desc limit 1) v on true
+left join verification_progress p on p.log_id = t.log_id
 order by t.log_id
 """
 
@@ -77,6 +90,14 @@ async def overview(conn: Connection, checks: Mapping[str, Check]) -> Overview:
         open_reviews=reviews or 0,
         default_rows=stray or 0,
     )
+
+
+def progress_text(progress: Verifying) -> str:
+    """One line for people."""
+    found = f", {progress.findings} findings" if progress.findings else ""
+    if not progress.running:
+        return f"ended {progress.looked_at:%Y-%m-%d %H:%M} UTC, {progress.checked} events{found}"
+    return f"at {progress.checked} of {progress.size} events since {progress.started_at:%Y-%m-%d %H:%M} UTC{found}"
 
 
 def _state(row: dict[str, Any]) -> LogState:
@@ -103,6 +124,7 @@ def _state(row: dict[str, Any]) -> LogState:
         uncovered=row["size"] - (row["checkpoint_size"] or 0),
         unverified=verified is None or verified.exit_code != 0,
         last_verification=verified,
+        verifying=msgspec.json.decode(row["progress"], type=Verifying) if row["progress"] else None,
     )
 
 

@@ -7,6 +7,10 @@ from wardmesh_audit.merkle import HASH_BYTES
 from wardmesh_audit.tiles import WIDTH
 
 
+class Overtaken(Exception):
+    """A month was dropped between two slices of one verification: it has to begin anew."""
+
+
 class Pruned:
     """Reads inside the transaction of a verification. `rows` counts what was asked for and found."""
 
@@ -14,14 +18,19 @@ class Pruned:
         self._conn = conn
         self._log_id = log_id
         self._ranges: list[tuple[int, int]] = []
+        self._runs: int | None = None
         self._tiles: dict[int, bytes] = {}
         self.expected = 0
         self.rows = 0
 
     async def load(self) -> None:
+        """Raises Overtaken when there are more runs than the last time."""
         runs = await self._conn.fetch(
             "select first_seq, last_seq, rows from retention_run where log_id = $1 and rows > 0", self._log_id
         )
+        if self._runs not in (None, len(runs)):
+            raise Overtaken
+        self._runs = len(runs)
         self._ranges = [(run["first_seq"], run["last_seq"]) for run in runs]
         self.expected = sum(run["rows"] for run in runs)
 

@@ -13,7 +13,7 @@ from wardmesh_audit.note import BadNote, Signer, Verifier, parse_vkey
 from wardmesh_audit.streams import MAX_LOGS, StreamSettings
 from wardmesh_common.settings import BadSettings, BusSettings
 
-ROLES = ("writer", "publisher", "keys", "api", "detect", "retention", "log")
+ROLES = ("writer", "publisher", "keys", "api", "detect", "retention", "log", "verify")
 
 
 class WitnessSetting(Struct, frozen=True):
@@ -46,6 +46,8 @@ class AuditSettings(BusSettings, kw_only=True):
     audit_handle_key: str = ""
     audit_roles: tuple[str, ...] = ("writer", "publisher", "keys", "api")
     audit_unterminated_seconds: float = 300.0  # an intent without an outcome ends as unterminated
+    audit_verify_seconds: float = 3600.0  # from the end of one background verification to the next
+    audit_verify_share: float = 0.1  # of one core that it may take
     audit_silent_seconds: float = 120.0  # a producer that neither records nor answers is lost
     audit_rules_dir: str = ""  # detection rules that replace shipped ones or are added to them
     audit_directory_dir: str = ""  # feed files of people, for rules that compare actor and patient

@@ -15,7 +15,7 @@ from wardmesh_audit.derived import Derived, derive, publish
 from wardmesh_audit.findings import VERIFIED, Report
 from wardmesh_audit.settings import AuditSettings
 
-_INSERT = """
+INSERT = """
 insert into verification_run (id, log_id, started_at, ended_at, size, exit_code, findings)
 values ($1, $2, $3, clock_timestamp(), $4, $5, $6)
 """
@@ -31,7 +31,7 @@ async def keep(settings: AuditSettings, log_id: int, report: Report, started: da
             await publish(nc, log_id, event_of(run, log_id, report, against))
         async with database(settings.audit_signer_url) as conn:
             findings = msgspec.json.encode(report.findings).decode()
-            await conn.execute(_INSERT, run, log_id, started, report.size, report.exit_code, findings)
+            await conn.execute(INSERT, run, log_id, started, report.size, report.exit_code, findings)
     except (NatsError, asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
         return type(error).__name__
     return ""

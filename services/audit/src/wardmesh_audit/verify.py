@@ -35,7 +35,7 @@ class Pin(Struct, frozen=True):
 
 
 class Verification:
-    """One run over one log inside one repeatable-read transaction."""
+    """One run over one log: at once with `run`, or with `slice` until that says it is done."""
 
     def __init__(
         self,
@@ -46,6 +46,7 @@ class Verification:
         since: datetime | None = None,
         locator: Locator | None = None,
         log_id: int = 0,
+        piece: int = _PIECE,
     ) -> None:
         self._conn = conn
         self._pins = list(pins)
@@ -59,49 +60,65 @@ class Verification:
         self._pruned = Pruned(conn, log_id)
         self._month_gone = False
         self._last_recorded = 0
+        self._piece = piece
+        self._low = 0  # where the next piece begins
+        self._forked = False  # a root was not the signed one: those after it cannot be either
         self._expected: dict[int, list[Pin]] = {}  # what must hold at which size, of the piece that is read
         self._bad_roots: list[tuple[int, int]] = []  # (last good size, first bad size)
         self.report = Report(log=verifiers[0].name if verifiers else "")
         self._signed = SignedNotes(conn, verifiers, log_id)
 
     async def run(self) -> Report:
+        """The whole log inside one repeatable-read transaction."""
+        await self._read(None)
+        return self.report
+
+    async def slice(self, pieces: int = 1) -> bool:
+        """Goes on where the last slice ended, in a transaction of its own; whether the end is reached."""
+        return await self._read(pieces)
+
+    async def _read(self, pieces: int | None) -> bool:
         async with self._conn.transaction(isolation="repeatable_read", readonly=True):
             for setting in _SETTINGS:
                 await self._conn.execute(f"set local {setting} = off")
             state = await self._conn.fetchrow("select size, root from tree_state where log_id = $1", self._log_id)
             if state is None:
                 self._find("root", 0, "the tree state is missing")
-                return self.report
+                return True
             if not self._pins and not await self._signed.any():
                 self.report.obstacle = "there is no checkpoint to verify against"
-                return self.report
+                return True
             self._size, self._root = state["size"], state["root"]
             self._month_gone = await self._locator.partition_missing()
             await self._pruned.load()
-            await self._log()
-            if not self.report.obstacle:
+            done = await self._log(pieces)
+            if self.report.obstacle:
+                return True
+            if done:
                 self._end()
-                await self._localise()
-        return self.report
+            await self._localise()
+            return done
 
-    async def _log(self) -> None:
-        """The whole log in pieces; between them is what a piece will need to know, so that memory stays constant."""
+    async def _log(self, pieces: int | None) -> bool:
+        """So many pieces, or all; between them is what a piece will need to know, so that memory stays constant."""
         rows = CopyOut(self._conn, self._log_id, self._run, self._row, since=self._since)
-        low = 0
-        while True:
-            high = min(low + _PIECE, self._size)
-            last = high == self._size
+        while pieces is None or pieces > 0:
+            low = self._low
+            high = min(low + self._piece, self._size)
+            last = high >= self._size
             await self._expect(-1 if low == 0 else low, ALL if last else high)
             if self.report.obstacle:
-                return
+                return True
             await self._pruned.tiles(low, high)
             self._compare_root()
             await rows.rows(-ALL if low == 0 else low, ALL if last else high, self._tree.size, self._size)
             self._dropped(high)
             self._expected = {size: pins for size, pins in self._expected.items() if size > self._tree.size}
+            self._low = high
             if last:
-                return
-            low = high
+                return True
+            pieces = None if pieces is None else pieces - 1
+        return False
 
     async def _expect(self, above: int, up_to: int) -> None:
         """What must hold at sizes in (above, up_to]: notes of the database, whose signatures are checked, and pins."""
@@ -204,8 +221,12 @@ class Verification:
                     self._find("checkpoint_fork", size, f"the {pin.place} holds another root for this size")
         if good:
             self.report.last_good_checkpoint = size
-        elif not self._bad_roots:
-            self._bad_roots.append((self.report.last_good_checkpoint or 0, size))
+        elif not self._forked:
+            self._bad_root(size)
+
+    def _bad_root(self, size: int) -> None:
+        self._forked = True
+        self._bad_roots.append((self.report.last_good_checkpoint or 0, size))
 
     # --- the end ---
 
@@ -225,8 +246,8 @@ class Verification:
         if self._size > self._tree.size:
             missing = self._size - self._tree.size
             self._find("tail_truncated", self._tree.size, f"{missing} events at the end are missing")
-        elif self._whole and self._root != self._tree.root() and not self._bad_roots:
-            self._bad_roots.append((self.report.last_good_checkpoint or 0, self._tree.size))
+        elif self._whole and self._root != self._tree.root() and not self._forked:
+            self._bad_root(self._tree.size)
         self.report.uncovered = self._tree.size - (self.report.last_good_checkpoint or 0)
         last = self._last_recorded / 1e6 + _EPOCH_SECONDS if self.report.rows else time.time()
         if self.report.uncovered and not self.report.tampered and time.time() - last > _UNSIGNED_SECONDS:
@@ -243,6 +264,7 @@ class Verification:
                     self._find("root", index, "this row is not the one that was signed", str(event_id))
             if not changed and not any(low <= index < high for index in known):
                 self._find("root", low, f"something between index {low} and {high - 1} is not what was signed")
+        self._bad_roots.clear()
 
     def _find(self, kind: str, index: int, detail: str, event_id: str = "", *, incomplete: bool = False) -> None:
         self.report.add(Finding(kind=kind, index=index, event_id=event_id, detail=detail, incomplete=incomplete))

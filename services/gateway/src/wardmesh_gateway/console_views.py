@@ -138,6 +138,7 @@ def _log(log: Mapping[str, Any]) -> Markup:
     witnesses = ", ".join(log["cosigned_by"]) or "nobody"
     facts = [
         _fact("Last verification", [tag("span", verdict, class_=f"badge {kind}"), when]),
+        _fact("Background verification", _background(log.get("verifying"))),
         _fact("Events", f"{log['size']:,}, {log['uncovered']:,} not signed yet"),
         _fact("Tree", tag("span", log["root"], class_="id")),
         _fact("Last checkpoint", f"size {log['checkpoint_size']:,}, {(log['checkpoint_at'] or 'never')[:19]}"),
@@ -147,6 +148,16 @@ def _log(log: Mapping[str, Any]) -> Markup:
     note = tag("pre", log["checkpoint"] or "There is no checkpoint yet.", tabindex="0")
     return tag("section", tag("h2", f"Log {log['log']}"), tag("dl", facts), tag("ul", findings) if findings else None,
                note)  # fmt: skip
+
+
+def _background(progress: Mapping[str, Any] | None) -> str:
+    if progress is None:
+        return "not begun"
+    found = f", {progress['findings']:,} findings" if progress["findings"] else ""
+    place = (
+        f"at {progress['checked']:,} of {progress['size']:,} events" if progress["running"] else "waits for its turn"
+    )
+    return f"{place}, {progress['looked_at'][:19].replace('T', ' ')}{found}"
 
 
 def _roles(status: Mapping[str, Any]) -> Markup:

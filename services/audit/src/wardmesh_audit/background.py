@@ -1,0 +1,145 @@
+"""The role `verify`: reads the whole ledger again and again in small slices and says what it finds, asked by nobody."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+import uuid
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import UTC, datetime
+
+from msgspec import Struct
+
+from wardmesh_audit import signing
+from wardmesh_audit.background_record import Record
+from wardmesh_audit.derived import Requester
+from wardmesh_audit.findings import CANNOT_VERIFY, VERIFIED, Finding, Report
+from wardmesh_audit.guard import Outside
+from wardmesh_audit.ledger import Connection
+from wardmesh_audit.note import BadNote, BadSignature, UnknownKey, Verifier
+from wardmesh_audit.pruned import Overtaken
+from wardmesh_audit.verify import Pin, Verification
+from wardmesh_audit.writer import TRANSIENT
+
+_LOCK = "select pg_try_advisory_lock(hashtext('wardmesh.audit.verification'), $1)"
+_STANDBY_SECONDS = 5.0
+_PAUSE_SECONDS = 1.0
+_LEAST_SECONDS = 0.02  # between two slices, however fast they are
+
+_log = logging.getLogger("wardmesh.audit")
+
+
+class Standing(Struct):
+    """What the health endpoint and the metrics show: of the last run that ended here."""
+
+    exit_code: int = CANNOT_VERIFY
+    ended: float = 0.0  # on the clock of the machine; 0: none has ended
+    checked: int = 0
+    tampered: str = ""  # what was found first
+
+    @property
+    def healthy(self) -> bool:
+        return not self.tampered and (not self.ended or self.exit_code == VERIFIED)
+
+    def age(self) -> float:
+        """Seconds since the last run ended; since the epoch when none has: old enough for every alarm."""
+        return time.time() - self.ended
+
+    def text(self) -> str:
+        if self.tampered:
+            return self.tampered
+        if not self.ended:
+            return f"{self.checked} events of the first run"
+        return f"exit {self.exit_code}, {time.time() - self.ended:.0f} s ago"
+
+
+class Background:
+    """Of one log. Any number may run; one works and the others wait for its lock."""
+
+    def __init__(
+        self,
+        nc: Requester,
+        connect: Callable[[], Awaitable[Connection]],
+        verifiers: Sequence[Verifier],
+        outside: Callable[[], Awaitable[Outside]],
+        *,
+        log_id: int = 0,
+        every_seconds: float = 3600.0,
+        share: float = 0.1,
+    ) -> None:
+        self._nc = nc
+        self._connect = connect
+        self._verifiers = verifiers
+        self._outside = outside
+        self._log_id = log_id
+        self._every = every_seconds
+        self._share = share
+        self._seen: Pin | None = None  # what this process has verified: a log that forks from it is found
+        self.standing = Standing()
+
+    async def run(self) -> None:
+        """Until cancelled; a database or broker that is away is tried again."""
+        while True:
+            try:
+                conn = await self._connect()
+                try:
+                    while not await conn.fetchval(_LOCK, self._log_id):  # noqa: ASYNC110 - another process holds it
+                        await asyncio.sleep(_STANDBY_SECONDS)
+                    while True:
+                        await self.verify(conn)
+                        await asyncio.sleep(self._every)
+                finally:
+                    conn.terminate()
+            except Overtaken:
+                _log.info("background verification: a month was dropped meanwhile, beginning anew")
+            except TRANSIENT as error:
+                _log.warning("background verification: %s, trying again", type(error).__name__)
+                await asyncio.sleep(_PAUSE_SECONDS)
+
+    async def verify(self, conn: Connection) -> Report:
+        """One run from the first event to the last; what it finds is told at once, not at its end."""
+        record = Record(self._nc, conn, self._log_id, uuid.uuid4(), datetime.now(UTC))
+        doubts: list[Finding] = []
+        verification = Verification(conn, self._verifiers, pins=await self._pins(doubts), log_id=self._log_id)
+        report = verification.report
+        for doubt in doubts:
+            report.add(doubt)
+        await record.started()
+        told, done = 0, False
+        while not done:
+            begun = time.thread_time()
+            done = await verification.slice()
+            spent = time.thread_time() - begun
+            self.standing.checked = report.rows
+            if report.findings[told:]:
+                self._say(report)
+                await record.found(report.findings[told:], report.total_findings)
+                told = len(report.findings)
+            await record.progress(report, running=not done)
+            await asyncio.sleep(max(_LEAST_SECONDS, spent / self._share - spent))
+        await record.ended(report)
+        self.standing.exit_code, self.standing.ended = report.exit_code, time.time()
+        if report.exit_code == VERIFIED:
+            self.standing.tampered = ""
+            newest = await signing.newest(conn, self._log_id)
+            if newest is not None and newest[0].size <= (report.last_good_checkpoint or 0):
+                self._seen = Pin(newest[0], "earlier verification")
+        return report
+
+    async def _pins(self, report_into: list[Finding]) -> list[Pin]:
+        """What is known outside the database: by the stream, by a witness and by this process."""
+        pins = [self._seen] if self._seen is not None else []
+        try:
+            outside = await self._outside()
+        except (BadNote, BadSignature, UnknownKey):
+            detail = "the published checkpoint is not signed by a key we know"
+            report_into.append(Finding(kind="checkpoint_signature", index=0, detail=detail))
+            return pins
+        known = ((outside.checkpoint, "stream"), (outside.witnessed, "witness"))
+        return [*pins, *(Pin(checkpoint, place) for checkpoint, place in known if checkpoint is not None)]
+
+    def _say(self, report: Report) -> None:
+        first = report.findings[0]
+        self.standing.tampered = f"{first.kind} at index {first.index}"
+        _log.critical("the ledger is not what was signed: log %d, %s", self._log_id, self.standing.tampered)
