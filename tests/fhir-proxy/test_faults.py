@@ -159,6 +159,7 @@ async def test_px8_redirects_are_not_followed(bench: Any) -> None:
     assert len(bench.upstream.requests) == 1
 
 
+@pytest.mark.requirement("PX-6")
 async def test_px6_compressed_answers_are_read_and_bombs_stop_at_the_cap(bench: Any) -> None:
     body = b'{"resourceType":"Patient","id":"p1","value":1.00}'
     bench.upstream.respond = lambda _: web.Response(
@@ -183,6 +184,7 @@ def bomb_of(size: int) -> bytes:
     return b"".join([*(packer.compress(block) for _ in range(size >> 20)), packer.flush()])
 
 
+@pytest.mark.requirement("PX-6")
 async def test_px6_a_cut_answer_and_an_unasked_compression_are_errors(bench: Any) -> None:
     whole = gzip.compress(b'{"resourceType":"Patient","id":"p1"}' * 50)
     for body, encoding in ((whole[:40], "gzip"), (whole, "br"), (b"garbage", "gzip")):

@@ -13,6 +13,7 @@ import msgspec
 from msgspec import Struct
 
 from wardmesh_common.errors import Problem
+from wardmesh_common.streamed import Streamed
 from wardmesh_common.vocabulary import Agent, Decision, Emergency, Face, Grant, Interaction, Principal, Resource
 
 # --- Subjects ------------------------------------------------------------------------------------------------
@@ -234,6 +235,7 @@ class Outcome(Struct, kw_only=True, omit_defaults=True):
     truncated: bool = False
     expected: bool = True  # False: a bug of ours, log it
     event: str = ""  # what happened, in the words of FG-19, where the interaction does not say it
+    stream: Streamed | None = None  # instead of `body`: content that nobody looks into, however large
     entries: tuple[int, ...] = ()  # how each entry of a batch or transaction ended; for the record only
 
 
@@ -249,7 +251,7 @@ class Reply(Struct, kw_only=True, omit_defaults=True):
     truncated: bool = False
     masked: int = 0
     withheld: int = 0
-    chunked_bytes: int = 0  # > 0: total size of the body that follows in chunks
+    chunked_bytes: int = 0  # > 0: size of the body that follows in chunks; UNKNOWN_SIZE: the last chunk tells
     credit_to: str = ""  # where the receiver sends its credits
     decision_id: str = ""
     station: str = ""

@@ -205,6 +205,7 @@ class Station:
         try:
             await self._recorder.outcome(call, outcome)
         except AuditUnavailable as error:
+            await _closed(outcome)
             outcome = outcome_of(error)
         finally:
             self._ending.discard(call.id)
@@ -212,9 +213,19 @@ class Station:
             await self._reply(call, outcome, expires)
         except NotConnected:
             self._log.warning("the bus was lost before the reply; the call is recorded")
+        finally:
+            await _closed(outcome)
 
     async def _reply(self, call: Call, outcome: Outcome, expires: float) -> None:
         reply = reply_of(call, outcome, self._service)
+        subject = call.reply_to.removesuffix(".c") + ".d"
+        if outcome.stream is not None:
+            reply.chunked_bytes = outcome.stream.size
+            reply.credit_to = f"{self._nc.inbox}.w.k"
+            self._transfers.open(call.id)
+            self._nc.lean_publish(call.reply_to, encode(reply))
+            await self._transfers.send_stream(call.id, subject, outcome.stream)
+            return
         if len(outcome.body) <= INLINE_BYTES:
             reply.body = outcome.body
             self._nc.lean_publish(call.reply_to, encode(reply))
@@ -223,7 +234,6 @@ class Station:
         reply.credit_to = f"{self._nc.inbox}.w.k"
         self._transfers.open(call.id)
         self._nc.lean_publish(call.reply_to, encode(reply))
-        subject = call.reply_to.removesuffix(".c") + ".d"
         await self._transfers.send(call.id, subject, outcome.body, max(1.0, expires - time.monotonic()))
 
     async def _fetch_body(self, call: Call, expires: float) -> bytes:
@@ -245,6 +255,11 @@ class Station:
         if reply.startswith("_INBOX_"):
             header = header_block(Nats_Service_Error="unreadable call", Nats_Service_Error_Code="400")
             self._nc.lean_publish(reply, b"", header=header)
+
+
+async def _closed(outcome: Outcome) -> None:
+    if outcome.stream is not None:
+        await outcome.stream.close()
 
 
 def next_station(onward: str) -> str:

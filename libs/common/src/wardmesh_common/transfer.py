@@ -7,20 +7,25 @@ nor the broker holds more than a few hundred KiB of a transfer, however slow the
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 from collections.abc import AsyncGenerator
 
 import msgspec
 
 from wardmesh_common.contracts import Chunk, Credit, Parked, encode
-from wardmesh_common.errors import Unavailable
+from wardmesh_common.errors import Unavailable, WardmeshError
 from wardmesh_common.lean import LeanClient, NotConnected
+from wardmesh_common.streamed import UNKNOWN_SIZE, Streamed
 
 CHUNK_BYTES = 128 * 1024
 WINDOW = 8
 # Above this a body does not travel inside its envelope.
 INLINE_BYTES = 256 * 1024
 SOCKET_PATIENCE_BYTES = 1024 * 1024
+# A streamed body outlives the deadline of its call, which is about when it begins: these are about its progress.
+IDLE_SECONDS = 30.0
+STREAM_SECONDS = 3600.0
 
 _chunks = msgspec.msgpack.Decoder(Chunk)
 _credits = msgspec.msgpack.Decoder(Credit)
@@ -89,7 +94,7 @@ class Transfers:
                 if not finished:
                     self._credit(credit_to, call_id, incoming.expected + WINDOW)
                 yield chunk.data
-            if incoming.received != incoming.size:
+            if incoming.size not in (incoming.received, UNKNOWN_SIZE):
                 raise TransferBroken
         except TimeoutError:
             raise TransferBroken from None
@@ -148,6 +153,35 @@ class Transfers:
         finally:
             self._outgoing.pop(call_id, None)
 
+    async def send_stream(self, call_id: str, subject: str, body: Streamed) -> None:
+        """As `send`, for a body that is being received: no faster than the receiver takes it, and no faster here."""
+        outgoing = self._outgoing[call_id]
+        pieces, seq = _pieces(body), 0
+        try:
+            async with asyncio.timeout(STREAM_SECONDS):
+                while outgoing.upto >= 0:
+                    async with asyncio.timeout(IDLE_SECONDS):
+                        while 0 <= outgoing.upto <= seq or self._nc.unsent_bytes > SOCKET_PATIENCE_BYTES:
+                            await self._wait(outgoing)
+                        if outgoing.upto < 0:
+                            return
+                        piece = await anext(pieces, None)
+                    chunk = Chunk(call_id=call_id, seq=seq, last=piece is None, data=piece or b"")
+                    self._nc.lean_publish(subject, encode(chunk))
+                    if piece is None:
+                        return
+                    seq += 1
+        except NotConnected:
+            return
+        except (TimeoutError, WardmeshError):
+            # A gap in the sequence: the receiver must not take what it has for the whole.
+            with contextlib.suppress(NotConnected):
+                self._nc.lean_publish(subject, encode(Chunk(call_id=call_id, seq=-1, last=True, data=b"")))
+        finally:
+            self._outgoing.pop(call_id, None)
+            await pieces.aclose()
+            await body.close()
+
     async def _wait(self, outgoing: _Outgoing) -> None:
         """Until credit arrives; a full socket is looked at again after a moment."""
         outgoing.moved.clear()
@@ -155,3 +189,10 @@ class Transfers:
             await asyncio.sleep(0.002)
         else:
             await outgoing.moved.wait()
+
+
+async def _pieces(body: Streamed) -> AsyncGenerator[bytes, None]:
+    """What arrives, in pieces that fit a chunk."""
+    async for part in body.parts:
+        for start in range(0, len(part), CHUNK_BYTES):
+            yield part[start : start + CHUNK_BYTES]

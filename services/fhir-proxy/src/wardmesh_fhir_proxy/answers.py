@@ -14,6 +14,7 @@ from wardmesh_fhir_proxy import capability, envelope, etags, faults, headers, js
 from wardmesh_fhir_proxy.descriptor import Descriptor
 from wardmesh_fhir_proxy.links import Address
 from wardmesh_fhir_proxy.pages import Pages
+from wardmesh_fhir_proxy.request import raw_content
 from wardmesh_fhir_proxy.screening import CONTAINERS, Screen, look, nested_kinds
 from wardmesh_fhir_proxy.upstream import UpstreamAnswer, media_checked
 
@@ -37,15 +38,22 @@ class Journey(Struct, kw_only=True):
 
 async def shape(journey: Journey, answer: UpstreamAnswer, now: float) -> Outcome:
     """Raises WardmeshError for what must not be relayed."""
+    outcome = await _shaped(journey, answer, now)
+    if answer.stream is not None and outcome.stream is None:
+        await answer.stream.close()
+    return outcome
+
+
+async def _shaped(journey: Journey, answer: UpstreamAnswer, now: float) -> Outcome:
     if answer.status == 304:
         return _not_modified(journey, answer)
     if not 200 <= answer.status < 300:
         return _refused(journey, answer, now)
-    if not answer.body:
+    if not answer.body and answer.stream is None:
         if answer.status == 200 and not is_write(journey.call.interaction, journey.call.operation):
             raise BadUpstream("The platform answered with nothing.")
         return Outcome(status=answer.status, headers=_headers(journey, answer))
-    if _raw_binary(journey.call):
+    if raw_content(journey.call):
         return _binary(journey, answer)
     return await _content(journey, answer)
 
@@ -115,17 +123,15 @@ def _not_modified(journey: Journey, answer: UpstreamAnswer) -> Outcome:
     return Outcome(status=304, headers=passed)
 
 
-def _raw_binary(call: Call) -> bool:
-    accept = call.headers.get("accept", "")
-    return call.resource.type == "Binary" and call.interaction in READS and not headers.wants_json(accept, call.query)
-
-
 def _binary(journey: Journey, answer: UpstreamAnswer) -> Outcome:
     """Bytes nobody can look into leave only for callers without limits."""
     if journey.limited or journey.screen.masks.concern(("Binary",)):
         return withheld()
     kind = answer.headers.get("Content-Type", "application/octet-stream")
-    return Outcome(status=200, body=answer.body, media_type=kind, headers=_headers(journey, answer))
+    passed = _headers(journey, answer)
+    if answer.encoding:
+        passed |= {"Content-Encoding": answer.encoding, "Vary": "Accept, Accept-Encoding"}
+    return Outcome(status=200, body=answer.body, stream=answer.stream, media_type=kind, headers=passed)
 
 
 def _capabilities(journey: Journey, answer: UpstreamAnswer, body: bytes) -> Outcome:

@@ -62,7 +62,7 @@ class CatalogueQuestion(Struct, kw_only=True, omit_defaults=True):
 async def create_app(settings: Settings, bus: Bus, health: Health) -> AsyncGenerator[None]:
     platforms = read_platforms(settings)
     health.checks["catalogue"] = lambda: (True, f"{len(platforms.descriptors)} platforms")
-    transport = Transport()
+    transport = Transport(max_answer_bytes=settings.max_answer_bytes)
     exchanges = Exchanges(transport, Signer(aws_environment(settings.aws_profile)))
     seal_key = key_of("WARDMESH_TOKEN_SEAL_KEY", settings.token_seal_key)
     performer = Performer(

@@ -17,7 +17,8 @@ class Inflater:
     def __init__(self, encoding: str, cap: int) -> None:
         if encoding not in {"gzip", "x-gzip", "deflate"}:
             raise BadUpstream("The platform used a compression we did not ask for.")
-        self._inflate = zlib.decompressobj(47 if encoding != "deflate" else zlib.MAX_WBITS)
+        self._bits = 47 if encoding != "deflate" else zlib.MAX_WBITS
+        self._inflate = zlib.decompressobj(self._bits)
         self._cap = cap
         self._in = 0
         self._out = 0
@@ -27,12 +28,14 @@ class Inflater:
         pieces: list[bytes] = []
         try:
             while data:
+                if self._inflate.eof:
+                    self._inflate = zlib.decompressobj(self._bits)  # gzip may have several members (RFC 1952 §2.2)
                 piece = self._inflate.decompress(data, STEP)
                 self._out += len(piece)
                 self._check()
                 if piece:
                     pieces.append(piece)
-                data = self._inflate.unconsumed_tail
+                data = self._inflate.unused_data if self._inflate.eof else self._inflate.unconsumed_tail
         except zlib.error:
             raise BadUpstream("The platform sent a damaged answer.") from None
         return pieces

@@ -84,6 +84,7 @@ class Exchanges:
         request = await self._signer.sign(descriptor, request)
         await lane.enter(principal, end - self._clock())
         failed: bool | None = True
+        streaming = False
         allowed = end - self._clock()
         try:
             with self._deadlines.within(allowed):
@@ -101,9 +102,14 @@ class Exchanges:
             failed = None  # cancelled, or an answer too large: no word on the platform's health
             raise
         else:
+            if answer.stream is not None:
+                # The place is taken until the last piece has left.
+                answer.stream.afterwards(lambda: lane.leave(failed=False))
+                streaming = True
             return answer, None
         finally:
-            lane.leave(failed=failed)
+            if not streaming:
+                lane.leave(failed=failed)
 
     def _transient(self, answer: UpstreamAnswer | None, error: WardmeshError | None) -> bool:
         if answer is not None:

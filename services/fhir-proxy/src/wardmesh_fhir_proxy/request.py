@@ -91,6 +91,13 @@ def with_filter(query: str, added: tuple[str, str] | None) -> str:
     return f"{query}&{pair}" if query else pair
 
 
+def raw_content(call: Call) -> bool:
+    """Content is asked for as what it is, NDJSON of a bulk export for instance, and not as a resource in JSON."""
+    if call.resource.type != "Binary" or call.interaction not in (Interaction.READ, Interaction.VREAD):
+        return False
+    return not headers.wants_json(call.headers.get("accept", ""), call.query)
+
+
 def build(
     call: Call,
     descriptor: Descriptor,
@@ -115,6 +122,7 @@ def build(
         body=body,
         retryable=_retryable(call, method, write),
         write=write,
+        streamed=raw_content(call),
     )
 
 
@@ -132,6 +140,9 @@ def upstream_headers(
     given = call.headers
     sent: dict[str, str] = {"Accept": descriptor.accept}
     sent["Accept-Encoding"] = "gzip" if descriptor.compression else "identity"
+    if raw_content(call):
+        sent["Accept"] = given.get("accept", "*/*")
+        sent["Accept-Encoding"] = given.get("accept-encoding", "identity")
     if has_body:
         sent["Content-Type"] = call.media_type or headers.FHIR_JSON
     for name in headers.TO_UPSTREAM:

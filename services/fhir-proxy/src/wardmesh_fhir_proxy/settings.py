@@ -24,6 +24,7 @@ class Settings(BusSettings, kw_only=True):
     datastores_read_only: bool = False  # the names of HL-12 and HL-16 are understood as well
     aws_profile: str = ""
     call_limit: int = 256
+    max_answer_bytes: int = 50 * 1024 * 1024  # of JSON, which is looked into; other content is streamed (PX-6)
 
 
 def read(environ: Mapping[str, str]) -> Settings:

@@ -11,7 +11,9 @@ from msgspec import Struct
 from yarl import URL
 
 from wardmesh_common.errors import BadUpstream, TooLarge
+from wardmesh_common.streamed import Streamed
 from wardmesh_fhir_proxy.compression import Inflater
+from wardmesh_fhir_proxy.receiving import streamed, worth_streaming
 
 MAX_ANSWER_BYTES = 50 * 1024 * 1024
 READ_BUFFER = 1 << 18
@@ -26,12 +28,15 @@ class UpstreamRequest(Struct, kw_only=True):
     body: bytes = b""
     retryable: bool = False
     write: bool = False
+    streamed: bool = False  # a large answer is handed on while it arrives
 
 
 class UpstreamAnswer(Struct):
     status: int
     headers: Mapping[str, str]
     body: bytes
+    stream: Streamed | None = None  # instead of `body`
+    encoding: str = ""  # how the stream is compressed, when the caller takes it like that
 
 
 class ConnectFailed(Exception):
@@ -68,18 +73,24 @@ class Transport:
         return session
 
     async def exchange(self, base: str, limit: int, request: UpstreamRequest) -> UpstreamAnswer:
-        """Send and read the whole answer. Raises ConnectFailed, ExchangeFailed, TooLarge or BadUpstream."""
+        """Send and read the answer, the whole of it unless it is to be streamed.
+
+        Raises ConnectFailed, ExchangeFailed, TooLarge or BadUpstream.
+        """
         session = self._session(base, limit)
         try:
-            async with session.request(
+            response = await session.request(
                 request.method,
                 URL(request.url, encoded=True),
                 headers=request.headers,
                 data=request.body or None,
                 allow_redirects=False,
-            ) as response:
-                body = await self._read(response)
-                return UpstreamAnswer(response.status, response.headers, body)
+            )
+            if request.streamed and worth_streaming(response):
+                body, encoding = streamed(response, request.headers.get("Accept-Encoding", "identity"))
+                return UpstreamAnswer(200, response.headers, b"", body, encoding)
+            async with response:
+                return UpstreamAnswer(response.status, response.headers, await self._read(response))
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.InvalidURL) as error:
             raise ConnectFailed from error
         except (aiohttp.ClientError, HttpProcessingError, OSError) as error:

@@ -95,9 +95,12 @@ async def respond(send: Send, status: int, headers: Iterable[Header], body: byte
 async def respond_streamed(
     send: Send, status: int, headers: Iterable[Header], size: int, parts: AsyncIterator[bytes]
 ) -> None:
-    """A large answer piece by piece; `send` waits for a slow reader, and so does whoever produces the parts."""
-    length = (b"content-length", str(size).encode())
-    await send({"type": "http.response.start", "status": status, "headers": [*headers, length]})
+    """A large answer piece by piece; `send` waits for a slow reader, and so does whoever produces the parts.
+
+    A size below zero is not known yet: the end of the parts is the end of the answer.
+    """
+    length = [(b"content-length", str(size).encode())] if size >= 0 else []
+    await send({"type": "http.response.start", "status": status, "headers": [*headers, *length]})
     async for part in parts:
         await send({"type": "http.response.body", "body": part, "more_body": True})
     await send({"type": "http.response.body", "body": b""})

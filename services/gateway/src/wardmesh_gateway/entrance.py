@@ -34,6 +34,7 @@ RESPONSE_HEADERS = {
         "last-modified",
         "location",
         "content-location",
+        "content-encoding",
         "retry-after",
         "x-progress",
         "expires",

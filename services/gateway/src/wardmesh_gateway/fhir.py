@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import aclosing
 from urllib.parse import parse_qsl
 
 from wardmesh_common.asking import Refused
@@ -32,6 +34,8 @@ from wardmesh_gateway.problem import UnsupportedMedia, of_reply, operation_outco
 from wardmesh_gateway.rules import check_platform
 
 PREFIX = "/fhir/"
+# What people store in a Binary may be a page: opened in a browser it is not one of ours.
+CONTENT_POLICY = (b"content-security-policy", b"default-src 'none'; sandbox")
 MAX_FORM_BYTES = 256 * 1024
 _READS = frozenset({Interaction.READ, Interaction.VREAD})
 
@@ -67,6 +71,8 @@ class FhirFace:
         headers = request_headers(request)
         if target.type == "Binary" and target.interaction in _READS:
             headers["accept"] = request.joined(b"accept")
+            if takes_gzip(request.joined(b"accept-encoding")):
+                headers["accept-encoding"] = "gzip"
         entries: tuple[Entry, ...] = ()
         interaction, tool = target.interaction, target.tool
         if target.form:
@@ -97,6 +103,20 @@ class FhirFace:
             headers=headers,
             entries=entries,
         )
+
+
+async def nothing() -> AsyncIterator[bytes]:
+    for part in ():
+        yield part
+
+
+def takes_gzip(accept_encoding: str) -> bool:
+    """Named, and not with `q=0`."""
+    for item in accept_encoding.lower().split(","):
+        coding, _, weight = item.replace(" ", "").partition(";")
+        if coding == "gzip":
+            return not weight.startswith("q=0") or weight.strip("q=0.") != ""
+    return False
 
 
 def joined(query: str, form: str) -> str:
@@ -163,8 +183,15 @@ async def _answer(request: Request, send: Send, delivery: Delivers, platform: st
     """The platform's answer as it is, or an OperationOutcome where it gave none."""
     reply = delivery.reply
     headers = [as_json(reply.media_type or FHIR_JSON), *response_headers(reply, platform)]
+    if media_type_of(reply.media_type) not in JSON_TYPES:
+        headers.append(CONTENT_POLICY)
     head = request.method == "HEAD"
-    if reply.chunked_bytes and not head:
+    if head and reply.chunked_bytes:
+        async with aclosing(delivery.stream()) as parts:
+            await anext(parts, b"")  # nobody wants the rest: that is how its sender is told
+        await respond_streamed(send, reply.status, headers, reply.chunked_bytes, nothing())
+        return
+    if reply.chunked_bytes:
         parts = respond_streamed(send, reply.status, headers, reply.chunked_bytes, delivery.stream())
         await request.unless_hung_up(parts, patience=0.0)
         return
