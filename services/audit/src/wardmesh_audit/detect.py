@@ -32,6 +32,7 @@ _PERIODS = {
     "actor-patient-day": "%Y-%m-%d",
     "actor-patient-month": "%Y-%m",
 }
+_KINDS = 4096
 COUNTED = frozenset({"access", "search", "write", "export", "disclosure", "break_glass"})
 
 
@@ -63,7 +64,8 @@ class Detector:
         self._rules = [rule for rule in rules if rule.enabled]
         self.people = people  # replaced when the directory changes
         self.state = state or State()
-        self.touched: dict[str, Hour] = {}  # hours that changed since somebody saved them
+        self.touched: dict[tuple[str, datetime], Hour] = {}  # hours that changed since somebody saved them
+        self._candidates: dict[tuple[Any, ...], tuple[AnyRule, ...]] = {}
 
     @property
     def follow_ups(self) -> list[FollowUp]:
@@ -72,6 +74,8 @@ class Detector:
     def see(self, event: Seen) -> list[Alert]:
         """The alerts that this event raises, in the order of the rules' names."""
         hits = self.hits(event)
+        if not hits:
+            return []
         extra = sum(hit.rule.score for hit in hits if hit.rule.score_only)
         also = [hit.rule.name for hit in hits if hit.rule.score_only]
         alerts: list[Alert] = []
@@ -95,12 +99,23 @@ class Detector:
         if not event.relationship and event.actor_type != "patient":  # no producer saw one
             event.relationship = self.people.relationship(event.tenant, event.actor, patient)
         found: list[Hit] = []
-        for rule in self._rules:
-            if _passes(rule.when, event):
-                facts = self._facts(rule, event, actor, patient, hour)
-                if facts is not None:
-                    found.append(Hit(rule, facts))
+        for rule in self._rules_for(event, actor, patient):
+            facts = self._facts(rule, event, actor, patient, hour)
+            if facts is not None:
+                found.append(Hit(rule, facts))
         self.state.last_seen[f"{event.tenant}\x1f{event.actor}"] = event.at
+        return found
+
+    def _rules_for(self, event: Seen, actor: Card | None, patient: Card | None) -> tuple[AnyRule, ...]:
+        """The rules that may apply: nearly every event is like one before, and for most there are few."""
+        card, about = actor is not None, patient is not None
+        kind = (event.type, event.outcome, event.purpose, event.relationship, event.break_glass, card, about)
+        found = self._candidates.get(kind)
+        if found is None:
+            if len(self._candidates) >= _KINDS:  # these words come from producers
+                self._candidates.clear()
+            found = tuple(r for r in self._rules if _passes(r.when, event) and _answerable(r, card, about))
+            self._candidates[kind] = found
         return found
 
     def _count(self, event: Seen) -> Hour | None:
@@ -110,7 +125,7 @@ class Detector:
         hour.events[event.log] = hour.events.get(event.log, 0) + 1
         if event.patient:
             hour.patients[event.patient] = event.log
-        self.touched[f"{event.actor}\x1f{hour.start}"] = hour
+        self.touched[event.actor, hour.start] = hour
         return hour
 
     def _facts(
@@ -201,6 +216,19 @@ def make_alert(
     return Alert(
         event=made, rule=rule.name, severity=rule.severity, score=score, about=event, facts=facts, review=review
     )
+
+
+def _answerable(rule: AnyRule, actor: bool, patient: bool) -> bool:
+    """False for a rule that needs a card of the directory which is not there, and for one that time raises."""
+    match rule:
+        case Listed():
+            return patient
+        case Match():
+            return actor and patient
+        case AfterHours():
+            return actor
+        case _:
+            return not isinstance(rule, FollowUp)
 
 
 def _passes(when: When, event: Seen) -> bool:

@@ -12,7 +12,7 @@ _PREFIX = "org.wardmesh.audit."
 _AHEAD = timedelta(hours=1)  # a producer's clock further ahead than this is not believed
 
 
-class Seen(Struct, kw_only=True):
+class Seen(Struct, kw_only=True, gc=False):
     """One event. `stored` is when the stream took it, so that replaying gives the same."""
 
     log: int
@@ -33,43 +33,46 @@ class Seen(Struct, kw_only=True):
     handle: bytes | None = None  # of the patient in the directory; filled in by whoever can look it up
 
 
-class _Code(Struct, frozen=True):
+class _Code(Struct, frozen=True, gc=False):
     code: str = ""
 
 
-class _Person(Struct, frozen=True):
+class _Person(Struct, frozen=True, gc=False):
     id: str = ""
     type: str = ""
 
 
-class _Actor(_Person, frozen=True):
+class _Actor(_Person, frozen=True, gc=False):
     on_behalf_of: _Person | None = None
 
 
-class _Patient(Struct):
+class _Patient(Struct, gc=False):
     pseudonym: str = ""
 
 
-class _Glass(Struct, frozen=True):
+class _Glass(Struct, frozen=True, gc=False):
     used: bool = False
 
 
-class _Data(Struct):
-    outcome: _Code = _Code()
+# Fields in the order of sorted keys, as the leaves have them: the decoder looks for the next one first.
+
+
+class _Data(Struct, gc=False):
     actor: _Actor = _Actor()
-    phase: str = ""
+    break_glass: _Glass = _Glass()
+    outcome: _Code = _Code()
     patient: _Patient | None = None
+    phase: str = ""
     purpose_of_use: str = ""
     relationship: str = ""
-    break_glass: _Glass = _Glass()
 
 
-class _Event(Struct):
-    id: uuid.UUID
-    type: str
-    time: datetime
+class _Event(Struct, gc=False, kw_only=True):
     data: _Data
+    id: uuid.UUID
     tenant: str = "default"
+    time: datetime
+    type: str
 
 
 _decoder = msgspec.json.Decoder(_Event)
@@ -84,13 +87,14 @@ def seen(log: int, seq: int, leaf: bytes, stored: datetime) -> Seen | None:
     if not event.type.startswith(_PREFIX) or event.time.tzinfo is None:
         return None
     data = event.data
-    kind = event.type.removeprefix(_PREFIX).partition(".")[0]
+    kind = event.type[len(_PREFIX) :].partition(".")[0]
+    at = event.time if event.time <= stored + _AHEAD else stored
     person = data.actor.on_behalf_of or data.actor
     return Seen(
         log=log,
         seq=seq,
         event_id=event.id,
-        at=event.time.astimezone(UTC) if event.time <= stored + _AHEAD else stored,
+        at=at if at.tzinfo is UTC else at.astimezone(UTC),
         stored=stored,
         tenant=event.tenant,
         type=kind,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 import msgspec
 from msgspec import Struct, field
@@ -46,11 +46,11 @@ class State(Struct):
             self._prune(self.now)
 
     def hour(self, actor: str, at: datetime) -> Hour:
-        start = at.replace(minute=0, second=0, microsecond=0)
-        key = f"{actor}\x1f{start.timestamp():.0f}"
+        start = int(at.timestamp() // 3600) * 3600
+        key = f"{actor}\x1f{start}"
         found = self.hours.get(key)
         if found is None:
-            found = self.hours[key] = Hour(start, actor)
+            found = self.hours[key] = Hour(datetime.fromtimestamp(start, UTC), actor)
         return found
 
     def _prune(self, now: datetime) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import uuid
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from msgspec import Struct
@@ -15,6 +15,7 @@ from wardmesh_audit.projection import MALFORMED, BadLeaf, project
 from wardmesh_common.leaf import LEAF_LIMIT
 from wardmesh_common.stamp import uuid7
 
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 # phase .. purpose, break_glass, request_id .. producer_seq: a malformed row has no other columns
 _NOTHING_ELSE = (None,) * 7 + (False,) + (None,) * 5
 
@@ -96,5 +97,4 @@ def _malformed(stream: str, stream_seq: int, number: int, received: datetime, li
 
 def instant(nanoseconds: int) -> datetime:
     """A JetStream timestamp with the microseconds PostgreSQL keeps."""
-    seconds, rest = divmod(nanoseconds, 1_000_000_000)
-    return datetime.fromtimestamp(seconds, UTC).replace(microsecond=rest // 1000)
+    return _EPOCH + timedelta(microseconds=nanoseconds // 1000)
