@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -67,10 +67,11 @@ def request(method: str, params: Any = None, number: int | str = 1) -> dict[str,
 
 
 @asynccontextmanager
-async def sse_stage(hub: Hub | None = None, name: str = "gateway-00000001", **settings: Any) -> AsyncIterator[Served]:
+async def sse_stage(hub: Hub | None = None, name: str = "gateway-00000001", **settings: Any) -> AsyncGenerator[Served]:
     sock: socket.socket = reserve("127.0.0.1", 0)
     url = f"http://127.0.0.1:{sock.getsockname()[1]}"
-    stage = Stage(**{"public_url": url, "cors_origins": "", **settings})
+    given: dict[str, Any] = {"public_url": url, "cors_origins": "", **settings}
+    stage = Stage(**given)
     stage.bus.answers[ToolsQuestion] = ToolsAnswer(allowed=tuple(tool.name for tool in SMEDREC_TOOLS))
     hears = Hears()
     face = build_mcp(
@@ -113,7 +114,7 @@ class Events:
 
 
 @asynccontextmanager
-async def listening(served: Served, **headers: str) -> AsyncIterator[Events]:
+async def listening(served: Served, **headers: str) -> AsyncGenerator[Events]:
     sent = {"accept": "text/event-stream"} | {name.replace("_", "-"): value for name, value in headers.items()}
     async with served.http.stream("GET", "/sse", headers=sent) as answer:
         yield Events(answer)

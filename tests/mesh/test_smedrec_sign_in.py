@@ -125,12 +125,27 @@ async def test_a_refusal_names_who_the_hospital_says_it_is(lone_mesh: Any) -> No
         await through_the_hospital(lone_mesh, http, login.headers["location"])
         asked = {"id": 1, "jsonrpc": "2.0", "method": "fhirOrganizationCreate"}
         resource = {"resourceType": "Organization", "name": "Refused"}
-        answer = (await http.post("/sse", json={**asked, "params": {"resource": resource}})).json()
-        said = answer["error"]["message"]
+        answer = await http.post("/sse", json={**asked, "params": {"resource": resource}})
+        said = answer.json()["error"]["message"]
         assert re.fullmatch(
             r"Forbidden: User \S+ with roles \[practitioner\] not authorized to perform 'create' on Organization/\*\.",
             said,
         ), said
+        (leaf,) = await until_event(lone_mesh, answer.headers["x-request-id"])
+        assert leaf["source"].startswith("urn:wardmesh:policy:"), "it ended there: no FHIR server was asked"
+        lone_mesh.stop("cerbos")
+        try:
+            unreachable = (await http.post("/sse", json=direct("fhirOrganizationRead", id="nobody-asked"))).json()
+        finally:
+            lone_mesh.start("cerbos")
+        assert unreachable["error"]["message"].startswith("Forbidden: User ")
+
+
+@pytest.mark.requirement("FG-31")
+def test_one_command_has_started_every_service_as_a_process_of_its_own(lone_mesh: Any) -> None:
+    running = {row["group"] for row in lone_mesh.status().values() if row["state"] == "ready"}
+    assert running >= {"gateway", "auth", "policy", "fhir-proxy", "audit", "fhir-store", "nats", "postgres", "cerbos"}
+    assert len({pid for service in running for pid in lone_mesh.pids(service)}) >= len(running)
 
 
 def direct(tool: str, **arguments: Any) -> dict[str, Any]:
@@ -224,7 +239,8 @@ async def test_the_logger_writes_the_events_of_the_ledger_when_its_role_is_on(lo
         await http.get("/auth/logout")
 
     def lines() -> list[dict[str, Any]]:
-        return [line for line in lone_mesh.logs("audit-1") if line["logger"] == "fhir.audit"]
+        found = [line for line in lone_mesh.logs("audit-1") if line["logger"] == "fhir.audit"]
+        return [{name: value for name, value in line.items() if name != "process"} for line in found]
 
     async def there() -> list[dict[str, Any]]:
         found = lines()

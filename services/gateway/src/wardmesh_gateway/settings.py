@@ -39,7 +39,7 @@ ALIASES: dict[str, str | tuple[str, ...]] = {
 class GatewaySettings(BusSettings, kw_only=True):
     """Lists are separated by commas or blanks; `gateway_keys` is a JSON list of base64url keys, the first one seals."""
 
-    host: str = "127.0.0.1"
+    host: str = "0.0.0.0"  # noqa: S104 - FG-17: the only public face
     port: int = 8000
     listen_fds: dict[int, int] = field(default_factory=dict)  # port -> inherited listening socket
     public_url: str = "http://localhost:8000"
