@@ -206,9 +206,9 @@ def lost_connections_apart() -> Generator[None]:
     """asyncpg leaves a future behind that nobody can await when a server's last words come right before a COPY.
 
     Its `copy_in` makes the future, then finds that the connection is not idle and raises, before the part that would
-    await it or mark it as seen; the lost connection then puts its error there. Nothing of ours can reach that future, and
-    a question before every COPY that would find out first costs a round trip for each batch. The writer itself gets the
-    error that was raised, and goes on.
+    await it or mark it as seen; the lost connection then puts its error there. Nothing of ours can reach that future,
+    and a question before every COPY that would find out first costs a round trip for each batch. The writer itself
+    gets the error that was raised, and goes on.
     """
     loop = asyncio.get_running_loop()
     before = loop.get_exception_handler()
