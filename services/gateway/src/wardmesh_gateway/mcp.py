@@ -49,7 +49,6 @@ from wardmesh_gateway.security_records import SecurityRecords
 from wardmesh_gateway.sign_in_tasks import SignInTasks
 from wardmesh_gateway.sse_direct import DirectCalls
 from wardmesh_gateway.sse_edge import PATHS as SSE_PATHS
-from wardmesh_gateway.sse_edge import SseEdge
 from wardmesh_gateway.sse_ended import EndedSessions
 from wardmesh_gateway.sse_face import build_sse
 
@@ -83,8 +82,7 @@ class McpFace:
         callers: Credentials | None = None,
         direct: DirectCalls | None = None,
     ) -> None:
-        exchanges = Exchanges(wire)
-        limit = settings.max_body_bytes
+        exchanges, limit = Exchanges(wire), settings.max_body_bytes
         self._json = ExchangeManager(server, exchanges, json_response=True, max_body=limit)
         self._stream = ExchangeManager(server, exchanges, json_response=False, max_body=limit)
         guard = OriginGuard(settings.public_url, settings.allowed_hosts, settings.allowed_origins, parameter_headers)
@@ -106,22 +104,20 @@ class McpFace:
             quick=quick,
             security=security,
         )
-        self._sse: SseEdge | None = None
-        if gate is not None and callers is not None and direct is not None:
-            self._sse = build_sse(
-                edge=self._edge,
-                guard=guard,
-                gate=gate,
-                callers=callers,
-                settings=settings,
-                agents=agents,
-                sessions=sessions,
-                ended=self._ended,
-                wire=wire,
-                events=events,
-                direct=direct,
-                stream_app=self._stream.handle_request,
-            )
+        self._sse = build_sse(
+            edge=self._edge,
+            guard=guard,
+            gate=gate,
+            callers=callers,
+            settings=settings,
+            agents=agents,
+            sessions=sessions,
+            ended=self._ended,
+            wire=wire,
+            events=events,
+            direct=direct,
+            stream_app=self._stream.handle_request,
+        )
         self._metadata = ProtectedResource(settings) if gate is not None else None
         self._paths = _paths(profiles)
         self._documents = _documents(profiles) if gate is not None else frozenset[str]()
