@@ -133,11 +133,11 @@ async def test_a_refusal_names_who_the_hospital_says_it_is(lone_mesh: Any) -> No
         ), said
         (leaf,) = await until_event(lone_mesh, answer.headers["x-request-id"])
         assert leaf["source"].startswith("urn:wardmesh:policy:"), "it ended there: no FHIR server was asked"
-        lone_mesh.stop("cerbos")
+        lone_mesh.freeze("cerbos")
         try:
             unreachable = (await http.post("/sse", json=direct("fhirOrganizationRead", id="nobody-asked"))).json()
         finally:
-            lone_mesh.start("cerbos")
+            lone_mesh.thaw("cerbos")
         assert unreachable["error"]["message"].startswith("Forbidden: User ")
 
 
