@@ -76,6 +76,11 @@ def _hapi_program() -> Path:
     return built
 
 
+def hapi_class_path() -> str:
+    """Everything that HAPI brings, the official validator included."""
+    return _hapi_program().read_text()
+
+
 def _built(command: list[str]) -> None:
     done = subprocess.run(command, capture_output=True, text=True, timeout=HAPI_BUILD_SECONDS, check=False)
     assert done.returncode == 0, f"{command[0]} failed:\n{done.stdout[-2000:]}{done.stderr[-2000:]}"
