@@ -28,6 +28,7 @@ def dump(database: engines.Postgres) -> bytes:
     return subprocess.run(command, capture_output=True, check=True, timeout=30).stdout
 
 
+@pytest.mark.requirement("X-35")
 async def test_no_secret_leaves_auth_in_the_clear(nats: engines.Nats, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     with engines.postgres("auth", durable=True) as database:

@@ -37,6 +37,7 @@ async def test_a_call_is_recorded_once_by_the_station_that_ended_it(nats_url: st
 
 
 @pytest.mark.requirement("AR-3")
+@pytest.mark.requirement("X-34")
 async def test_without_a_record_there_is_no_data(nats_url: str) -> None:
     async with small_mesh(nats_url) as mesh:
         records(mesh.performer).error = AuditUnavailable("The record could not be written.")

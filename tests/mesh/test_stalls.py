@@ -82,7 +82,7 @@ async def reads(mesh: Any, token: str, count: int, check: Callable[[int, bytes],
     return max(await asyncio.gather(*(one() for _ in range(count))))
 
 
-@pytest.mark.requirement("AR-3", "AU-105", "NB-15")
+@pytest.mark.requirement("AR-3", "AU-105", "NB-15", "X-34")
 async def test_a_full_stream_means_503_without_data_and_room_means_answers_again(mesh: Any) -> None:
     token = mesh.token("demo_doctor")
     mesh.settle()
