@@ -24,13 +24,14 @@ from wardmesh_common.telemetry import Telemetry
 pytestmark = pytest.mark.anyio
 
 
-def background(w: World, **options: Any) -> Background:
+def background(w: World) -> Background:
     return Background(
         w.nc,
         connector(w.url("audit_detect")),
         [w.signer.verifier],
         lambda: read_outside(w.nc, [w.signer.verifier]),
-        **{"every_seconds": 0.1, "share": 1.0, **options},
+        every_seconds=0.1,
+        share=1.0,
     )
 
 
@@ -71,7 +72,7 @@ async def test_a_changed_row_is_found_by_nobody_asking_and_raises_one_alert(brok
         assert not watch.standing.healthy and watch.standing.text() == "projection at index 123"
 
         async def told() -> bool:
-            return len([1 for reason, facts in await reasons(w) if facts.get("exit_code") == TAMPERED]) >= 2
+            return len([1 for _, facts in await reasons(w) if facts.get("exit_code") == TAMPERED]) >= 2
 
         await until(told)
         events = await reasons(w)

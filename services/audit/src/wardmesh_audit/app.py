@@ -20,6 +20,7 @@ from wardmesh_audit.background import Background
 from wardmesh_audit.guard import GuardTripped, Outside, read_outside
 from wardmesh_audit.keepers import keepers
 from wardmesh_audit.ledger import Connection
+from wardmesh_audit.log_list_daily import DailyList
 from wardmesh_audit.note import Checkpoint, Verifier
 from wardmesh_audit.outbox import Outbox
 from wardmesh_audit.publisher import Publisher
@@ -75,6 +76,8 @@ async def create_app(settings: AuditSettings, bus: Bus, health: Health) -> Async
                 roles.start(roles.publisher(stack, health, log_id))
             if "verify" in settings.audit_roles:
                 roles.start(roles.verifier(health, log_id))
+        if "publisher" in settings.audit_roles:
+            roles.start(roles.daily_list())
         for role in keepers(settings, bus, connector):
             roles.start(role)
         stack.push_async_callback(roles.stop)
@@ -143,6 +146,11 @@ class _Roles:
         )
         return publisher.run()
 
+    def daily_list(self) -> Coroutine[Any, Any, None]:
+        url = need("WARDMESH_AUDIT_SIGNER_URL", self._settings.audit_signer_url)
+        signer, status = self._settings.list_signer(), status_of(self._bus)
+        return DailyList(self._bus.nc, connector(url), signer, status).run()
+
     def verifier(self, health: Health, log_id: int) -> Coroutine[Any, Any, None]:
         url = need("WARDMESH_AUDIT_DETECT_URL", self._settings.audit_detect_url)
         verifiers = self._settings.verifiers(log_id)
@@ -154,6 +162,7 @@ class _Roles:
             verifiers,
             self._outside(verifiers, log_id),
             log_id=log_id,
+            lists=self._settings.list_verifiers() if log_id == 0 else (),
             every_seconds=self._settings.audit_verify_seconds,
             share=self._settings.audit_verify_share,
         )

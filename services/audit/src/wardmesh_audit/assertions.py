@@ -59,7 +59,7 @@ async def check_role(conn: Connection, owner: str) -> None:
 
 async def check_guards(conn: Connection) -> None:
     """All append-only triggers exist and fire always; the coming months have partitions. Raises Unsafe."""
-    wanted = {table: {"no_change", "no_truncate"} for table in (*GUARDED, "retention_run")}
+    wanted = {table: {"no_change", "no_truncate"} for table in (*GUARDED, "retention_run", "log_list")}
     wanted |= {"tree_state": {"no_shrink", "no_truncate"}, "tile": {"no_loss"}}
     rows = await conn.fetch(_GUARDS, list(wanted))
     partitions = {row["relname"] for row in rows if row["partition"]}

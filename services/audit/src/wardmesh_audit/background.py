@@ -17,6 +17,7 @@ from wardmesh_audit.derived import Requester
 from wardmesh_audit.findings import CANNOT_VERIFY, VERIFIED, Finding, Report
 from wardmesh_audit.guard import Outside
 from wardmesh_audit.ledger import Connection
+from wardmesh_audit.log_list_check import ListCheck
 from wardmesh_audit.note import BadNote, BadSignature, UnknownKey, Verifier
 from wardmesh_audit.pruned import Overtaken
 from wardmesh_audit.verify import Pin, Verification
@@ -65,6 +66,7 @@ class Background:
         outside: Callable[[], Awaitable[Outside]],
         *,
         log_id: int = 0,
+        lists: Sequence[Verifier] = (),
         every_seconds: float = 3600.0,
         share: float = 0.1,
     ) -> None:
@@ -73,6 +75,7 @@ class Background:
         self._verifiers = verifiers
         self._outside = outside
         self._log_id = log_id
+        self._lists = lists  # keys of the daily lists of logs; the background of one log looks at them
         self._every = every_seconds
         self._share = share
         self._seen: Pin | None = None  # what this process has verified: a log that forks from it is found
@@ -103,6 +106,8 @@ class Background:
         doubts: list[Finding] = []
         verification = Verification(conn, self._verifiers, pins=await self._pins(doubts), log_id=self._log_id)
         report = verification.report
+        if self._lists:
+            doubts += (await ListCheck(conn, self._lists).run()).findings
         for doubt in doubts:
             report.add(doubt)
         await record.started()

@@ -25,6 +25,11 @@ _SUBJECTS = (
 def add_parsers(commands: Any) -> None:
     fsck = commands.add_parser("fsck", help="does the database agree with itself: tiles, uniqueness, indexes, strays")
     fsck.add_argument("--json", action="store_true")
+    logs = commands.add_parser("logs", help="the daily list of logs: is every log still there")
+    logs.add_argument("--json", action="store_true")
+    logs.add_argument("--list", type=Path, action="append", default=[], metavar="FILE", help="a list kept elsewhere")
+    logs.add_argument("--against", default="db", choices=("db", "stream"), help="stream: also the published list")
+    logs.add_argument("-o", "--output", type=Path, help="write the newest list, to keep it")
     kinds = commands.add_parser("report", help="who saw what").add_subparsers(dest="kind", required=True)
     for kind, subject, about in _SUBJECTS:
         parser = kinds.add_parser(kind, help=about)
@@ -55,4 +60,10 @@ async def cmd_report(args: argparse.Namespace, settings: AuditSettings) -> int:
     return await report(args, settings)
 
 
-COMMANDS: Mapping[str, Command] = {"fsck": cmd_fsck, "report": cmd_report}
+async def cmd_logs(args: argparse.Namespace, settings: AuditSettings) -> int:
+    from wardmesh_audit.log_list_command import logs  # noqa: PLC0415 - most commands need no list
+
+    return await logs(args, settings)
+
+
+COMMANDS: Mapping[str, Command] = {"fsck": cmd_fsck, "logs": cmd_logs, "report": cmd_report}

@@ -9,6 +9,7 @@ from binascii import Error as Base64Error
 from msgspec import Struct, field
 
 from wardmesh_audit.cosignature import WitnessAddress, parse_witness_key
+from wardmesh_audit.log_list import list_keys, origin_of
 from wardmesh_audit.note import BadNote, Signer, Verifier, parse_vkey
 from wardmesh_audit.streams import MAX_LOGS, StreamSettings
 from wardmesh_common.settings import BadSettings, BusSettings
@@ -91,13 +92,16 @@ class AuditSettings(BusSettings, kw_only=True):
         return hashlib.sha256(repr((facts, times)).encode()).hexdigest()[:16]
 
     def signer(self, log_id: int = 0) -> Signer:
+        try:
+            return Signer(self.origin_of(log_id), *self._seeds())
+        except BadNote:
+            raise BadSettings("WARDMESH_DEPLOYMENT must not be empty or hold spaces or plus signs") from None
+
+    def _seeds(self) -> list[bytes]:
         seeds = [secret("WARDMESH_AUDIT_SIGNING_KEY", self.audit_signing_key)]
         if self.audit_overlap_key:
             seeds.append(secret("WARDMESH_AUDIT_OVERLAP_KEY", self.audit_overlap_key))
-        try:
-            return Signer(self.origin_of(log_id), *seeds)
-        except BadNote:
-            raise BadSettings("WARDMESH_DEPLOYMENT must not be empty or hold spaces or plus signs") from None
+        return seeds
 
     def verifiers(self, log_id: int = 0) -> list[Verifier]:
         """The public keys we trust for a log: configured, else those of our own signing keys, else none.
@@ -114,6 +118,13 @@ class AuditSettings(BusSettings, kw_only=True):
         ours = {self.origin_of(log) for log in self.logs}
         own = [Verifier(self.origin_of(log_id), key.public) for key in known if key.name in ours]
         return list(dict.fromkeys([*own, *(key for key in known if key.name not in ours)]))
+
+    def list_signer(self) -> Signer:
+        """Signs the daily list of logs: the same key under the name of the list."""
+        return Signer(origin_of(self.deployment), *self._seeds())
+
+    def list_verifiers(self) -> list[Verifier]:
+        return list_keys(self.deployment, (key for log in self.logs for key in self.verifiers(log)))
 
     def witnesses(self) -> list[WitnessAddress]:
         """Raises BadSettings when a key is no witness key."""

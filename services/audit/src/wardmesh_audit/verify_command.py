@@ -17,6 +17,7 @@ from wardmesh_audit.findings import CANNOT_VERIFY, VERIFIED, Report, worst
 from wardmesh_audit.guard import read_outside
 from wardmesh_audit.jetstream import NothingStored, message_at
 from wardmesh_audit.locate import Locator, Published
+from wardmesh_audit.log_list_check import ListCheck
 from wardmesh_audit.note import BadNote, BadSignature, Checkpoint, UnknownKey, Verifier, open_note, parse_checkpoint
 from wardmesh_audit.settings import AuditSettings, need
 from wardmesh_audit.streams import audit_stream
@@ -47,7 +48,20 @@ async def verify(args: argparse.Namespace, settings: AuditSettings) -> int:
         return _obstacle(args, settings.origin, f"the pinned checkpoint cannot be used: {type(error).__name__}")
     except (BadNote, BadSignature) as error:
         return _obstacle(args, settings.origin, f"the pinned checkpoint is no signed checkpoint: {error}")
-    return worst([await _one(args, settings, log_id, pins) for log_id in logs])
+    codes = [await _one(args, settings, log_id, pins) for log_id in logs]
+    if args.log is None:
+        codes.append(await _listed(args, settings))
+    return worst(codes)
+
+
+async def _listed(args: argparse.Namespace, settings: AuditSettings) -> int:
+    """Every log that was ever listed must be there, whatever the settings say now; told only when one is not."""
+    async with database(need("WARDMESH_AUDIT_READER_URL", settings.audit_reader_url)) as conn:
+        report = await ListCheck(conn, settings.list_verifiers()).run()
+    if not report.findings:
+        return VERIFIED
+    _print(args, report)
+    return report.exit_code
 
 
 async def _one(args: argparse.Namespace, settings: AuditSettings, log_id: int, pins: list[Pin]) -> int:
