@@ -1,41 +1,97 @@
-"""EIO at the writes and syncs of PostgreSQL and of the broker, injected by strace: what was acknowledged stays."""
+"""EIO at each write, sync and rename of PostgreSQL and of the broker in turn: what was acknowledged stays, or a gap."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import json
+import shutil
+import signal
 import subprocess
 import time
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from pathlib import Path
 
 import asyncpg
 import pytest
 from nats.errors import Error as NatsError
 
-from audit_strace import STRACE, WITHOUT_STRACE, injecting
 from audit_world import World, leaves_of, lost_connections_apart, until, world
-from engines import Nats, Postgres, nats, postgres
+from engines import Engine, Nats, Postgres, nats, postgres
+from wardmesh_audit import gaps
 from wardmesh_audit.findings import VERIFIED
+from wardmesh_audit.fsck import Fsck
+from wardmesh_audit.jetstream import JetStreamError, api
 from wardmesh_audit.prove import prove
 from wardmesh_common.lean import NotConnected
 
+STRACE = shutil.which("strace")
 pytestmark = [
     pytest.mark.anyio,
-    pytest.mark.skipif(STRACE is None, reason=WITHOUT_STRACE),
+    pytest.mark.skipif(STRACE is None, reason="strace is not on this machine: no I/O error can be injected"),
 ]
 
-ROUND = 400
+ROUND = 100
+# Which calls fail, and which of them in each thread: the first, or every so many after a first.
+DATABASE = [
+    ("write,writev", "1"),
+    ("pwrite64", "3+7"),
+    ("pwritev", "1"),
+    ("fsync", "1"),
+    ("fdatasync", "2+4"),
+    ("sync_file_range", "1"),
+    ("rename,renameat,renameat2", "1"),
+    ("unlink,unlinkat", "1"),
+]
+BROKER = [
+    ("write,writev", "5+40"),
+    ("pwrite64,pwritev", "2"),
+    ("fsync,fdatasync", "3+5"),
+    ("rename,renameat,renameat2", "1"),
+    ("unlink,unlinkat", "1"),
+]
+# The broker appends with write(2) and syncs with fsync(2); these it may never use, and then nothing can fail there.
+UNUSED_BY_BROKER = "pwrite64,pwritev"
 
 
-async def injected(log: Path) -> bool:
+def family(pid: int) -> list[int]:
+    """A process and its children."""
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return [pid, *map(int, children)]
+
+
+@contextlib.asynccontextmanager
+async def failing(engine: Engine, calls: str, when: str, log: Path) -> AsyncGenerator[None]:
+    """While the block runs, the n-th of these system calls fails with EIO, in every process of the engine."""
+    assert STRACE is not None
+    pids = [option for pid in family(engine.pid) for option in ("-p", str(pid))]
+    inject = f"inject={calls}:error=EIO:when={when}"
+    command = [STRACE, "-f", "-qq", "-o", str(log), "-e", f"trace={calls}", "-e", inject, *pids]
+    tracer = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    try:
+        limit = time.monotonic() + 10
+        status = Path(f"/proc/{engine.pid}/status")
+        while f"TracerPid:\t{tracer.pid}" not in status.read_text():
+            assert tracer.poll() is None and time.monotonic() < limit, "strace could not attach"
+            await asyncio.sleep(0.02)
+        yield
+    finally:
+        tracer.send_signal(signal.SIGINT)
+        try:
+            await asyncio.to_thread(tracer.wait, 20)
+        except subprocess.TimeoutExpired:
+            tracer.kill()
+            await asyncio.to_thread(tracer.wait, 10)
+
+
+def injected(log: Path) -> bool:
     return log.exists() and b"INJECTED" in log.read_bytes()
 
 
-async def offer(w: World, lines: list[bytes]) -> set[str]:
-    """Sends in messages of ten as a producer does: the same bytes until the stream has acknowledged them, 30 s long."""
+async def offer(w: World, lines: list[bytes], seconds: float = 30.0) -> set[str]:
+    """Sends in messages of ten as a producer does: the same bytes until the stream has acknowledged them."""
     acknowledged: set[str] = set()
-    limit = time.monotonic() + 30
+    limit = time.monotonic() + seconds
     for start in range(0, len(lines), 10):
         part = lines[start : start + 10]
         while time.monotonic() < limit:
@@ -58,54 +114,72 @@ async def ids(w: World) -> set[str]:
     return set(rows)
 
 
+async def sound(w: World) -> None:
+    """Verified from the leaves, found by every index, provable, and as `fsck` wants it."""
+    report = await w.verify()
+    assert report.exit_code == VERIFIED, report.as_text()
+    await _indexes_agree(w)
+
+    async def clean() -> bool:
+        conn = await w.connect("audit_reader")
+        try:
+            found = await Fsck(conn, w.signer.verifier.name).run()
+        finally:
+            await conn.close()
+        # The tiles of the last checkpoint may still be on their way.
+        assert all("tile" in each.kind for each in found.findings), found.as_text()
+        return not found.findings
+
+    await until(clean, 30)
+
+
+@pytest.fixture(scope="module")
+def durable() -> Iterator[Postgres]:
+    """A server of their own for tests that may leave it broken."""
+    with postgres(durable=True) as engine:
+        yield engine
+
+
 @pytest.mark.requirement("AU-310")
-async def test_io_errors_of_the_database_lose_nothing(broker: Nats, tmp_path: Path) -> None:
-    with postgres(durable=True) as pg, lost_connections_apart():
-        async with world(broker, pg) as w, w.writing(batch_events=50), w.publishing():
-            sent: set[str] = set()
-            for number, (calls, when) in enumerate(
-                (
-                    ("fdatasync", "1"),
-                    ("fdatasync", "4+3"),
-                    ("pwrite64", "3"),
-                    ("pwrite64,pwritev", "9+5"),
-                    ("fsync", "1"),
-                )
-            ):
-                log = tmp_path / f"strace-{number}"
-                async with injecting(pg, calls, f"error=EIO:when={when}", log):
-                    sent |= await offer(w, leaves_of(ROUND))
-                    sent |= await _until_injected(w, log, checkpoint=calls == "fsync")
-                assert len(sent) >= ROUND * (number + 1), "the broker takes records while the database fails"
-                await _running(w)
-                await w.wait_signed(len(sent), 60)
+@pytest.mark.parametrize(("calls", "when"), DATABASE, ids=[f"{c.split(',')[0]}-{w}" for c, w in DATABASE])
+async def test_io_errors_of_the_database_lose_nothing(
+    broker: Nats, durable: Postgres, tmp_path: Path, calls: str, when: str
+) -> None:
+    log = tmp_path / "strace"
+    with lost_connections_apart():
+        async with world(broker, durable) as w, w.writing(batch_events=50), w.publishing():
+            async with failing(durable, calls, when, log):
+                sent = await offer(w, leaves_of(ROUND))
+                assert len(sent) == ROUND, "the broker takes records while the database fails"
+                sent |= await _provoked(w, log, lambda: _stir(w))
+            await _running(w)
+            sent |= await offer(w, leaves_of(10))
+            await w.wait_signed(len(sent), 60)
             assert await ids(w) == sent
-            report = await w.verify()
-            assert report.exit_code == VERIFIED, report.as_text()
-            await _indexes_agree(w)
+            await sound(w)
 
 
-async def _until_injected(w: World, log: Path, *, checkpoint: bool) -> set[str]:
-    """Offers more, so that there is always something to commit or to sync, until a call has failed."""
+async def _provoked(w: World, log: Path, stir: Callable[[], Awaitable[None]], seconds: float = 40.0) -> set[str]:
+    """Offers more, and does what makes the engine use the call, until a call has failed."""
     sent: set[str] = set()
-    limit = time.monotonic() + 40
-    while not await injected(log):
+    limit = time.monotonic() + seconds
+    while not injected(log):
         assert time.monotonic() < limit, "no call was made to fail"
         sent |= await offer(w, leaves_of(10))
-        if checkpoint:
-            await _checkpoint(w)
+        await stir()
         await asyncio.sleep(0.1)
     return sent
 
 
-async def _checkpoint(w: World) -> None:
-    """What fails here is the checkpoint: PostgreSQL must not forget what it could not sync."""
+async def _stir(w: World) -> None:
+    """Files come, are renamed, synced and go: a new segment of the log, a checkpoint, a table made and dropped."""
     with contextlib.suppress(OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
         conn = await asyncpg.connect(w.url("postgres"), timeout=5)
         try:
-            # A table of its own, so that something is dirty even when the writer has not committed yet.
-            await conn.execute("create table if not exists dirt as select generate_series(1, 100) as n", timeout=5)
-            await conn.execute("update dirt set n = n + 1", timeout=5)
+            await conn.execute("drop table if exists dirt", timeout=5)
+            await conn.execute("create table dirt as select repeat('x', 500) as t from generate_series(1, 2000)")
+            await conn.execute("select pg_switch_wal()", timeout=5)
+            # What fails here is the checkpoint: PostgreSQL must not forget what it could not sync.
             await conn.execute("checkpoint", timeout=10)
         finally:
             conn.terminate()
@@ -140,34 +214,60 @@ async def _indexes_agree(w: World) -> None:
 
 
 @pytest.mark.requirement("AU-310")
-async def test_io_errors_of_the_broker_lose_nothing_that_was_acknowledged(server: Postgres, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("calls", "when"), BROKER, ids=[f"{c.split(',')[0]}-{w}" for c, w in BROKER])
+async def test_io_errors_of_the_broker_lose_nothing_that_was_acknowledged(
+    server: Postgres, tmp_path: Path, calls: str, when: str
+) -> None:
+    log = tmp_path / "strace"
+    lines = leaves_of(120)
     with nats() as broker:
         async with world(broker, server) as w:
-            acknowledged: set[str] = set()
-            for number, (calls, when) in enumerate(
-                (("fsync", "3"), ("write", "5+40"), ("pwrite64", "2"), ("fsync", "2+5"))
-            ):
-                log = tmp_path / f"strace-{number}"
-                async with w.writing(), w.publishing(), injecting(broker, calls, f"error=EIO:when={when}", log):
-                    lines = leaves_of(60)
-                    with contextlib.suppress(TimeoutError):
-                        async with asyncio.timeout(4):
-                            for start in range(0, 60, 10):
-                                acknowledged |= await offer(w, lines[start : start + 10])
-                # A broker that cannot write is replaced: what it acknowledged is on its disk.
-                broker.kill()
-                await asyncio.to_thread(broker.start)
-                await until(lambda: _connected(w))
+            acknowledged = await offer(w, lines[:40])
+            async with w.writing(), w.publishing(), failing(broker, calls, when, log):
+                for start in range(40, 100, 10):
+                    acknowledged |= await offer(w, lines[start : start + 10], 0.7)
+                await _until_failed(w, log, needed=calls != UNUSED_BY_BROKER)
+            # A broker that cannot write is replaced: what it acknowledged is on its disk.
+            broker.kill()
+            await asyncio.to_thread(broker.start)
+            await until(lambda: _connected(w))
             async with w.writing(), w.publishing():
-                acknowledged |= await offer(w, leaves_of(20))
+                acknowledged |= await offer(w, lines[100:])
 
                 async def complete() -> bool:
                     return acknowledged <= await ids(w)
 
                 await until(complete, 60)
                 await w.wait_signed(await w.size(), 30)
-            report = await w.verify()
-            assert report.exit_code == VERIFIED, report.as_text()
+                await _gaps_name_what_never_came(w, lines)
+            await sound(w)
+
+
+async def _until_failed(w: World, log: Path, *, needed: bool) -> None:
+    """A stream comes and goes: the broker writes, renames and removes files for it."""
+    limit = time.monotonic() + (20 if needed else 2)
+    while not injected(log):
+        if time.monotonic() > limit:
+            assert not needed, "no call was made to fail"
+            return
+        with contextlib.suppress(NatsError, NotConnected, TimeoutError, OSError, JetStreamError):
+            await api(w.nc, "STREAM.CREATE.SCRATCH", {"name": "SCRATCH", "subjects": ["scratch"], "storage": "file"})
+            await w.nc.request("scratch", b"x", timeout=1)
+            await api(w.nc, "STREAM.DELETE.SCRATCH")
+        await asyncio.sleep(0.05)
+
+
+async def _gaps_name_what_never_came(w: World, lines: list[bytes]) -> None:
+    """Of one producer, in order: a number below the highest that is not there was refused, and stands as a gap."""
+    there = await ids(w)
+    missing = {number for number, line in enumerate(lines) if json.loads(line)["id"] not in there}
+    conn = await w.connect("audit_reader")
+    try:
+        found = await gaps.find(conn, silent_seconds=3600, missing_seconds=0)
+    finally:
+        await conn.close()
+    named = {number for gap in found for first, last in gap.ranges for number in range(first, last + 1)}
+    assert named == missing
 
 
 async def _connected(w: World) -> bool:
