@@ -187,11 +187,10 @@ async def _waiting(w: World, writers: int) -> bool:
 async def writer_processes(w: World, count: int) -> AsyncGenerator[None]:
     """Writers as processes of their own, which is what replicas are."""
     program = str(Path(__file__).with_name("audit_writer_process.py"))
+    command = [sys.executable, program, w.nats.url, w.url("audit_writer"), "never", str(BATCH)]
     async with AsyncExitStack() as stack:
         for _ in range(count):
-            process = await asyncio.create_subprocess_exec(
-                sys.executable, program, w.nats.url, w.url("audit_writer"), "never", stdout=asyncio.subprocess.DEVNULL
-            )
+            process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.DEVNULL)
             stack.push_async_callback(process.wait)
             stack.callback(process.kill)
         yield

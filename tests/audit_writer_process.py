@@ -1,4 +1,4 @@
-"""A writer in a process of its own that can kill itself: `python audit_writer_process.py NATS PG POINT`."""
+"""A writer in a process of its own that can kill itself: `python audit_writer_process.py NATS PG POINT EVENTS`."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import os
 import signal
 import sys
 from typing import Any
+
+import uvloop
 
 from wardmesh_audit.app import connector
 from wardmesh_audit.guard import read_outside
@@ -78,7 +80,7 @@ async def nothing(_reason: str, _facts: dict[str, Any]) -> None:
     """This process reports nothing."""
 
 
-async def main(nats_url: str, database_url: str, point: str) -> None:
+async def main(nats_url: str, database_url: str, point: str, batch_events: int) -> None:
     bus = await Bus.connect("audit", nats_url, "")
     connect = connector(database_url)
 
@@ -86,11 +88,12 @@ async def main(nats_url: str, database_url: str, point: str) -> None:
         return Deadly(await connect(), point)
 
     source = DeadlySource(Puller(bus.nc, AUDIT_IN, consumer_of(0)), point)
-    writer = Writer(source, deadly, lambda: read_outside(bus.nc, []), nothing, batch_events=100)
+    writer = Writer(source, deadly, lambda: read_outside(bus.nc, []), nothing, batch_events=batch_events)
     sys.stdout.write("ready\n")
     sys.stdout.flush()
     await writer.run()
 
 
 if __name__ == "__main__":
-    asyncio.run(main(sys.argv[1], sys.argv[2], sys.argv[3]))
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:  # as the service does
+        runner.run(main(sys.argv[1], sys.argv[2], sys.argv[3], int(sys.argv[4])))

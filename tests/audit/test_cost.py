@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from statistics import median
 
 import pytest
 
@@ -59,12 +60,18 @@ async def test_256_calls_are_recorded_twenty_times_as_fast_as_with_a_message_for
         assert await kept(faster, lambda ratio: ratio >= 20.0)
 
 
-async def test_two_writers_are_not_slower_than_one(broker: Nats, server: Postgres) -> None:
+@pytest.mark.requirement("AU-804")
+async def test_two_writers_reach_nine_tenths_of_one_in_the_median_of_three_interleaved_rounds(
+    broker: Nats, server: Postgres
+) -> None:
     async with world(broker, server) as w:
 
         async def two_to_one() -> float:
-            one = await ingest(w, 20_000, 50, 1)
-            return (await ingest(w, 20_000, 50, 2)).rate / one.rate
+            ratios: list[float] = []
+            for _ in range(3):
+                one = await ingest(w, 20_000, 50, 1)
+                ratios.append((await ingest(w, 20_000, 50, 2)).rate / one.rate)
+            return median(ratios)
 
         assert await kept(two_to_one, lambda ratio: ratio >= 0.9)
 

@@ -25,7 +25,7 @@ SCRIPT = Path(__file__).parents[1] / "audit_writer_process.py"
 
 
 def start(w: World, point: str = "none") -> subprocess.Popen[bytes]:
-    command = [sys.executable, str(SCRIPT), w.nats.url, w.url("audit_writer"), point]
+    command = [sys.executable, str(SCRIPT), w.nats.url, w.url("audit_writer"), point, "100"]
     return subprocess.Popen(command, stdout=subprocess.PIPE)
 
 

@@ -16,7 +16,7 @@ from wardmesh_audit.envelope import instant
 from wardmesh_common.lean import LeanClient, NotConnected
 
 PULL_MESSAGES = 128
-PULL_BYTES = 8 * 1024 * 1024
+PULL_BYTES = 2 * 1024 * 1024  # a few transactions: what waits here, other replicas cannot write
 PULL_SECONDS = 2.0
 _RENEW_SECONDS = PULL_SECONDS + 0.5
 _STILL_SECONDS = 1.5  # two of these and a late one are less than the consumer's ack_wait

@@ -27,7 +27,8 @@ LINGER_SECONDS = 0.02
 _PAUSE_FIRST_SECONDS = 0.1
 _PAUSE_LAST_SECONDS = 2.0
 _HOUSEKEEPING_SECONDS = 600.0
-_PARSE_ROWS = 32  # parsed in one go
+_PARSE_ROWS = 16  # parsed in one go
+_DAY = 86_400.0
 
 # Databases and brokers come back; what else goes wrong is a bug and ends the process.
 TRANSIENT = (
@@ -71,6 +72,7 @@ class _Taken(Struct, frozen=True):
 
     messages: list[Pulled]
     rows: list[Row]
+    odd: list[Row]  # their clocks are far off
 
 
 class WriterState(Struct):
@@ -147,7 +149,7 @@ class Writer:
             raise
         self._source.acknowledge(taken.messages)
         self._count(done)
-        await self._report(done, taken.rows)
+        await self._report(done, taken.odd)
 
     async def _taken(self) -> _Taken:
         task, self._next = self._next, None
@@ -156,16 +158,20 @@ class Writer:
     async def _take(self) -> _Taken:
         messages = await self._source.take(self._batch, self._linger)
         rows: list[Row] = []
+        odd: list[Row] = []
         try:
             for message in messages:
+                received = message.received.timestamp()
                 for row in each_row(AUDIT_IN, message.stream_seq, message.received, message.body):
                     rows.append(row)
+                    if _odd_clock(row, received):
+                        odd.append(row)
                     if len(rows) % _PARSE_ROWS == 0:
                         await asyncio.sleep(0)  # the transaction that is under way holds a lock: it goes first
         except BaseException:
             self._source.forget(messages)
             raise
-        return _Taken(messages, rows)
+        return _Taken(messages, rows, odd)
 
     async def _give_back(self) -> None:
         """What was taken and not written: another writer may reach the database, and we may be about to stop."""
@@ -211,11 +217,10 @@ class Writer:
         self.state.duplicates += done.duplicates
         self.state.transactions += 1
 
-    async def _report(self, done: Appended, rows: Sequence[Row]) -> None:
+    async def _report(self, done: Appended, odd: Sequence[Row]) -> None:
         """Incidents become events of their own. They are reported after the commit and must not stop the writer."""
         for seq in done.conflicts:
             await self._status("id_conflict", {"stream_seq": seq})
-        odd = [row for row in rows if not row.malformed and _odd_clock(row)]
         if odd and done.rows:
             await self._status("clock_skew", {"events": len(odd), "stream_seq": odd[0].stream_seq})
 
@@ -226,7 +231,7 @@ class Writer:
                 conn.terminate()
 
 
-def _odd_clock(row: Row) -> bool:
+def _odd_clock(row: Row, received: float) -> bool:
     """True when the id says a time outside the month partitions around the time of storage: it lies in DEFAULT."""
-    days = (row.event_id.int >> 80) / 86_400_000 - row.received.timestamp() / 86_400
-    return not -25 < days < 85
+    ahead = (row.event_id.int >> 80) / 1000 - received
+    return not -25 * _DAY < ahead < 85 * _DAY and not row.malformed
