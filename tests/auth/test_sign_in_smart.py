@@ -80,17 +80,21 @@ async def test_an_sm_login_lets_a_person_in_with_role_and_grant_of_that_server(
         assert (await scene.call(cookie=cookie)).status == 401, "the session before is worth nothing"
 
 
-@pytest.mark.requirement("SM-11")
+@pytest.mark.requirement("SM-1", "SM-11")
 async def test_what_an_sm_login_was_granted_is_renewed_with_the_client_of_that_login(
     postgres: engines.Postgres, nats: engines.Nats
 ) -> None:
+    back = "https://mesh.example/auth/callback"
     settings = {"smart_iss": BASE, "smart_client_id": "sm", "smart_scope": f"{SCOPES} offline_access"}
+    settings["smart_redirect_uri"] = back
     async with clinic(postgres, nats, **settings) as scene:
         begun = await scene.procedure("sign_in", {"bound": True})
         granted = answer_of(scene, "Patient/p1", query(begun["location"])["nonce"])
         scene.issuer.token_answer = granted | {"refresh_token": "first", "expires_in": 1}
         given = {"code": "c", "state": begun["state"], "bound": True}
         cookie = (await scene.procedure("finish_auth", given, cookie=begun["session"]))["session"]
+        asked = query(begun["location"])
+        assert asked["redirect_uri"] == scene.issuer.token_requests[-1]["redirect_uri"] == back, "in both steps"
         scene.issuer.token_answer = TOKEN | {"refresh_token": "second", "expires_in": 3600}
         async with asyncio.timeout(10):
             while scene.issuer.token_requests[-1]["grant_type"] != "refresh_token":

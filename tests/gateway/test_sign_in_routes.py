@@ -284,7 +284,7 @@ async def test_an_sm_login_comes_back_to_the_same_browser_and_ends_at_the_start_
     assert stage.auth.asked[-1][2].caller.cookie == "x"
 
 
-@pytest.mark.requirement("SM-3")
+@pytest.mark.requirement("SM-1", "SM-3")
 async def test_what_goes_wrong_in_an_sm_login_is_json_in_its_words_without_a_secret() -> None:
     stage = staged(sign_in=refused(503, "upstream_unavailable", "The platform cannot be reached."))
     answer = await stage.send("GET", "/auth/login", headers=HTML)

@@ -121,7 +121,7 @@ async def test_the_official_client_speaks_the_older_transport_here() -> None:
         assert (result.structured_content or {})["id"] == "p1"
 
 
-@pytest.mark.requirement("SM-14")
+@pytest.mark.requirement("SM-12", "SM-14")
 async def test_a_method_may_be_the_name_of_a_tool() -> None:
     async with sse_stage() as served:
         asked = {"method": "fhirResourceRead", "params": {"resourceType": "Patient", "id": "123"}}

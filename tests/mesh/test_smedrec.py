@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import httpx2
 import pytest
+from mcp.client import Client
+from mcp.client.sse import sse_client
+from mcp.client.streamable_http import streamable_http_client
 
 from mesh.healthlake import Failed, lake
 
@@ -41,6 +45,19 @@ async def test_each_of_the_17_tools_does_what_its_name_says(mesh: Any) -> None:
         assert (await call("fhirResourceUpdate", **same, resource=changed))["gender"] == "female"
         assert (await call("fhirResourceRead", **same))["gender"] == "female"
         await call("fhirResourceDelete", **same)
+
+
+@pytest.mark.requirement("SM-4", "X-25")
+async def test_over_two_replicas_both_transports_of_sse_find_their_answers(mesh: Any) -> None:
+    headers = {"Authorization": f"Bearer {mesh.token('demo_admin')}"}
+    url = f"{mesh.ready['gateway']}/sse"
+    async with httpx2.AsyncClient(headers=headers, timeout=60) as http:
+        for transport in (streamable_http_client(url, http_client=http), sse_client(url, headers=headers)):
+            async with Client(transport, mode="legacy") as client:
+                assert len((await client.list_tools()).tools) == 17
+                for _ in range(4):
+                    found = await client.call_tool("fhirPatientRead", {"id": "FCE57"})
+                    assert (found.structured_content or {})["id"] == "FCE57"
 
 
 @pytest.mark.requirement("SM-6")
