@@ -29,6 +29,7 @@ from wardmesh_audit.verify import Verification
 from wardmesh_audit.writer import Writer
 from wardmesh_common.bus import Bus
 from wardmesh_common.contracts import Call, Outcome, Touched
+from wardmesh_common.ending import ended
 from wardmesh_common.leaf import status_draft
 from wardmesh_common.lean import LeanClient
 from wardmesh_common.questions import KeyAnswer, KeyQuestion
@@ -228,11 +229,11 @@ def lost_connections_apart() -> Generator[None]:
 
 
 async def cancel(*tasks: asyncio.Task[Any]) -> None:
+    """For certain (`wardmesh_common.ending`); what a task has raised is raised here."""
+    await ended(*tasks)
     for task in tasks:
-        task.cancel()
-    for task in tasks:
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
+        if not task.cancelled():
+            task.result()
 
 
 @contextlib.asynccontextmanager

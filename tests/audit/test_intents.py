@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-from audit_world import World, make_call, make_outcome, recorder_on, until, world
+from audit_world import World, cancel, make_call, make_outcome, recorder_on, until, world
 from engines import Nats, Postgres
 from wardmesh_audit.app import connector
 from wardmesh_audit.watch import Watch
@@ -78,5 +78,4 @@ async def test_the_role_finds_them_by_itself(broker: Nats, server: Postgres) -> 
 
             await until(there)
         finally:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+            await cancel(task)

@@ -33,6 +33,7 @@ from wardmesh_audit.witnesses import Witnesses
 from wardmesh_audit.writer import Status, Writer
 from wardmesh_common.bus import Bus
 from wardmesh_common.contracts import ASK_KEY
+from wardmesh_common.ending import ended
 from wardmesh_common.errors import AuditUnavailable
 from wardmesh_common.health import Health
 from wardmesh_common.lean import NotConnected
@@ -186,9 +187,7 @@ class _Roles:
         task.add_done_callback(self._ended)
 
     async def stop(self) -> None:
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await ended(*self._tasks)
 
     def _outside(self, verifiers: list[Verifier], log_id: int) -> Callable[[], Awaitable[Outside]]:
         async def witnessed() -> Checkpoint | None:
