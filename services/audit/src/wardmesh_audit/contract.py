@@ -48,7 +48,8 @@ TRANSPORT_HEADERS: Final = ("Nats-Batch-Id", "Nats-Batch-Sequence", "Nats-Batch-
 _STREAM: Final = {EVENTS: AUDIT, CHECKPOINTS: AUDIT_CHECKPOINT, INTAKE: AUDIT_IN}
 _ABOUT: Final = {
     EVENTS: "Every event of the ledger, in order of its index, after it was committed",
-    CHECKPOINTS: "Signed notes (C2SP tlog-checkpoint) with the cosignatures of the witnesses: keep them",
+    CHECKPOINTS: "Signed notes (C2SP tlog-checkpoint) with the cosignatures of the witnesses: keep them. "
+    "`logs` instead of a number carries the signed list of all logs, one a day",
     INTAKE: "Events on their way into the ledger: several leaves of one producer, joined by newlines",
 }
 
