@@ -14,6 +14,7 @@ import pytest
 from playwright.async_api import Browser, Page, expect
 
 from mesh.chromium import Person, chromium, person
+from wardmesh_cli.directory import LISTED_PATIENT
 
 pytestmark = [pytest.mark.anyio, pytest.mark.mesh, pytest.mark.timeout(240)]
 CONSOLE = "/console/audit"
@@ -91,6 +92,39 @@ async def test_the_auditor_sees_that_the_ledger_was_verified_and_who_cosigned_it
     cosigned = re.search(r"Last cosigned checkpoint\s*size ([\d,]+)", await main.inner_text())
     assert cosigned is not None and int(cosigned[1].replace(",", "")) >= size
     await shot(page, "verification")
+
+
+async def test_a_nurse_who_opens_the_record_of_a_vip_is_in_the_review_queue(mesh: Any, browser: Browser) -> None:
+    """The demo's incident: an ordinary call that policy allows; detection knows the list and who treats whom."""
+    path = f"/fhir/{mesh.ready['store_platform']}/Patient/{LISTED_PATIENT}"
+    for person_, status in (("demo_doctor", 200), ("demo_nurse", 200)):
+        async with calls_of(mesh, person_) as caller:
+            assert (await caller.get(path)).status_code == status
+    compliance = await console(mesh, browser, "demo_compliance")
+    page = compliance.page
+    address = f"{mesh.ready['gateway']}{CONSOLE}/reviews"
+    about_nurse = page.locator("[id^=r-]").filter(has_text="demo_nurse")
+
+    async def rules() -> set[str]:
+        await page.goto(address)
+        return set(await about_nurse.locator("h2").all_inner_texts())
+
+    async with asyncio.timeout(ALERT_MS / 1000):
+        while not {"vip high", "no_relationship high"} <= await rules():
+            await asyncio.sleep(0.5)
+    assert not await page.locator("[id^=r-]").filter(has_text="no_relationship").filter(has_text="demo_doctor").count()
+    assert LISTED_PATIENT not in await page.content(), "a pseudonym stands for the patient"
+    await shot(page, "incident")
+    await page.emulate_media(color_scheme="dark")
+    await page.set_viewport_size({"width": 390, "height": 800})
+    wide = await page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+    assert wide == 0, "a narrow window does not scroll sideways"
+    await shot(page, "incident-dark-narrow")
+    await about_nurse.filter(has_text="vip").first.get_by_role("link", name=re.compile("^[0-9]+:[0-9]+$")).click()
+    await expect(page.locator("pre")).to_contain_text('"purpose_of_use": "TREAT"')
+    await page.goto(f"{mesh.ready['gateway']}/docs/detection")
+    await expect(page.get_by_role("heading", level=1)).to_have_text("Detection")
+    await shot(page, "docs-dark-narrow")
 
 
 async def test_a_burst_of_refusals_becomes_a_review_that_compliance_closes_and_an_auditor_may_not(

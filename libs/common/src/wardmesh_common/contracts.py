@@ -235,6 +235,8 @@ class Outcome(Struct, kw_only=True, omit_defaults=True):
     truncated: bool = False
     expected: bool = True  # False: a bug of ours, log it
     event: str = ""  # what happened, in the words of FG-19, where the interaction does not say it
+    facts: dict[str, Any] = {}  # numbers and codes for the record; they never travel
+    sealed: dict[str, Any] = {}  # free text for the sealed part of the record
     stream: Streamed | None = None  # instead of `body`: content that nobody looks into, however large
     entries: tuple[int, ...] = ()  # how each entry of a batch or transaction ended; for the record only
 

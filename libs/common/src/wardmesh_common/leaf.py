@@ -69,6 +69,9 @@ def _drafts(call: Call, outcome: Outcome | None, touched: tuple[Touched, ...], n
     }
     if outcome is not None and outcome.event:
         shared["event"] = _clip(outcome.event)
+    if outcome is not None and outcome.facts:
+        shared["facts"] = outcome.facts
+    told = outcome.sealed if outcome is not None else {}
     if purpose := _purpose(call, is_patient=bool(actor_patient)):
         shared["purpose_of_use"] = purpose
     if call.emergency is not None:
@@ -90,7 +93,7 @@ def _drafts(call: Call, outcome: Outcome | None, touched: tuple[Touched, ...], n
                 traceparent=call.traceparent,
                 patient=patient,
                 actor_patient=actor_patient,
-                secrets=_secrets(call, patient, references, principal if actor_patient else None),
+                secrets={**_secrets(call, patient, references, principal if actor_patient else None), **told},
             )
         )
     return drafts

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any, NoReturn
 
-from wardmesh_audit import detect_commands, keeping_commands, reading_commands
+from wardmesh_audit import detect_commands, keeping_commands, reading_commands, review_commands
 from wardmesh_audit.commands import event_id, path, perform
 from wardmesh_audit.findings import USAGE
 from wardmesh_audit.settings import AuditSettings
@@ -55,6 +55,7 @@ def parser() -> argparse.ArgumentParser:
     keeping_commands.add_parsers(commands)
     reading_commands.add_parsers(commands)
     detect_commands.add_parsers(commands)
+    review_commands.add_parsers(commands)
     return top
 
 

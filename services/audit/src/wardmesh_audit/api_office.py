@@ -11,7 +11,8 @@ import msgspec
 
 from wardmesh_audit.pseudonyms import Pseudonyms
 from wardmesh_audit.query_args import arguments
-from wardmesh_audit.reviews import CloseArgs, ReviewsArgs, close_review, list_reviews
+from wardmesh_audit.report_files import FORMATS
+from wardmesh_audit.reviews import CloseArgs, ReviewsArgs, close_review, list_reviews, written
 from wardmesh_audit.suspensions import SuspendArgs, suspend
 from wardmesh_common.contracts import Call, Outcome, Touched
 from wardmesh_common.vocabulary import Principal
@@ -39,14 +40,26 @@ class Office:
         args = arguments(body, ReviewsArgs)
         async with self._pool.acquire() as conn:
             found = await list_reviews(conn, args, principal.tenant)
-        return _answer(found, len(found.reviews))
+        outcome = _answer(found, len(found.reviews))
+        return msgspec.structs.replace(outcome, body=written(found, args.format), media_type=FORMATS[args.format])
 
     async def close_review(self, principal: Principal, body: bytes, call: Call) -> Outcome:
         args = arguments(body, CloseArgs)
+        args.check()
         await self._record_intent(call, ())
         async with self._pool.acquire() as conn:
             review = await close_review(conn, args, principal.tenant, principal.id)
-        return _answer(review, 1, event="review.closed")
+        outcome = _answer(review, 1, event="review.closed")
+        # The queue is a table; what it says of a closed review can be checked against the ledger.
+        outcome.facts = {
+            "review": str(review.id),
+            "review_outcome": review.outcome,
+            "rule": review.rule,
+            "about_event": review.event_id,
+            "evidence_sha256": review.evidence_digest,
+        }
+        outcome.sealed = {"evidence": review.evidence}
+        return outcome
 
     async def suspend_disclosures(self, principal: Principal, body: bytes, call: Call) -> Outcome:
         args = arguments(body, SuspendArgs)

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 import msgspec
 
-from wardmesh_audit import detect_commands, keeping_commands, reading_commands
+from wardmesh_audit import detect_commands, keeping_commands, reading_commands, review_commands
 from wardmesh_audit.connect import database, nats_as
 from wardmesh_audit.export import export_ndjson, export_tlog
 from wardmesh_audit.findings import CANNOT_VERIFY, TAMPERED, VERIFIED
@@ -235,6 +235,7 @@ COMMANDS: Mapping[str, Command] = {
     **keeping_commands.COMMANDS,
     **reading_commands.COMMANDS,
     **detect_commands.COMMANDS,
+    **review_commands.COMMANDS,
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import uuid
 from datetime import datetime
 from typing import Any
@@ -12,8 +13,13 @@ from msgspec import Struct
 
 from wardmesh_audit.ledger import Connection
 from wardmesh_audit.query_args import limit_of
+from wardmesh_audit.report_files import table
 from wardmesh_common.errors import BadRequest, Conflict, Denied, NotFound
 
+_COLUMNS = (
+    *("id", "kind", "status", "opened_at", "rule", "severity", "score", "actor", "patient", "cursor", "event_id"),
+    *("facts", "outcome", "reviewer", "closed_at", "evidence"),
+)
 OUTCOMES = ("appropriate", "inappropriate", "escalated", "false_positive")
 _MOST_EVIDENCE = 4000
 
@@ -21,12 +27,22 @@ _MOST_EVIDENCE = 4000
 class ReviewsArgs(Struct, kw_only=True, forbid_unknown_fields=True):
     status: str = "open"  # open, closed or all
     limit: int = 100
+    format: str = "json"
 
 
 class CloseArgs(Struct, kw_only=True, forbid_unknown_fields=True):
     id: str
     outcome: str
     evidence: str
+
+    def check(self) -> tuple[uuid.UUID, str]:
+        """The id and the evidence as they are kept. Raises BadRequest."""
+        review_id, evidence = _uuid(self.id), self.evidence.strip()
+        if self.outcome not in OUTCOMES:
+            raise BadRequest(f"Invalid outcome: one of {', '.join(OUTCOMES)}.")
+        if not 0 < len(evidence) <= _MOST_EVIDENCE or "\x00" in evidence:
+            raise BadRequest(f"The evidence says in 1 to {_MOST_EVIDENCE} characters what was looked at and found.")
+        return review_id, evidence
 
 
 class Review(Struct, frozen=True, kw_only=True):
@@ -49,6 +65,11 @@ class Review(Struct, frozen=True, kw_only=True):
     reviewer: str
     closed_at: datetime | None
 
+    @property
+    def evidence_digest(self) -> str:
+        """Stands for the text in the ledger: whoever has the text can show that it is the one."""
+        return hashlib.sha256(self.evidence.encode()).hexdigest()
+
 
 class Reviews(Struct, frozen=True, kw_only=True):
     reviews: list[Review]
@@ -68,6 +89,24 @@ order by (r.status = 'closed'), coalesce(r.closed_at, r.opened_at) desc limit {l
 """
 
 
+def written(found: Reviews | Review, form: str) -> bytes:
+    """JSON, or CSV with one line for each review. Raises BadRequest."""
+    if form == "json":
+        return msgspec.json.encode(found)
+    if form != "csv" or isinstance(found, Review):
+        raise BadRequest("Invalid format: json or csv.")
+    rows = [[_cell(getattr(review, name)) for name in _COLUMNS] for review in found.reviews]
+    return table(list(_COLUMNS), rows)
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, datetime):
+        return value.isoformat()
+    if value is None or isinstance(value, str | uuid.UUID | float):
+        return str(value or "")
+    return msgspec.json.encode(value).decode()
+
+
 async def list_reviews(conn: Connection, args: ReviewsArgs, tenant: str) -> Reviews:
     if args.status not in ("open", "closed", "all"):
         raise BadRequest("Invalid status: open, closed or all.")
@@ -78,12 +117,7 @@ async def list_reviews(conn: Connection, args: ReviewsArgs, tenant: str) -> Revi
 
 async def close_review(conn: Connection, args: CloseArgs, tenant: str, reviewer: str) -> Review:
     """Nobody reviews what he did himself. Closing again in the same words changes nothing, otherwise it is refused."""
-    review_id = _uuid(args.id)
-    evidence = args.evidence.strip()
-    if args.outcome not in OUTCOMES:
-        raise BadRequest(f"Invalid outcome: one of {', '.join(OUTCOMES)}.")
-    if not 0 < len(evidence) <= _MOST_EVIDENCE or "\x00" in evidence:
-        raise BadRequest(f"The evidence says in 1 to {_MOST_EVIDENCE} characters what was looked at and found.")
+    review_id, evidence = args.check()
     async with conn.transaction():
         await conn.fetchrow("select 1 from review where id = $1 for no key update", review_id)
         found = await conn.fetchrow(_QUERY.format(which="r.id = $2", limit=1), tenant, review_id)

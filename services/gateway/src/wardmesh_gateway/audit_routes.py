@@ -108,7 +108,7 @@ _PLAIN = {
 }
 
 _LISTS = {
-    "/v1/reviews": ("list_reviews", frozenset(["status", "limit"])),
+    "/v1/reviews": ("list_reviews", frozenset(["status", "limit", "format"])),
     "/v1/holds": ("list_holds", frozenset(["released"])),
 }
 

@@ -192,7 +192,13 @@ class Console:
         asked = Asked(tool="list_reviews", arguments={"status": status})
         found = await self._ask(asked, request, visit)
         other = "closed" if status == "open" else "open"
-        link = tag("p", tag("a", f"Show {other} reviews", href=f"{ROOT}/reviews?status={other}", class_="button"))
+        link = tag(
+            "p",
+            tag("a", f"Show {other} reviews", href=f"{ROOT}/reviews?status={other}", class_="button"),
+            " ",
+            tag("a", "All reviews as CSV", href="/v1/reviews?status=all&format=csv", download=True, class_="button"),
+            class_="buttons",
+        )
         queue = console_views.reviews(found["reviews"], self._csrf(visit))
         return page("reviews", f"Reviews: {status}", said, queue, link)
 

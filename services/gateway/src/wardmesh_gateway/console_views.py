@@ -86,8 +86,9 @@ def _review(entry: Mapping[str, Any], csrf: str) -> Markup:
 
 
 def _closed(entry: Mapping[str, Any]) -> Markup:
+    closed = (entry["closed_at"] or "")[:19].replace("T", " ")
     return tag("dl", _fact("Outcome", badge(entry["outcome"])), _fact("Evidence", entry["evidence"]),
-               _fact("Reviewer", tag("span", entry["reviewer"], class_="id")))  # fmt: skip
+               _fact("Reviewer", tag("span", entry["reviewer"], class_="id")), _fact("Closed", closed))  # fmt: skip
 
 
 def _form(entry: Mapping[str, Any], csrf: str) -> Markup:

@@ -74,7 +74,7 @@ _READS: tuple[tuple[str, str, str, Json, Json], ...] = (
     ("/v1/status", "auditStatus", "Sizes, checkpoints, last verification, guard", _JSON, {}),
     ("/v1/gaps", "auditGaps", "Producers with missing events", _JSON, {}),
     ("/v1/holds", "listHolds", "Legal holds", _JSON, {"released": {"type": "boolean"}}),
-    ("/v1/reviews", "listReviews", "The review queue", _JSON, {"status": {"enum": ["open", "closed", "all"]}, "limit": _FILTERS["limit"]}),  # noqa: E501
+    ("/v1/reviews", "listReviews", "The review queue", _JSON, {"status": {"enum": ["open", "closed", "all"]}, "limit": _FILTERS["limit"], "format": {"enum": ["json", "csv"]}}),  # noqa: E501
     ("/audit-latest/", "auditLatest", "The caller's ten newest records", _JSON, {}),
 )  # fmt: skip
 _ACTS: tuple[tuple[str, str, str, str, Json, tuple[str, ...]], ...] = (
