@@ -165,7 +165,8 @@ def measure(ready: dict[str, Any], bare_pid: int, platform_pid: int) -> tuple[di
 
 
 def main() -> int:
-    """`--store` measures the embedded store alone, `--million` with as many resources; `--audit` the ledger alone.
+    """`--store` measures the embedded store alone, `--million` with as many resources; `--audit` the ledger alone,
+    `--audit-large` reading one of ten million events.
 
     0 unless calls failed: a budget that is missed is said, and is a matter of the machine as well.
     """
@@ -173,6 +174,8 @@ def main() -> int:
     if {"--store", "--million"} & {*sys.argv[1:]}:
         store_bench.grow(million="--million" in sys.argv[1:])
         return 0
+    if "--audit-large" in sys.argv[1:]:
+        return audit_bench.main(large=True)
     if "--audit" in sys.argv[1:]:
         return audit_bench.main()
     with (

@@ -29,8 +29,8 @@ select {fields} from event e where {column} = $1 and coalesce(tenant, 'default')
   and not {ended} and (occurred_at, log_id, seq) > ($6, $7::smallint, $8)
 order by occurred_at, log_id, seq limit $9
 """
-_BY_PATIENT = _QUERY.format(fields=FIELDS, column="e.patient_ref", ended=_ENDED.format(column="o.patient_ref"))
-_BY_ACTOR = _QUERY.format(fields=FIELDS, column="e.actor_id", ended=_ENDED.format(column="o.actor_id"))
+BY_PATIENT = _QUERY.format(fields=FIELDS, column="e.patient_ref", ended=_ENDED.format(column="o.patient_ref"))
+BY_ACTOR = _QUERY.format(fields=FIELDS, column="e.actor_id", ended=_ENDED.format(column="o.actor_id"))
 
 
 class Report(Struct, frozen=True, kw_only=True):
@@ -52,13 +52,13 @@ async def access_report(conn: Connection, args: ReportArgs, tenant: str, pseudon
         return Report(
             report="access", about="", since=args.since, until=args.until, made_at=_now(), checkpoints={}, lines=[]
         )
-    return await _report(conn, args, tenant, "access", pseudonym.hex(), (_BY_PATIENT, pseudonym, ACCESS_TYPES))
+    return await _report(conn, args, tenant, "access", pseudonym.hex(), (BY_PATIENT, pseudonym, ACCESS_TYPES))
 
 
 async def activity_report(conn: Connection, args: ReportArgs, tenant: str) -> Report:
     if not args.actor:
         raise BadRequest("The report needs an actor.")
-    return await _report(conn, args, tenant, "activity", args.actor, (_BY_ACTOR, args.actor, None))
+    return await _report(conn, args, tenant, "activity", args.actor, (BY_ACTOR, args.actor, None))
 
 
 async def _report(
