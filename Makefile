@@ -9,7 +9,7 @@ ARGS ?=
 .PHONY: help setup demo up test check bench clean requirements
 
 help:
-	@echo "make demo [ONCE=1]              start everything, show three calls, stay up"
+	@echo "make demo [ONCE=1]              start everything, show four calls, stay up"
 	@echo "make up [ARGS=...]              the mesh without the show"
 	@echo "make test [ARGS=...]            every test"
 	@echo "make check                      format, lint, types, imports, house rules"

@@ -46,8 +46,8 @@ _STYLE: Final = """
 --link:#8cc2ff}}
 *{box-sizing:border-box}
 body{margin:0;background:var(--ground);color:var(--ink);font:1rem/1.6 system-ui,-apple-system,"Segoe UI",sans-serif}
-header{display:flex;flex-wrap:wrap;gap:.25rem 1.25rem;padding:.7rem 1.25rem;background:#17324d}
-header a{color:#fff}header a[aria-current]{font-weight:700;text-decoration:none}
+header{padding:.7rem 1.25rem;background:#17324d}
+header nav{display:flex;flex-wrap:wrap;gap:.25rem 1.25rem}header a{color:#fff}header a[aria-current]{font-weight:700;text-decoration:none}
 main{max-width:56rem;margin:0 auto;padding:1rem 1.25rem 4rem}
 a{color:var(--link)}:focus-visible{outline:.2rem solid var(--link);outline-offset:.1rem}
 header :focus-visible{outline-color:#fff}
@@ -57,6 +57,7 @@ pre{background:var(--card);border:1px solid var(--line);border-radius:.5rem;padd
 pre code{overflow-wrap:normal}
 .table{overflow-x:auto}table{border-collapse:collapse;width:100%;margin:.5rem 0 1rem;font-size:.94rem}
 th,td{text-align:left;vertical-align:top;padding:.35rem .6rem;border-bottom:1px solid var(--line)}th{color:var(--soft)}
+td:first-child>code:only-child{white-space:nowrap}
 """
 
 
