@@ -17,9 +17,11 @@ from audit_cost_recording import alone, plain_publishing, recording
 from audit_strace import STRACE, WITHOUT_STRACE, injecting
 from audit_world import world
 from engines import Nats, Postgres
+from wardmesh_audit.streams import StreamSettings
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(300)]
 ROUNDS = 5
+ROOM = StreamSettings(in_max_bytes=2 * 1024**3)
 SLOW_SYNC = "delay_exit=1000"  # microseconds: a disk that syncs at once has nothing to save
 
 
@@ -61,10 +63,11 @@ async def test_256_calls_are_recorded_twenty_times_as_fast_as_with_a_message_for
 
 
 @pytest.mark.requirement("AU-804")
+@pytest.mark.timeout(600)
 async def test_two_writers_reach_nine_tenths_of_one_in_the_median_of_three_interleaved_rounds(
     broker: Nats, server: Postgres
 ) -> None:
-    async with world(broker, server) as w:
+    async with world(broker, server, ROOM) as w:
 
         async def two_to_one() -> float:
             ratios: list[float] = []
