@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import base64
 import binascii
+import re
+from collections.abc import AsyncGenerator
 from typing import Any
 
 import msgspec
+from msgspec import Raw, Struct
 
 from wardmesh_fhir_store.faults import Fault
 from wardmesh_fhir_store.wire import Request, Response
 
 FHIR_JSON_TYPES = frozenset({"application/fhir+json", "application/json+fhir", "application/json", "json", "text/json"})
 SAFE_HEADERS = [("X-Content-Type-Options", "nosniff"), ("Content-Disposition", "attachment")]
+PART_DIGITS = 256 * 1024  # of base64, four for three bytes
+_OTHER = re.compile(rb"[^A-Za-z0-9+/=]")
 CONTEXT = "x-security-context"
 
 
@@ -24,20 +29,37 @@ def wants_raw(request: Request) -> bool:
     return not any(part.partition(";")[0].strip().lower() in FHIR_JSON_TYPES for part in accept.split(","))
 
 
+class _Held(Struct, frozen=True, rename="camel"):
+    content_type: str = "application/octet-stream"
+    data: Raw = Raw(b'""')
+    security_context: dict[str, Any] = {}
+
+
 def unwrapped(answer: Response) -> Response:
-    """The content of a Binary that was read."""
+    """The content of a Binary that was read, in parts: beside the stored resource no second copy is made."""
     if answer.status != 200:
         return answer
-    tree: dict[str, Any] = msgspec.json.decode(answer.body)
+    held = msgspec.json.decode(answer.body, type=_Held)
+    headers = [*answer.headers, *SAFE_HEADERS]
+    if isinstance(held.security_context.get("reference"), str):
+        headers.append(("X-Security-Context", held.security_context["reference"]))
+    text = memoryview(held.data)[1:-1]
+    if len(text) % 4 or _OTHER.search(text):  # blanks between the digits
+        return Response(status=200, body=_decoded(held.data), headers=headers, media_type=held.content_type)
+    return Response(status=200, parts=_parts(text), headers=headers, media_type=held.content_type)
+
+
+async def _parts(text: memoryview) -> AsyncGenerator[bytes]:
+    for start in range(0, len(text), PART_DIGITS):
+        yield base64.b64decode(text[start : start + PART_DIGITS])
+
+
+def _decoded(data: Raw) -> bytes:
     try:
-        content = base64.b64decode("".join(str(tree.get("data", "")).split()))
+        content = base64.b64decode("".join(msgspec.json.decode(data, type=str).split()))
     except (binascii.Error, ValueError):
         raise Fault(422, "processing", "The Binary does not hold base64.") from None
-    headers = [*answer.headers, *SAFE_HEADERS]
-    context = tree.get("securityContext")
-    if isinstance(context, dict) and isinstance(context.get("reference"), str):
-        headers.append(("X-Security-Context", context["reference"]))
-    return Response(status=200, body=content, headers=headers, media_type=str(tree.get("contentType")))
+    return content
 
 
 def wrapped(request: Request, identity: str) -> bytes:

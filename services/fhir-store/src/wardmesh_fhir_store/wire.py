@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, MutableMapping
 from typing import Any
 
 from msgspec import Struct
@@ -28,8 +29,11 @@ class Request(Struct, frozen=True):
 
 
 class Response(Struct, kw_only=True):
+    """`parts` follow the body, one by one as fast as the caller reads: content that is never held as a whole."""
+
     status: int = 200
     body: bytes = b""
+    parts: AsyncGenerator[bytes] | None = None
     headers: list[tuple[str, str]] = []
     media_type: str = MEDIA_TYPE
 
@@ -55,14 +59,13 @@ class AsgiApp:
         if scope["type"] != "http":
             return
         response = await self._respond(scope, receive)
-        body = b"" if scope["method"] == "HEAD" else response.body
         headers = [(k.lower().encode(), v.encode("latin-1", "replace")) for k, v in response.headers]
-        if response.body:
+        if response.body or response.parts:
             headers.append((b"content-type", response.media_type.encode()))
-        if response.status not in (204, 304):
+        if response.status not in (204, 304) and response.parts is None:
             headers.append((b"content-length", str(len(response.body)).encode()))
         await send({"type": "http.response.start", "status": response.status, "headers": headers})
-        await send({"type": "http.response.body", "body": body})
+        await _send_body(response, send, wanted=scope["method"] != "HEAD")
 
     async def _respond(self, scope: Message, receive: Receive) -> Response:
         try:
@@ -95,6 +98,16 @@ class AsgiApp:
             parts.append(part)
             if not message.get("more_body"):
                 return b"".join(parts)
+
+
+async def _send_body(response: Response, send: Send, *, wanted: bool) -> None:
+    """`send` waits while the caller does not read."""
+    if response.parts is not None:
+        async with contextlib.aclosing(response.parts) as parts:
+            if wanted:
+                async for part in parts:
+                    await send({"type": "http.response.body", "body": part, "more_body": True})
+    await send({"type": "http.response.body", "body": response.body if wanted else b""})
 
 
 async def _lifespan(receive: Receive, send: Send) -> None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from typing import Any
+from collections.abc import AsyncGenerator, Callable
+from typing import Any, BinaryIO
 
 import msgspec
 from msgspec import Struct
@@ -26,6 +26,7 @@ NDJSON = "application/fhir+ndjson"
 JSON = "application/json"
 DEFINITION = "http://hl7.org/fhir/uv/bulkdata/OperationDefinition/"
 POLL_SECONDS = "1"
+PART_BYTES = 256 * 1024
 _FIND = text(
     """SELECT status, request, message, transaction_time,
         (SELECT coalesce(sum(done_count), 0) FROM job_file f WHERE f.job_id = j.job_id) AS done
@@ -73,7 +74,7 @@ class Bulk:
             allowed = "GET, HEAD, DELETE" if len(parts) == 1 else "GET, HEAD"
             raise Fault(405, "not-supported", "The method is not offered here.", headers=(("Allow", allowed),))
         if len(parts) == 2:
-            return await self._file(parts[0], parts[1])
+            return await self._file(parts[0], parts[1], wanted=request.method == "GET")
         return await self._status(parts[0], found)
 
     async def _kick_off(self, request: Request, target: Target) -> Response:
@@ -114,20 +115,20 @@ class Bulk:
         answer |= {"requiresAccessToken": False} | {name: told[name] for name in ("output", "deleted", "error")}
         return Response(body=msgspec.json.encode(answer), media_type=JSON)
 
-    async def _file(self, job: str, number: str) -> Response:
+    async def _file(self, job: str, number: str, *, wanted: bool) -> Response:
         files = await files_of(self._store.database, job)
         if not number.isascii() or not number.isdigit() or not 0 < int(number[:9]) <= len(files):
             raise not_found("The export has no such file.")
         url = files[int(number[:9]) - 1].url
 
-        def read() -> bytes:
-            with self._place.places.storage(url).open(url, 0) as reader:
-                return reader.read()
-
         try:
-            return Response(body=await asyncio.to_thread(read), media_type=NDJSON)
+            reader = await asyncio.to_thread(self._place.places.storage(url).open, url, 0)
         except BadPlace:
             raise Fault(410, "not-found", "The file of the export is not there any more.") from None
+        if not wanted:
+            reader.close()
+            return Response(headers=[("Content-Type", NDJSON)])
+        return Response(parts=_parts(reader), media_type=NDJSON)
 
     async def _cancel(self, job: str) -> Response:
         """An export that runs stops; one that ended is forgotten with its files."""
@@ -143,3 +144,9 @@ class Bulk:
             for file in files:
                 await asyncio.to_thread(self._place.places.storage(file.url).remove, file.url)
         return Response(status=202)
+
+
+async def _parts(reader: BinaryIO) -> AsyncGenerator[bytes]:
+    with reader:
+        while part := await asyncio.to_thread(reader.read, PART_BYTES):
+            yield part
