@@ -47,7 +47,8 @@ _STYLE: Final = """
 *{box-sizing:border-box}
 body{margin:0;background:var(--ground);color:var(--ink);font:1rem/1.6 system-ui,-apple-system,"Segoe UI",sans-serif}
 header{padding:.7rem 1.25rem;background:#17324d}
-header nav{display:flex;flex-wrap:wrap;gap:.25rem 1.25rem}header a{color:#fff}header a[aria-current]{font-weight:700;text-decoration:none}
+header nav{display:flex;flex-wrap:wrap;gap:.25rem 1.25rem}
+header a{color:#fff}header a[aria-current]{font-weight:700;text-decoration:none}
 main{max-width:56rem;margin:0 auto;padding:1rem 1.25rem 4rem}
 a{color:var(--link)}:focus-visible{outline:.2rem solid var(--link);outline-offset:.1rem}
 header :focus-visible{outline-color:#fff}
