@@ -39,8 +39,8 @@ async def _recording(w: World) -> list[str]:
     unbatched = (await plain_publishing(w, 256, 1500)).rate
     whole, publishing = await recording(w, 256, 10_000), await batching(w, 256, 10_000)
     print(
-        f"  alone {await alone(w):.2f} x a plain publish (at most 2); 256 calls {whole.rate / unbatched:.0f} x unbatched"
-        f" (at least 20 where a sync takes 1 ms), publishing alone {publishing.rate / unbatched:.0f} x"
+        f"  alone {await alone(w):.2f} x a plain publish (at most 2); 256 calls {whole.rate / unbatched:.0f} x"
+        f" unbatched (at least 20 where a sync takes 1 ms), publishing alone {publishing.rate / unbatched:.0f} x"
     )
     return missed
 
