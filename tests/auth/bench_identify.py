@@ -8,6 +8,7 @@ import time
 
 from auth.fake_issuer import AUDIENCE, http_fetch, issuer
 from auth.stage import platforms
+from wardmesh_auth.agents import Naming
 from wardmesh_auth.bearers import Bearers
 from wardmesh_auth.catalogue import Platforms
 from wardmesh_auth.database import Database, engine_for
@@ -41,6 +42,11 @@ class NoHandles:
         raise AssertionError("no call here carries a handle")
 
 
+class Nobody:
+    async def meet(self, call: Call, principal: Principal) -> None:
+        return None
+
+
 class NoPasses:
     def read(self, text: str, principal: Principal, platform: str) -> Emergency:
         raise AssertionError("no call here is an emergency")
@@ -65,7 +71,16 @@ async def main() -> None:
         client = PlatformClient("id", "secret")
         grants = Grants(Platforms(ask, ask_organisation), PlatformTokens(Exchange()), lambda _: client, os.urandom(32))
         identify = Identifier(
-            Bearers(verifier), sessions, revocations, grants, NoHandles(), NoPasses(), Roles(("roles",), {}), {}
+            Bearers(verifier),
+            sessions,
+            revocations,
+            grants,
+            NoHandles(),
+            NoPasses(),
+            Roles(("roles",), {}),
+            {},
+            Naming(host="agents.example"),
+            Nobody(),  # type: ignore[arg-type]
         )
         token = fake.sign(roles=["Doctor"])
         hop = Hop(time.monotonic() + 3600, "", None)  # type: ignore[arg-type]

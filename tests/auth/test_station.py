@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator
 
+import msgspec
 import pytest
 
 import engines
@@ -40,7 +41,7 @@ async def test_a_bearer_becomes_a_principal_and_the_token_stays_behind(scene: St
         practitioner="dr-1",
         scopes=("fhir.read",),
         client_id="cli",
-        agent=agent,
+        agent=msgspec.structs.replace(agent, did="did:web:localhost%3A8000:cursoragentv100"),
     )
     assert call.grant is not None
     assert (call.grant.platform, call.grant.sealed_token) == ("store", b"")

@@ -108,6 +108,8 @@ class Agent(Struct, frozen=True, kw_only=True, omit_defaults=True):
     version: str = ""
     source: str = ""  # meta | session | initialize | user-agent | ""
     capabilities: tuple[str, ...] = ()  # declared with a value that is not null
+    did: str = ""  # of this agent, and of who made it: named by auth (IB-7)
+    developer_did: str = ""
 
 
 class Principal(Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 import msgspec
 
+from wardmesh_auth.agents import AgentRegister, Naming
 from wardmesh_auth.bearers import Bearers
 from wardmesh_auth.bounded import Bounded
 from wardmesh_auth.refusals import InvalidCredential
@@ -77,11 +78,14 @@ class Identifier:
         passes: ReadsPasses,
         roles: Roles,
         client_agents: dict[str, str],
+        naming: Naming,
+        register: AgentRegister,
         cache_size: int = 20_000,
     ) -> None:
         self._verifier, self._sessions = verifier, sessions
         self._revocations, self._grants, self._handles, self._passes = revocations, grants, handles, passes
         self._roles, self._client_agents = roles, client_agents
+        self._naming, self._register = naming, register
         self._local_roles = Roles(("role",), {})
         self._principals: Bounded[str, Principal] = Bounded(cache_size)
 
@@ -97,6 +101,7 @@ class Identifier:
         if caller.handle:
             principal = await self._by_handle(caller.handle, call.platform, principal)
         call.principal = principal = self._with_agent(principal, caller)
+        await self._register.meet(call, principal)
         if caller.emergency and not call.procedure:
             call.emergency = self._passes.read(caller.emergency, principal, call.platform)
         # An operation of ours needs nothing of a platform; some of them a browser starts that is nobody yet.
@@ -149,7 +154,7 @@ class Identifier:
         """The agent is this request's own word (X-19); a known client that calls itself something else is flagged."""
         expected = self._client_agents.get(principal.client_id, "") if self._client_agents else ""
         mismatch = bool(expected) and not caller.agent.id.startswith(expected)
-        return msgspec.structs.replace(principal, agent=caller.agent, agent_mismatch=mismatch)
+        return msgspec.structs.replace(principal, agent=self._naming.named(caller.agent), agent_mismatch=mismatch)
 
 
 def claim_path(text: str) -> tuple[str, ...]:

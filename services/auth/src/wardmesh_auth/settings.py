@@ -68,6 +68,9 @@ class AuthSettings(KeySettings, kw_only=True):
     role_map: dict[str, tuple[str, ...]] = field(
         default_factory=dict
     )  # claim value -> roles; empty = the value is the role
+    agents_host: str = ""  # where the DIDs of agents live; "" = the host of public_url
+    agent_organisation: str = ""  # set: a further part of every agent's id
+    developer_did: str = ""  # of who made the agents that come here
     client_agents: dict[str, str] = field(default_factory=dict)  # client id -> how its agent id must begin
     session_max_age: int = 3600
     session_idle_seconds: int = 3600

@@ -156,3 +156,14 @@ failed_log_in = Table(
     _moment("until"),
     Index("failed_log_in_by_time", "until"),
 )
+
+# Agents by the name they give themselves (IB-7).
+agent = Table(
+    "agent",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("did", Text, nullable=False),
+    Column("developer_did", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    _moment("first_seen", now=True),
+)

@@ -11,6 +11,7 @@ from msgspec import Struct
 from wardmesh_auth.accounts.log_ins import LogIns
 from wardmesh_auth.accounts.passwords import Passwords
 from wardmesh_auth.accounts.store import Accounts
+from wardmesh_auth.agents import AgentRegister, Naming, host_of
 from wardmesh_auth.bearers import Bearers
 from wardmesh_auth.break_glass import BreakGlass, Passes
 from wardmesh_auth.catalogue import Platforms
@@ -154,6 +155,12 @@ class App:
             self.passes,
             roles,
             settings.client_agents,
+            Naming(
+                host=host_of(settings.agents_host, settings.public_url),
+                organisation=settings.agent_organisation,
+                developer_did=settings.developer_did,
+            ),
+            AgentRegister(self.database, self.journal),
         )
 
     def _verifier(self, settings: AuthSettings, roles: Roles) -> TokenVerifier:

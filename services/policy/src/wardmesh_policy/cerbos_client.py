@@ -92,6 +92,7 @@ def principal_of(caller: Caller) -> engine_pb2.Principal:
         "compartment": caller.compartment,
         "client_id": caller.client_id,
         "agent": caller.agent,
+        "agent_did": caller.agent_did,
     }
     principal = engine_pb2.Principal(id=caller.id, roles=caller.roles)
     for name, value in attributes.items():

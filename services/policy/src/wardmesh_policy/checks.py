@@ -73,6 +73,7 @@ class Caller(Struct, frozen=True, kw_only=True):
     compartment: str = ""
     client_id: str = ""
     agent: str = ""
+    agent_did: str = ""
     capabilities: tuple[str, ...] = ()
     anonymous: bool = False
     in_browser: bool = False  # a session, not a token: somebody is there in person
@@ -107,6 +108,7 @@ def caller_of(principal: Principal, grant: Grant | None, *, home: bool) -> Calle
         compartment=grant.patient if grant else "",
         client_id=principal.client_id,
         agent=principal.agent.id,
+        agent_did=principal.agent.did,
         capabilities=principal.agent.capabilities,
         anonymous=principal.anonymous,
         in_browser=bool(principal.session),
