@@ -60,7 +60,7 @@ async def test_a_server_without_fsync_is_refused() -> None:
         await refuse(pg.url("audit", "audit_writer"), "fsync")
 
 
-@pytest.mark.requirement("AU-407")
+@pytest.mark.requirement("AU-407", "X-26")
 @pytest.mark.parametrize(
     "statement",
     [

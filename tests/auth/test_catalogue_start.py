@@ -8,7 +8,7 @@ import pytest
 
 from wardmesh_auth.catalogue import Platforms
 from wardmesh_common.errors import Unavailable
-from wardmesh_common.questions import Catalogue, PlatformFacts
+from wardmesh_common.questions import Catalogue, Changed, PlatformFacts
 
 pytestmark = pytest.mark.anyio
 
@@ -59,4 +59,7 @@ async def test_an_organisation_of_a_directory_is_asked_for_once_and_not_kept_wit
     assert {facts.fhir_base_url for facts in found} == {"https://clinic.example/r4"}
     assert asked == [name]
     assert [facts.id for facts in await platforms.all()] == ["epic"]
+    await platforms.changed(Changed(version="2"))
+    await platforms.serving(name)
+    assert asked == [name] * 2, "a list may have been imported again"
     await platforms.close()

@@ -215,6 +215,25 @@ async def test_px9_client_errors_never_open_the_circuit_and_failures_do(bench: A
     assert bench.upstream.requests == []
 
 
+@pytest.mark.requirement("PX-9")
+async def test_px9_each_platform_has_a_circuit_of_its_own(bench: Any) -> None:
+    other = {"id": "other", "name": "Other", "type": "sandbox", "bases": {"patient": f"{bench.upstream.base}/other"}}
+    (bench.directory / "other.yaml").write_bytes(msgspec.json.encode(other))
+    bench.platforms.reload()
+
+    def respond(seen: Any) -> web.Response:
+        if "/other/" not in seen.path:
+            return web.Response(status=500)
+        return web.json_response({"resourceType": "Patient", "id": "p1"}, content_type="application/fhir+json")
+
+    bench.upstream.respond = respond
+    for _ in range(FAILURES_TO_OPEN):
+        await bench.perform("read", "Patient", "p1")
+    with pytest.raises(PlatformDown):
+        await bench.perform("read", "Patient", "p1")
+    assert (await bench.perform("read", "Patient", "p1", platform="other")).status == 200
+
+
 async def test_b16_the_published_rate_is_kept(bench: Any) -> None:
     bench.describe(rate={"hourly": 3})
     bench.upstream.answer({"resourceType": "Patient", "id": "p1"})

@@ -115,7 +115,7 @@ async def test_a_frozen_broker_means_503_without_data_and_recovery_by_itself(mes
     assert mesh.audit_verify().returncode == 0
 
 
-@pytest.mark.requirement("AR-3", "AU-105")
+@pytest.mark.requirement("AR-3", "AU-105", "X-26")
 async def test_calls_go_on_while_the_ledger_is_frozen_and_no_record_is_lost(mesh: Any) -> None:
     token = mesh.token("demo_doctor")
     mesh.settle()

@@ -86,6 +86,8 @@ class Platforms:
 
     async def changed(self, event: Changed) -> None:
         if event.version != self._version:
+            # A list may have been imported again: whoever is called next is asked for anew.
+            self._organisations.drop_keys(lambda _: True)
             self._stale_at = float("-inf")
             # An older answer may be on its way: wait for it, then ask again.
             await self._flight.run("", self._fetch_quietly)
