@@ -21,12 +21,13 @@ from wardmesh_fhir_store.searching import SearchReader
 from wardmesh_fhir_store.selecting import Selector
 
 ROWS = 20_000
+EVERYTHING = "Patient/p7/*"
 DEFINITIONS = load_definitions()
 KEYS = {code: DEFINITIONS.parameters["Observation"][code].key for code in ("code", "date", "subject", "value-quantity")}
 FILL = f"""
 SELECT set_config('wardmesh.datastore', '1', false);
 INSERT INTO fhir_current (datastore_id, resource_type, resource_id, version, deleted, last_updated)
-  SELECT 1, 'Observation', 'o' || n, 1, false, now() FROM generate_series(1, {ROWS}) n;
+  SELECT 1, 'Observation', 'o' || n, 1, false, now() - n * interval '1 minute' FROM generate_series(1, {ROWS}) n;
 INSERT INTO fhir_current (datastore_id, resource_type, resource_id, version, deleted, last_updated)
   SELECT 1, 'Patient', 'p' || n, 1, false, now() FROM generate_series(1, {ROWS // 20}) n;
 INSERT INTO fhir_version (datastore_id, resource_type, resource_id, version, last_updated, method, status, body)
@@ -65,9 +66,14 @@ def url() -> Iterator[str]:
 
 
 def statement(query: str) -> str:
-    """What the store would send for the query."""
+    """What the store would send for the query; `Patient/p7/*` is everything of a patient."""
     builder = ConditionBuilder(DEFINITIONS, Matcher(DEFINITIONS, ("http://x",)), 1)
-    search = SearchReader(DEFINITIONS, builder, 1).read(("Observation",), pairs_of(query), strict=True)
+    reader = SearchReader(DEFINITIONS, builder, 1)
+    if query == EVERYTHING:
+        search = reader.read((), [], strict=True)
+        search.conditions.append(builder.in_compartment(search.row, "Patient", "p7"))
+    else:
+        search = reader.read(("Observation",), pairs_of(query), strict=True)
     selected = Selector(DEFINITIONS, 1).statement(search)
     return str(selected.compile(dialect=postgresql.dialect(), compile_kwargs={"literal_binds": True}))
 
@@ -88,6 +94,8 @@ def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
         "subject=Patient/p7&code=s|7&_sort=-date",
         "_id=o7",
         "_sort=_id&_count=10",
+        "_sort=-_lastUpdated&_count=10",
+        EVERYTHING,
     ],
 )
 def test_searches_read_indexes_and_not_tables(url: str, query: str) -> None:

@@ -4,7 +4,21 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import ColumnElement, FromClause, Select, Table, and_, any_, exists, false, func, not_, or_, select
+from sqlalchemy import (
+    ColumnElement,
+    FromClause,
+    Select,
+    Table,
+    and_,
+    any_,
+    exists,
+    false,
+    func,
+    not_,
+    or_,
+    select,
+    union_all,
+)
 
 from wardmesh_fhir_store import tables
 from wardmesh_fhir_store.composites import slot_columns
@@ -216,10 +230,13 @@ class ConditionBuilder:
             link.c.target_type == compartment,
             link.c.target_id == identity,
             link.c.parameter.in_(keys),
-            link.c.resource_key == row.c.resource_key,
         )
-        member = exists(select(link.c.resource_key).where(tied)) if keys else false()
-        if kind and kind != compartment:
-            return member
-        owner = and_(row.c.resource_type == compartment, row.c.resource_id == identity)
-        return or_(member, owner)
+        found = [select(link.c.resource_key).where(tied)] if keys else []
+        if not kind or kind == compartment:
+            owner = tables.current.alias()
+            here = and_(self._living(owner, compartment), owner.c.resource_id == identity)
+            found.append(select(owner.c.resource_key).where(here))
+        if not found:
+            return false()
+        # Read before the rest: with OR and EXISTS every resource of the datastore would be looked at.
+        return row.c.resource_key == any_(func.array(union_all(*found).scalar_subquery()))

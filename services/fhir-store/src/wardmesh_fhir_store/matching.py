@@ -49,20 +49,21 @@ def date_span(text: str) -> Span:
 
 
 def range_condition(prefix: str, low: ColumnElement[object], high: ColumnElement[object], wanted: Span) -> Condition:
-    """Half-open ranges: the resource's [low, high) against the wanted one."""
+    """Half-open ranges: the resource's [low, high) against the wanted one. `low < end` follows from the rest where
+    it stands with it, and bounds the part of the index that is read."""
     start, end = wanted
     if prefix == "ap":
         slack = (end - start) * 0.1
         return and_(low < end + slack, high > start - slack)
     conditions: dict[str, Condition] = {
-        "eq": and_(low >= start, high <= end),
+        "eq": and_(low >= start, low < end, high <= end),
         "ne": or_(low < start, high > end),
         "gt": high > end,
         "ge": or_(high > end, and_(low >= start, high <= end)),
         "lt": low < start,
         "le": or_(low < start, and_(low >= start, high <= end)),
         "sa": low >= end,
-        "eb": high <= start,
+        "eb": and_(low < start, high <= start),
     }
     return conditions[prefix]
 

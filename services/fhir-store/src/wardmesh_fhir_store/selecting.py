@@ -200,6 +200,8 @@ def _spell(value: object) -> str:
 def _ordering(column: ColumnElement[object], key: SortKey, *, back: bool) -> ColumnElement[object]:
     """Missing values come last, so read backwards they come first."""
     ordered = column.desc() if key.descending != back else column.asc()
+    if not getattr(column, "nullable", True):  # an index can be read from its end only as it stands
+        return ordered
     return ordered.nulls_first() if back else ordered.nulls_last()
 
 
