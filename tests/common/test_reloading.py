@@ -93,7 +93,7 @@ def test_a_service_begins_anew_when_its_code_changes_and_not_for_half_a_file(
     until_it_says(process, url, "version-two", log)
 
 
-@pytest.mark.requirement("FG-31", "C-9")
+@pytest.mark.requirement("FG-31")
 def test_one_command_hands_listed_names_on_to_whom_they_concern() -> None:
     assert all(passes(service, "FHIR_GATEWAY_DEBUG") for service in ("gateway", "auth", "policy", "fhir-proxy"))
     assert passes("auth", "FHIR_GATEWAY_MASTER_KEY")

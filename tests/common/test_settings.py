@@ -34,7 +34,6 @@ def test_a_secret_may_come_from_a_file(tmp_path: Path) -> None:
         load(Example, {"WARDMESH_SECRET_FILE": str(tmp_path / "absent")})
 
 
-@pytest.mark.requirement("C-9")
 def test_a_foreign_name_is_accepted_and_ours_wins() -> None:
     aliases = {"secret": "FHIR_GATEWAY_SESSION_SECRET"}
     assert load(Example, {"FHIR_GATEWAY_SESSION_SECRET": "theirs"}, aliases=aliases).secret == "theirs"

@@ -34,7 +34,7 @@ def auth(**names: str) -> AuthSettings:
     return read_auth({**AUTH, **names})
 
 
-@pytest.mark.requirement("FG-17", "C-9")
+@pytest.mark.requirement("FG-17")
 @pytest.mark.parametrize(
     ("name", "text", "default", "value", "ours"),
     [
@@ -60,7 +60,7 @@ def test_names_of_the_gateway(name: str, text: str, default: Any, value: Any, ou
     assert str(getattr(both, field)).lower() == ours.lower()
 
 
-@pytest.mark.requirement("FG-17", "C-9")
+@pytest.mark.requirement("FG-17")
 @pytest.mark.parametrize(
     ("name", "text", "default", "value", "ours"),
     [
@@ -124,7 +124,7 @@ def test_an_unknown_log_level_is_told_at_the_start(level: str) -> None:
     assert "CANARY" not in str(raised.value)
 
 
-@pytest.mark.requirement("SM-9", "C-9")
+@pytest.mark.requirement("SM-9")
 def test_names_of_the_smart_server() -> None:
     smart = {"SMART_ISS": "https://fhir.test/r4", "SMART_CLIENT_ID": "sm", "SMART_SCOPE": "openid user/*.rs"}
     found = auth(**smart, SMART_REDIRECT_URI="https://a.test/auth/callback")

@@ -85,7 +85,7 @@ async def test_an_unknown_tool_is_a_protocol_error_without_its_name() -> None:
             assert SECRET not in answer.text
 
 
-@pytest.mark.requirement("GW-5", "C-7")
+@pytest.mark.requirement("GW-5")
 async def test_a_result_is_structured_and_exact_text_and_a_refusal_is_a_result() -> None:
     exact = ToolResult(structured={"value": 1.5}, text='{"value":1.50}')
     async with stage(door=FakeDoor(result=exact)) as s:
