@@ -154,3 +154,22 @@ async def test_a_consumer_with_another_setting_is_named(broker: Nats) -> None:
         with pytest.raises(WrongStream, match="max_deliver"):
             await assert_streams(nc, SMALL)
         await remove_streams(nc)
+
+
+@pytest.mark.requirement("AU-201")
+async def test_the_longer_wait_of_an_earlier_release_is_changed_by_provisioning_and_any_other_is_refused(
+    broker: Nats,
+) -> None:
+    async with nats_as("operations", broker.url, "") as nc:
+        await provision(nc, SMALL)
+        for seconds, made in ((30, [consumer_of(0)]), (7, None)):
+            body = {"stream_name": AUDIT_IN, "config": consumer_config() | {"ack_wait": seconds * 10**9}}
+            await api(nc, f"CONSUMER.DURABLE.CREATE.{AUDIT_IN}.{consumer_of(0)}", body)
+            with pytest.raises(WrongStream, match="ack_wait"):
+                await assert_streams(nc, SMALL)
+            if made is None:
+                with pytest.raises(WrongStream, match="ack_wait"):
+                    await provision(nc, SMALL)
+            else:
+                assert await provision(nc, SMALL) == made
+        await remove_streams(nc)
