@@ -106,6 +106,14 @@ async def test_jobs_of_both_kinds_are_one_list_each_of_them_decided_and_recorded
     assert stage.bus.calls[-1].operation == "$list-export-jobs"
 
 
+@pytest.mark.parametrize("body", [b"{}", b'{"ImportJobPropertiesList":[]}'])
+async def test_an_answer_without_its_list_of_jobs_is_a_fault_of_the_control_plane(body: bytes) -> None:
+    stage = Stage()
+    stage.bus.reply = ok(body)
+    answer = await own(stage, "list_fhir_jobs", datastore_id=STORE)
+    assert (answer.status_code, answer.json()["type"]) == (502, "service_error")
+
+
 @pytest.mark.requirement("HL-15")
 @pytest.mark.parametrize(
     ("name", "arguments", "operation", "request_"),

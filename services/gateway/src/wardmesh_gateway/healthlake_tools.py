@@ -70,7 +70,10 @@ class HealthLakeTools:
         answers = {kind: await of(kind) for kind in JOB_LISTS}
         lists: dict[str, msgspec.Raw] = {}
         for kind, (_, member, shown) in JOB_LISTS.items():
-            lists[shown] = msgspec.json.decode(answers[kind].body, type=dict[str, msgspec.Raw])[member]
+            said = msgspec.json.decode(answers[kind].body, type=dict[str, msgspec.Raw])
+            if member not in said:
+                raise words.no_list(answers[kind].call_id)
+            lists[shown] = said[member]
         return msgspec.structs.replace(answers["IMPORT"], body=msgspec.json.encode(lists))
 
     async def _asked(

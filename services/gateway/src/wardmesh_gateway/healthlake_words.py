@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 from msgspec import Struct
 
-from wardmesh_common.errors import BadRequest, Denied, Problem
+from wardmesh_common.errors import BadRequest, BadUpstream, Denied, Problem
 from wardmesh_gateway.tool_family import Worded, issues_of
 
 READ_ONLY = "Operation not permitted: HealthLake MCP server is in read-only mode"
@@ -37,6 +37,12 @@ def read_only() -> Worded:
 
 def not_valid(text: str) -> Worded:
     return Worded(BadRequest(text).problem, _control("ValidationException", text))
+
+
+def no_list(call_id: str) -> Worded:
+    """The control plane answered well, but not with what was asked for."""
+    problem = BadUpstream("The control plane's answer holds no list of jobs.").problem
+    return Worded(problem, _http(problem), call_id)
 
 
 def of_control(problem: Problem, body: bytes, call_id: str) -> Worded:
