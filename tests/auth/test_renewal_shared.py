@@ -127,9 +127,7 @@ def performer(scene: Stage, transport: Transport, folder: Path, base: str) -> Pe
 
 
 @pytest.mark.requirement("PX-9")
-async def test_a_hundred_parallel_401s_cause_one_refresh_and_all_are_answered(
-    pair: Stage, tmp_path: Path
-) -> None:
+async def test_a_hundred_parallel_401s_cause_one_refresh_and_all_are_answered(pair: Stage, tmp_path: Path) -> None:
     call = await signed_in_call(pair)
     pair.issuer.token_answer = TOKEN | {"access_token": "renewed"}
     before, transport = len(pair.issuer.token_requests), Transport()
