@@ -6,7 +6,11 @@ import json
 from typing import Any
 
 import pytest
+from official_cases import patch_cases
 from store_stage import Fhir, issue_of, patient
+
+from wardmesh_fhir_store.faults import Fault
+from wardmesh_fhir_store.jsonpatch import patched
 
 KIND = "application/json-patch+json"
 EXACT = '{"resourceType":"Observation","status":"final","code":{"text":"x"},"valueQuantity":{"value":1.00}}'
@@ -15,6 +19,22 @@ EXACT = '{"resourceType":"Observation","status":"final","code":{"text":"x"},"val
 def patch(fhir: Fhir, path: str, operations: Any, **headers: str) -> Any:
     body = operations if isinstance(operations, str) else json.dumps(operations)
     return fhir.call("PATCH", path, body, Content_Type=KIND, **headers)
+
+
+@pytest.mark.requirement("ST-19")
+@pytest.mark.timeout(300)  # the first run fetches them
+def test_the_official_cases_pass() -> None:
+    cases = json.loads((patch_cases() / "json-patch-tests.json").read_text())
+    for case in cases:
+        before = json.dumps(case["doc"])
+        if "error" in case:
+            with pytest.raises(Fault) as refused:
+                patched(case["doc"], case["patch"])
+            assert refused.value.status in (400, 422), case["comment"]
+        else:
+            assert patched(case["doc"], case["patch"]) == case["expected"], case["comment"]
+        assert json.dumps(case["doc"]) == before, "the original stays as it was"
+    assert len(cases) == 16
 
 
 @pytest.mark.requirement("ST-19")
