@@ -10,6 +10,7 @@ import pytest
 from gateway.mcp_stage import OTHER, FakeSteps, Hub, Stage, messages_of, result_of, stage
 from gateway.test_mcp_sign_in import URL, Clinic, params
 from wardmesh_gateway.mcp_door import Seen, ToolResult
+from wardmesh_gateway.mcp_narrowing import NOT_ALLOWED
 
 pytestmark = pytest.mark.anyio
 EXTENSION = {"extensions": {"io.modelcontextprotocol/tasks": {}}}
@@ -53,6 +54,16 @@ async def test_a_client_of_tasks_that_shows_links_gets_a_task_that_asks_for_the_
         assert (ended["status"], ended["result"]["isError"]) == ("completed", False)
         assert ended["result"]["structuredContent"]["success"] is True
         assert set(steps.asked) == {("look", "store", "mine")}
+
+
+async def test_a_client_that_allows_itself_other_tools_gets_no_task_either() -> None:
+    steps = FakeSteps()
+    async with stage(door=Clinic(), steps=steps) as one:
+        asked = params("wait_for_auth", capabilities=BOTH, arguments={"timeout": 50})
+        answer = result_of(await one.modern("tools/call", asked, x_mcp_tools="read"))
+        assert (answer["resultType"], answer["isError"]) == ("complete", True)
+        assert NOT_ALLOWED in answer["content"][0]["text"]
+        assert steps.asked == []
 
 
 async def test_a_wait_becomes_a_task_only_while_there_is_something_to_wait_for() -> None:

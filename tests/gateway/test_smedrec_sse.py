@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from typing import Any
 
@@ -16,6 +17,9 @@ from gateway.mcp_stage import Hub, modern_meta
 from gateway.rest_stage import READER, refused
 from gateway.sse_stage import HELLO, Served, listening, request, sse_stage
 from wardmesh_common.contracts import EVENT_CATALOGUE_CHANGED, EVENT_POLICY_CHANGED
+from wardmesh_gateway.mcp_narrowing import NOT_ALLOWED
+from wardmesh_gateway.sse_edge import MOST_FIELDS
+from wardmesh_gateway.sse_streams import MOST_OF_ONE, MOST_WAITING, Stream
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(60)]
 READ = request("tools/call", {"name": "fhirPatientRead", "arguments": {"id": "p1"}}, 7)
@@ -102,6 +106,50 @@ async def test_on_the_older_transport_a_post_to_any_replica_is_answered_on_the_s
             large = request("tools/call", {"name": "fhirPatientRead", "arguments": {"id": "p" * 1024 * 1024}})
             assert (await one.post(large, address)).status_code == 413
         assert (await one.post(READ, "/sse?sessionId=made-up~gateway-00000001")).status_code == 404
+
+
+async def test_a_client_of_the_older_transport_takes_tools_away_from_itself_as_well() -> None:
+    hub = Hub()
+    direct = {"method": "fhirPatientRead", "params": {"id": "p1"}, "id": 7}
+    async with (
+        sse_stage(hub, "gateway-00000001") as one,
+        sse_stage(hub, "gateway-00000002") as two,
+        listening(one) as events,
+    ):
+        _, address = await asyncio.wait_for(events.next(), 5)
+        for message in (READ, direct):
+            assert (await two.post(message, address, x_mcp_tools="fhirPatientSearch")).status_code == 202
+            assert NOT_ALLOWED in (await asyncio.wait_for(events.next(), 5))[1]
+        assert one.stage.bus.calls == []
+
+
+async def test_a_query_with_too_many_parameters_is_told_so() -> None:
+    async with sse_stage() as served:
+        answer = await served.post(READ, "/sse?" + "&".join(["a=1"] * (MOST_FIELDS + 1)))
+        assert answer.status_code == 400
+        assert answer.json()["error"]["message"] == "The query has too many parameters"
+
+
+async def test_nobody_holds_more_than_a_share_of_the_streams() -> None:
+    async with sse_stage() as served, contextlib.AsyncExitStack() as stack:
+        own = [await stack.enter_async_context(listening(served)) for _ in range(MOST_OF_ONE)]
+        assert [events.answer.status_code for events in own] == [200] * MOST_OF_ONE
+        async with listening(served) as events:
+            assert (events.answer.status_code, events.answer.headers["retry-after"]) == (503, "5")
+        async with listening(served, **TOKEN) as events:
+            assert events.answer.status_code == 200, "somebody else has places of their own"
+
+
+async def test_a_stream_that_is_not_read_ends_before_it_holds_much() -> None:
+    stream = Stream("s", "p", "p")
+    large = b"x" * (2 * MOST_WAITING)
+    stream.put(large)
+    assert await stream.piece() == large, "one answer may be of any size"
+    for _ in range(4):
+        stream.put(b"x" * (MOST_WAITING // 4))
+    assert not stream.gone.is_set()
+    stream.put(b"x")
+    assert stream.gone.is_set()
 
 
 @pytest.mark.requirement("SM-4")

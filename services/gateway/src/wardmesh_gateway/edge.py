@@ -224,7 +224,7 @@ class Edge:
     async def limit(self, request: int | str | None, visit: Visit, tool: str) -> None:
         if self._limiter is None:
             return
-        wait = await self._limiter.admit(visit.budget or visit.principal or visit.caller.ip, tool)
+        wait = await self._limiter.admit(visit.payer, tool)
         if wait:
             retry = ((b"retry-after", str(wait).encode()),)
             event = "security.rate_limit"

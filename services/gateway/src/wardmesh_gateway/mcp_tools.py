@@ -73,6 +73,8 @@ class ToolHandlers:
     ) -> dict[str, Any]:
         """One round of a call; most have only one. A sign-in at a platform makes them several (mcp.md §6)."""
         arguments = params.arguments or {}
+        if visit.narrowing.refusal(tool):
+            return _result(await self.answer(tool, arguments, visit))
         if params.request_state is not None:
             ended = await self._rounds.resume(params, visit, progress)
             if ended is not None:

@@ -32,6 +32,11 @@ class Visit(Struct, frozen=True, kw_only=True):
     capabilities: Any = None
     narrowing: Narrowing = Narrowing()
 
+    @property
+    def payer(self) -> str:
+        """Whose rate limit counts, and whose share of what is scarce."""
+        return self.budget or self.principal or self.caller.ip
+
 
 def knows_tasks(visit: Visit) -> bool:
     """The extension belongs to the modern era: only there a result may say that it is a task."""

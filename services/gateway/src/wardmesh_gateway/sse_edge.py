@@ -23,7 +23,7 @@ from wardmesh_gateway.same_site import SameSite
 from wardmesh_gateway.sse_direct import DirectCalls
 from wardmesh_gateway.sse_ended import EndedSessions
 from wardmesh_gateway.sse_older import OlderTransport
-from wardmesh_gateway.sse_streams import SseStreams
+from wardmesh_gateway.sse_streams import SseStreams, Stream
 from wardmesh_gateway.tools_smedrec import PROFILE
 
 PATHS = frozenset({"/sse", "/sse/"})
@@ -31,6 +31,7 @@ _NO_SESSION = "Bad Request: No valid MCP session ID provided or not an init requ
 _INVALID = msgspec.json.encode({"message": "Invalid or missing session ID"})
 _CHALLENGED = f"/mcp/{PROFILE}"  # its metadata tells where a token can be had
 _OLDER_VERSION = "2024-11-05"
+MOST_FIELDS = 32
 
 Method = Callable[[Scope, Receive, Send, Headers, Guest], Awaitable[None]]
 
@@ -113,15 +114,17 @@ class SseEdge:
         await self._edge.dispatch(scope, body, receive, send, inbound, headers, guest, visit, _CHALLENGED)
 
     async def _get(self, scope: Scope, receive: Receive, send: Send, headers: Headers, guest: Guest) -> None:
-        await self._edge.limit(None, self._visit(scope, guest), "")
-        principal = guest.credential.principal
+        visit = self._visit(scope, guest)
+        await self._edge.limit(None, visit, "")
+        principal = visit.principal
         session = self._session(headers, guest)
         if session is not None:
-            await self._streams.notifications(session.digest, principal, receive, send)
+            await self._streams.notifications(Stream(session.digest, principal, visit.payer), receive, send)
         elif not headers.get(b"mcp-session-id") and "text/event-stream" in headers.get(b"accept").lower():
             minted = self._sessions.mint(_OLDER_VERSION, None, None, principal)
             digest = self._sessions.open(minted, principal).digest
-            await self._streams.answers(digest, f"/sse?sessionId={minted}", principal, receive, send)
+            stream = Stream(digest, principal, visit.payer)
+            await self._streams.answers(stream, f"/sse?sessionId={minted}", receive, send)
         else:
             await respond(send, 400, [JSON, NO_STORE], _INVALID)
 
@@ -150,7 +153,10 @@ class SseEdge:
 
 def _session_in_query(scope: Scope) -> str:
     """How the older transport names its session: in the address that it was given."""
-    found = parse_qs(scope["query_string"].decode("latin-1"), max_num_fields=32)
+    try:
+        found = parse_qs(scope["query_string"].decode("latin-1"), max_num_fields=MOST_FIELDS)
+    except ValueError:
+        raise Refusal(400, "The query has too many parameters") from None
     return next((found[name][0] for name in ("sessionId", "session_id") if name in found), "")
 
 

@@ -42,7 +42,9 @@ class OlderTransport:
         inbound = self._read(body)
         visit = self._edge.visit(scope, inbound, headers, None, guest, PROFILE)
         await self._edge.judge(inbound.tool, inbound.id, guest, visit, f"/mcp/{PROFILE}")
-        post = SsePost(stream=session.digest, principal=principal, caller=visit.caller, body=body)
+        post = SsePost(
+            stream=session.digest, principal=principal, caller=visit.caller, body=body, narrowing=visit.narrowing
+        )
         await respond(send, 202, [], b"")
         return replica, post
 
@@ -80,6 +82,7 @@ class OlderTransport:
             version=stream.version or negotiated_version(inbound),
             client_info=stream.client_info,
             capabilities=stream.capabilities,
+            narrowing=post.narrowing,
         )
 
     async def _exchange(self, stream: Stream, body: bytes, visit: Visit) -> None:

@@ -16,10 +16,12 @@ from wardmesh_common.contracts import Caller
 from wardmesh_gateway.asgi import Header, Message, Receive, Send
 from wardmesh_gateway.edge_answers import NO_STORE, Refusal
 from wardmesh_gateway.mcp_events import ReplicaEvents
+from wardmesh_gateway.mcp_narrowing import Narrowing
 from wardmesh_gateway.mcp_wire import Wire
 
 MOST_STREAMS = 1024
-MOST_WAITING = 1024  # pieces of answers that a slow reader leaves lying
+MOST_OF_ONE = 32  # streams of one principal, session or address: nobody takes the place of all others
+MOST_WAITING = 4 * 1024 * 1024  # bytes of answers that a slow reader leaves lying
 COMMENT_SECONDS = 15.0
 _TOPIC = "sse"
 _STREAM: tuple[Header, ...] = (
@@ -42,34 +44,39 @@ class SsePost(Struct, kw_only=True):
     principal: str
     caller: Caller
     body: bytes
+    narrowing: Narrowing = Narrowing()
 
 
 class Stream:
     """One open GET: what is put in comes out at the client; `said` is what its `initialize` told."""
 
-    def __init__(self, session: str, principal: str) -> None:
-        self.session, self.principal = session, principal
+    def __init__(self, session: str, principal: str, payer: str) -> None:
+        self.session, self.principal, self.payer = session, principal, payer
         self.client_info: Any = None
         self.capabilities: Any = None
         self.version = ""
         self.gone = asyncio.Event()
         self.tasks: set[asyncio.Task[None]] = set()
-        self._waiting: asyncio.Queue[bytes] = asyncio.Queue(MOST_WAITING)
+        self._waiting: asyncio.Queue[bytes] = asyncio.Queue()
+        self._size = 0
 
     def put(self, piece: bytes) -> None:
-        """A reader that does not keep up loses its stream, never single messages."""
-        try:
-            self._waiting.put_nowait(piece)
-        except asyncio.QueueFull:
+        """A reader that does not keep up loses its stream, never single messages. One piece may be of any size."""
+        if self.gone.is_set() or (self._size and self._size + len(piece) > MOST_WAITING):
             self.gone.set()
+            return
+        self._size += len(piece)
+        self._waiting.put_nowait(piece)
 
     async def piece(self) -> bytes:
         """The next piece, or a comment that keeps the connection open."""
         try:
             async with asyncio.timeout(COMMENT_SECONDS):
-                return await self._waiting.get()
+                piece = await self._waiting.get()
         except TimeoutError:
             return b": alive\n\n"
+        self._size -= len(piece)
+        return piece
 
 
 Work = Callable[[Stream, SsePost], Awaitable[None]]
@@ -84,15 +91,15 @@ class SseStreams:
         wire.on(_TOPIC, SsePost, self._take)
         events.subscribe(self._tell)
 
-    async def notifications(self, session: str, principal: str, receive: Receive, send: Send) -> None:
+    async def notifications(self, stream: Stream, receive: Receive, send: Send) -> None:
         """Until the client goes away or the session ends."""
-        await self._hold(Stream(session, principal), b"", receive, send)
+        await self._hold(stream, b"", receive, send)
 
-    async def answers(self, session: str, endpoint: str, principal: str, receive: Receive, send: Send) -> None:
+    async def answers(self, stream: Stream, endpoint: str, receive: Receive, send: Send) -> None:
         """The older transport: the first event names the address for POSTs, which then leads to this replica."""
         address = f"{endpoint}~{self._wire.replica}"
         first = f"event: endpoint\ndata: {address}\n\n".encode()
-        await self._hold(Stream(session, principal), first, receive, send)
+        await self._hold(stream, first, receive, send)
 
     async def forward(self, replica: str, post: SsePost) -> None:
         """To the replica of the stream; when that is gone, so is the stream, and its client knows."""
@@ -110,7 +117,8 @@ class SseStreams:
             stream.gone.set()
 
     async def _hold(self, stream: Stream, first: bytes, receive: Receive, send: Send) -> None:
-        if len(self._open) >= MOST_STREAMS:
+        own = sum(each.payer == stream.payer for each in self._open.values())
+        if own >= MOST_OF_ONE or len(self._open) >= MOST_STREAMS:
             raise Refusal(503, "Too many streams are open", headers=((b"retry-after", b"5"),))
         self._open[id(stream)] = stream
         try:
