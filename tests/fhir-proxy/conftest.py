@@ -22,6 +22,8 @@ from wardmesh_fhir_proxy.cursors import Cursors
 from wardmesh_fhir_proxy.exchange import Exchanges
 from wardmesh_fhir_proxy.healthlake_client import ControlPlane
 from wardmesh_fhir_proxy.healthlake_desk import ControlDesk
+from wardmesh_fhir_proxy.healthlake_hapi import Hapi
+from wardmesh_fhir_proxy.healthlake_hapi_server import HapiServer
 from wardmesh_fhir_proxy.healthlake_model import Model
 from wardmesh_fhir_proxy.healthlake_signing import Signer
 from wardmesh_fhir_proxy.performer import Performer
@@ -222,7 +224,9 @@ async def bench(upstream: Upstream, tmp_path: Path) -> AsyncIterator[Bench]:
     def lent(call: Call) -> str:
         return "first" if call.grant and call.grant.sealed_token else ""
 
-    desk = ControlDesk(ControlPlane(exchanges, Model(), jitter=lambda: 0.1))
+    model = Model()
+    plane = ControlPlane(exchanges, model, jitter=lambda: 0.1)
+    desk = ControlDesk({"healthlake": plane, "hapi": Hapi(HapiServer(exchanges), model)})
     performer = Performer(platforms, exchanges, keys, lent, policy.ask, record, renew, desk)
     made = Bench(upstream, performer, policy, tmp_path, platforms, keys=keys, exchanges=exchanges)
     holder.append(made)

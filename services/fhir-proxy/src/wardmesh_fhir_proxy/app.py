@@ -8,8 +8,6 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from msgspec import Struct
-
 from wardmesh_common.bus import Bus
 from wardmesh_common.contracts import (
     ASK_CATALOGUE,
@@ -23,8 +21,10 @@ from wardmesh_common.contracts import (
     Touched,
     perform_subject,
 )
+from wardmesh_common.ending import ended
 from wardmesh_common.health import Health
 from wardmesh_common.questions import (
+    CatalogueQuestion,
     Changed,
     DirectoryQuestion,
     KindsAnswer,
@@ -41,6 +41,8 @@ from wardmesh_fhir_proxy.exchange import Exchanges
 from wardmesh_fhir_proxy.finding import Finder
 from wardmesh_fhir_proxy.healthlake_client import ControlPlane
 from wardmesh_fhir_proxy.healthlake_desk import ControlDesk
+from wardmesh_fhir_proxy.healthlake_hapi import Hapi
+from wardmesh_fhir_proxy.healthlake_hapi_server import HapiServer
 from wardmesh_fhir_proxy.healthlake_model import Model
 from wardmesh_fhir_proxy.healthlake_signing import Signer, aws_environment
 from wardmesh_fhir_proxy.kinds import AskKinds
@@ -52,18 +54,13 @@ from wardmesh_fhir_proxy.upstream import Transport
 RENEWAL_SECONDS = 12.0  # the token endpoint of a platform takes its time; the call's own deadline holds as well
 
 
-class CatalogueQuestion(Struct, kw_only=True, omit_defaults=True):
-    """The asker may say which version it has; it always gets the whole catalogue."""
-
-    version: str = ""
-
-
 @asynccontextmanager
 async def create_app(settings: Settings, bus: Bus, health: Health) -> AsyncGenerator[None]:
     platforms = read_platforms(settings)
     health.checks["catalogue"] = lambda: (True, f"{len(platforms.descriptors)} platforms")
     transport = Transport(max_answer_bytes=settings.max_answer_bytes)
     exchanges = Exchanges(transport, Signer(aws_environment(settings.aws_profile)))
+    model = Model()
     seal_key = key_of("WARDMESH_TOKEN_SEAL_KEY", settings.token_seal_key)
     performer = Performer(
         platforms,
@@ -73,7 +70,7 @@ async def create_app(settings: Settings, bus: Bus, health: Health) -> AsyncGener
         kinds_asker(bus),
         intent_recorder(bus),
         token_renewer(bus, seal_key),
-        ControlDesk(ControlPlane(exchanges, Model())),
+        ControlDesk({"healthlake": ControlPlane(exchanges, model), "hapi": Hapi(HapiServer(exchanges), model)}),
     )
     wake = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -95,8 +92,7 @@ async def create_app(settings: Settings, bus: Bus, health: Health) -> AsyncGener
         yield
     finally:
         loop.remove_signal_handler(signal.SIGHUP)
-        watching.cancel()
-        await asyncio.gather(watching, return_exceptions=True)
+        await ended(watching)
         await transport.close()
 
 

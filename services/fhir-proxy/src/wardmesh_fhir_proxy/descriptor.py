@@ -188,6 +188,11 @@ class Descriptor(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, 
                 raise ValueError(f"`coverage.{name}` must be base or an https URL")
         if self.healthlake.offered and not callable_url(self.healthlake.root(self.healthlake.region)):
             raise ValueError("`healthlake.endpoint` must be an https URL (http only on the loopback interface)")
+        if self.healthlake.backend == "hapi" and self.healthlake.signing != "none":
+            raise ValueError("`healthlake.signing` is for AWS: HAPI takes no signature")
+        for url in self.healthlake.import_from:
+            if not callable_url(url) or not url.endswith("/"):
+                raise ValueError("`healthlake.import_from` must hold https URLs that end in /")
         if self.aud not in ("", "base", "none") and not callable_url(self.aud):
             raise ValueError("`aud` must be base, none or an https URL")
         for pattern in self.name_patterns:

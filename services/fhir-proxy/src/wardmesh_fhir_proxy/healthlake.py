@@ -15,19 +15,30 @@ if TYPE_CHECKING:
 
 DEFAULT_REGION = "us-west-2"
 NAMESPACE = "X-Wardmesh-Namespace"  # how the embedded store is told the region; AWS knows it by its host
+BackendName = Literal["healthlake", "hapi"]
 
 
 class HealthLake(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """Where datastores are managed. `{region}` in the endpoint is replaced: AWS has one host per region."""
 
+    backend: BackendName = "healthlake"  # who is behind it: AWS's protocol, or HAPI with partitions in its URLs
     endpoint: str = ""
     control: str = "/"  # path of the control plane below the endpoint
     region: str = DEFAULT_REGION
     signing: Literal["none", "sigv4"] = "none"
+    import_from: tuple[str, ...] = ()  # HAPI fetches files itself: only from below these addresses
 
     @property
     def offered(self) -> bool:
         return bool(self.endpoint)
+
+    @property
+    def regional(self) -> bool:
+        return self.backend != "hapi"
+
+    def fhir_path(self, datastore: str) -> str:
+        """Where the data of a datastore lies below the endpoint; for HAPI that is the tenant of the URL."""
+        return f"/{datastore}" if self.backend == "hapi" else f"/datastore/{datastore}/r4"
 
     def root(self, region: str) -> str:
         return self.endpoint.replace("{region}", region).rstrip("/")
@@ -52,6 +63,8 @@ def control_plane(vendor: Descriptor | None, region: str) -> Descriptor:
         raise PlatformUnknown("This platform is not in the catalogue.")
     if not vendor.healthlake.offered:
         raise PlatformUnconfigured("This platform manages no datastores: its file names no endpoint for them.")
+    if region and not vendor.healthlake.regional:
+        raise PlatformUnconfigured("This platform has no regions: leave the region out.")
     return _at(vendor, region or vendor.healthlake.region, "")
 
 
@@ -60,15 +73,15 @@ def datastore(vendor: Descriptor | None, platform: str) -> Descriptor | None:
     identity, region = datastore_of(platform)
     if not identity or vendor is None or not vendor.healthlake.offered:
         return None
-    if region == vendor.healthlake.region:
+    if region == vendor.healthlake.region or (region and not vendor.healthlake.regional):
         return None  # one datastore has one platform id, so that records of it are found under one name
     region = region or vendor.healthlake.region
-    found = _at(vendor, region, f"/datastore/{identity}/r4")
+    found = _at(vendor, region, vendor.healthlake.fhir_path(identity))
     return msgspec.structs.replace(found, id=platform, name=f"Datastore {identity}", live=False, aliases=())
 
 
 def _at(vendor: Descriptor, region: str, path: str) -> Descriptor:
     section = msgspec.structs.replace(vendor.healthlake, region=region)
     bases = msgspec.structs.replace(vendor.bases, patient=section.root(region) + path)
-    told = {NAMESPACE: region} if section.signing == "none" else {}
+    told = {NAMESPACE: region} if section.regional and section.signing == "none" else {}
     return msgspec.structs.replace(vendor, bases=bases, healthlake=section, headers={**vendor.headers, **told})

@@ -1,4 +1,4 @@
-"""One client for the control plane of datastores, the embedded store's and AWS's: the same protocol (HL-17)."""
+"""The back end that speaks AWS's control plane: the embedded store and AWS HealthLake, the same protocol (HL-17)."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import asyncio
 import random
 import time
 from collections.abc import Callable
-from typing import Any
 
 from wardmesh_common.errors import BadUpstream, TimedOut
 from wardmesh_common.vocabulary import DATASTORE_CHANGES
 from wardmesh_fhir_proxy.descriptor import Descriptor
 from wardmesh_fhir_proxy.exchange import Exchanges
-from wardmesh_fhir_proxy.healthlake_model import Model, Said
+from wardmesh_fhir_proxy.healthlake_backend import Order, Said
+from wardmesh_fhir_proxy.healthlake_model import Model
 from wardmesh_fhir_proxy.upstream import UpstreamRequest
 
 ATTEMPTS = 3
@@ -37,25 +37,24 @@ class ControlPlane:
         self._clock = clock
         self._slowed: dict[str, float] = {}  # endpoint -> pause before every request, halved by each success
 
-    async def ask(
-        self, place: Descriptor, operation: str, asked: dict[str, Any], *, principal: str, token: str, seconds: float
-    ) -> Said:
-        """Raises BadRequest for a malformed request, TimedOut, PlatformDown, OutcomeUnknown, BadUpstream."""
-        written = self._model.written(operation, asked, token)
+    async def ask(self, place: Descriptor, order: Order) -> Said:
+        written = self._model.written(order.operation, order.asked, order.token)
+        bearer = {"Authorization": f"Bearer {order.bearer}"} if order.bearer else {}
+        told = {"Accept": "application/json", "Accept-Encoding": "identity", **place.headers, **written.headers}
         request = UpstreamRequest(
             method="POST",
             url=f"{place.bases.patient}{place.healthlake.control}",
-            headers={"Accept": "application/json", "Accept-Encoding": "identity", **place.headers, **written.headers},
+            headers={**told, **bearer},
             body=written.body,
             retryable=written.repeatable,
-            write=operation in DATASTORE_CHANGES,
+            write=order.operation in DATASTORE_CHANGES,
         )
-        end = self._clock() + seconds
+        end = self._clock() + order.seconds
         attempt = 1
         while True:
             await self._wait(place.bases.patient, end)
-            answer = await self._exchanges.send(place, request, principal, max(0.0, end - self._clock()))
-            said = self._model.read(operation, answer)
+            answer = await self._exchanges.send(place, request, order.principal, max(0.0, end - self._clock()))
+            said = self._model.read(order.operation, answer)
             throttled = said.code in THROTTLED
             self._adapt(place.bases.patient, throttled=throttled)
             pause = min(MAX_PAUSE_SECONDS, BACKOFF_SECONDS * 2**attempt) * self._jitter()

@@ -1,7 +1,8 @@
-"""What is done to datastores, their jobs and tags: our call, the control plane's answer (HL-1, HL-10, HL-11)."""
+"""What is done to datastores, their jobs and tags: our call, the back end's answer (HL-1, HL-10, HL-11)."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -13,8 +14,8 @@ from wardmesh_common.organisations import datastore_id
 from wardmesh_common.vocabulary import DATASTORE_OPERATIONS, Interaction
 from wardmesh_fhir_proxy.descriptor import Descriptor
 from wardmesh_fhir_proxy.faults import clean
-from wardmesh_fhir_proxy.healthlake_client import ControlPlane
-from wardmesh_fhir_proxy.healthlake_model import Said
+from wardmesh_fhir_proxy.healthlake import BackendName
+from wardmesh_fhir_proxy.healthlake_backend import Backend, Order, Said
 
 JSON = "application/json"
 ENDPOINT, IDENTITY = "DatastoreEndpoint", "DatastoreId"
@@ -57,16 +58,22 @@ def read_body(body: bytes) -> Asked:
 class ControlDesk:
     """Answers in AWS's own members; only addresses are ours."""
 
-    def __init__(self, control: ControlPlane) -> None:
-        self._control = control
+    def __init__(self, backends: Mapping[BackendName, Backend]) -> None:
+        self._backends = backends
 
-    async def perform(self, call: Call, place: Descriptor, asked: Asked, seconds: float) -> Outcome:
+    async def perform(self, call: Call, place: Descriptor, asked: Asked, bearer: str, seconds: float) -> Outcome:
         assert call.principal is not None, "the pair assertion comes first"
         _check_target(call, asked.request)
+        order = Order(
+            operation=call.operation,
+            asked=asked.request,
+            principal=call.principal.id,
+            token=call.id,
+            seconds=seconds,
+            bearer=bearer,
+        )
         try:
-            said = await self._control.ask(
-                place, call.operation, asked.request, principal=call.principal.id, token=call.id, seconds=seconds
-            )
+            said = await self._backends[place.healthlake.backend].ask(place, order)
         except BadRequest as error:
             said = Said(400, {}, VALIDATION, error.problem.detail)
         if said.code:

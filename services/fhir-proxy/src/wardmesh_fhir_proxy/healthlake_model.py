@@ -12,6 +12,7 @@ from botocore.serialize import create_serializer
 from msgspec import Struct
 
 from wardmesh_common.errors import BadRequest, BadUpstream
+from wardmesh_fhir_proxy.healthlake_backend import Said
 from wardmesh_fhir_proxy.upstream import UpstreamAnswer
 
 # Our operation (vocabulary.py) -> the one of AWS.
@@ -47,15 +48,6 @@ class Written(Struct, frozen=True):
     headers: dict[str, str]
     body: bytes
     repeatable: bool
-
-
-class Said(Struct, frozen=True):
-    """What the control plane answered: a result, or AWS's code and text of an error."""
-
-    status: int
-    result: dict[str, Any] = {}
-    code: str = ""
-    message: str = ""
 
 
 class Model:

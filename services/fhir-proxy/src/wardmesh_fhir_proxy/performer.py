@@ -123,7 +123,8 @@ class Performer:
             if not place.writes:
                 raise Denied("Writing is switched off for this platform.")
             await self._record_intent(call, ())
-        return await self._control_desk.perform(call, place, asked, hop.remaining() - ENDING_SECONDS)
+        bearer, seconds = self._open_token(call), hop.remaining() - ENDING_SECONDS
+        return await self._control_desk.perform(call, place, asked, bearer, seconds)
 
     async def _once_more(
         self, call: Call, descriptor: Descriptor, request: UpstreamRequest, refused: UpstreamAnswer, hop: Hop
