@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
+from typing import Any
 
 from auth.fake_issuer import AUDIENCE, http_fetch, issuer
 from auth.stage import platforms
@@ -21,7 +22,6 @@ from wardmesh_auth.revocations import Revocations
 from wardmesh_auth.sessions import Sessions
 from wardmesh_auth.settings import PlatformClient
 from wardmesh_common.contracts import Call, Caller
-from wardmesh_common.errors import PlatformUnknown
 from wardmesh_common.issuer_keys import IssuerKeys
 from wardmesh_common.questions import Catalogue, PlatformFacts
 from wardmesh_common.station import Hop
@@ -35,6 +35,17 @@ class Exchange:
     async def due(self, key: GrantKey, facts: PlatformFacts, client: PlatformClient) -> PlatformToken:
         now = time.time()
         return PlatformToken(access_token="t" * 800, scopes=("system/*.rs",), issued_at=now, expires_at=now + 3600)
+
+
+class Proxy:
+    def __init__(self, rows: tuple[PlatformFacts, ...]) -> None:
+        self._catalogue = Catalogue(version="1", platforms=rows)
+
+    async def ask(self, subject: str, question: Any, answer_type: Any, *, timeout_seconds: float = 2.0) -> Any:
+        return self._catalogue
+
+    async def hear(self, subject: str, event_type: Any, handler: Any) -> None:
+        return None
 
 
 class NoHandles:
@@ -55,12 +66,6 @@ class NoPasses:
 async def main() -> None:
     async with issuer() as fake, http_fetch() as fetch:
 
-        async def ask() -> Catalogue:
-            return Catalogue(version="1", platforms=platforms(fake))
-
-        async def ask_organisation(name: str) -> PlatformFacts:
-            raise PlatformUnknown(name)
-
         async def tell(_: object) -> None:
             return None
 
@@ -69,7 +74,9 @@ async def main() -> None:
         revocations = Revocations(database)
         sessions = Sessions(database, revocations, tell, max_age_seconds=60, idle_seconds=60)
         client = PlatformClient("id", "secret")
-        grants = Grants(Platforms(ask, ask_organisation), PlatformTokens(Exchange()), lambda _: client, os.urandom(32))
+        catalogue = Platforms(Proxy(platforms(fake)))
+        assert await catalogue.start(1)
+        grants = Grants(catalogue, PlatformTokens(Exchange()), lambda _: client, os.urandom(32))
         identify = Identifier(
             Bearers(verifier),
             sessions,
@@ -108,6 +115,7 @@ async def main() -> None:
                     await identify(one, hop)
                 costs.append((time.process_time() - started) / CALLS * 1e6)
             print(f"identify, cached token, {what}: {min(costs):.1f} us (worst round {max(costs):.1f})")
+        await catalogue.stop()
 
 
 if __name__ == "__main__":

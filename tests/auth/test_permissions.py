@@ -12,6 +12,7 @@ import pytest
 import engines
 from auth.stage import stage, until
 from wardmesh_common.contracts import USERS
+from wardmesh_common.questions import PlatformFacts
 from wardmesh_common.vocabulary import Principal
 
 pytestmark = pytest.mark.anyio
@@ -38,7 +39,6 @@ async def test_nothing_that_auth_does_is_refused_by_the_broker(
             assert (await scene.call(cookie=made.secret)).status == 200
             await one.sessions.revoke(made.handle)
             await until(lambda: two.revocations._ends, 2.0)
-            old = two.platforms._version
-            await scene.change_catalogue(*scene.catalogue)
-            await until(lambda: two.platforms._version != old)
+            await scene.change_catalogue(*scene.catalogue, PlatformFacts(id="new", name="New", type="ehr"))
+            await until(lambda: "new" in {facts.id for facts in two.platforms.all()})
     assert "permission" not in caplog.text.lower()

@@ -51,7 +51,7 @@ async def scene(postgres: engines.Postgres, nats: engines.Nats, server: Clinic) 
         )
         await ready.change_catalogue(*ready.catalogue, facts)
         async with asyncio.timeout(5):
-            while AT not in {each.id for each in await ready.replicas[0].platforms.all()}:
+            while AT not in {each.id for each in ready.replicas[0].platforms.all()}:
                 await asyncio.sleep(0.005)
         yield ready
 

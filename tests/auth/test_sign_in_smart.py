@@ -33,7 +33,7 @@ async def clinic(postgres: engines.Postgres, nats: engines.Nats, **settings: Any
         await scene.change_catalogue(*scene.catalogue, facts)
         for replica in scene.replicas:
             async with asyncio.timeout(5):
-                while "clinic" not in {known.id for known in await replica.platforms.all()}:
+                while "clinic" not in {known.id for known in replica.platforms.all()}:
                     await asyncio.sleep(0.005)
         yield scene
 

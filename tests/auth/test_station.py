@@ -193,7 +193,7 @@ async def test_a_changed_catalogue_counts_without_a_restart(scene: Stage) -> Non
     assert (await scene.call(platform="new", bearer=bearer)).status == 404
     await scene.change_catalogue(PlatformFacts(id="new", name="New", type="ehr"))
     known = scene.replicas[0].platforms
-    await until(lambda: known._version == scene.version)
+    await until(lambda: {facts.id for facts in known.all()} == {"new"})
     assert (await scene.call(platform="new", bearer=bearer)).status == 200
 
 

@@ -21,11 +21,10 @@ from gateway.rest_stage import PLATFORMS
 from wardmesh_cli.ports import free_port
 from wardmesh_common.contracts import ASK_CATALOGUE, EVENT_CATALOGUE_CHANGED, Call, Outcome
 from wardmesh_common.health import Health
-from wardmesh_common.questions import Ask, Catalogue, Changed
+from wardmesh_common.questions import Ask, Catalogue, CatalogueQuestion, Changed
 from wardmesh_common.settings import BadSettings
 from wardmesh_common.station import Hop
 from wardmesh_gateway.app import create_app
-from wardmesh_gateway.catalogue import CatalogueQuestion
 from wardmesh_gateway.settings import GatewaySettings
 
 pytestmark = pytest.mark.anyio

@@ -65,6 +65,10 @@ class PlatformFacts(Struct, frozen=True, kw_only=True, omit_defaults=True):
         return bool(self.fhir_base_url or self.vendor or self.datastore_region)
 
 
+class CatalogueQuestion(Struct, frozen=True, kw_only=True):
+    """Nothing to say: the whole catalogue is wanted."""
+
+
 class Catalogue(Struct, frozen=True, kw_only=True):
     version: str
     platforms: tuple[PlatformFacts, ...]

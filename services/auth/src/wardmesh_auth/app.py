@@ -17,7 +17,6 @@ from wardmesh_common.contracts import (
     ASK_RENEWAL,
     ASK_TOKEN,
     DECIDE,
-    EVENT_CATALOGUE_CHANGED,
     EVENT_GRANT_CHANGED,
     EVENT_SESSION_REVOKED,
     IDENTIFY,
@@ -25,7 +24,6 @@ from wardmesh_common.contracts import (
 )
 from wardmesh_common.health import Health
 from wardmesh_common.questions import (
-    Changed,
     GrantChanged,
     RenewalQuestion,
     SessionRevoked,
@@ -51,13 +49,12 @@ async def create_app(
         try:
             await bus.hear(EVENT_SESSION_REVOKED, SessionRevoked, app.heard_revoked)
             await bus.hear(EVENT_GRANT_CHANGED, GrantChanged, app.heard_grant)
-            await bus.hear(EVENT_CATALOGUE_CHANGED, Changed, app.platforms.changed)
             await until_read(app.revocations)
             await app.client_keys.refresh()
             await app.log_ins.seed(settings.accounts)
             if not await app.keys.first(settings.issuer_wait_seconds):
                 log.warning("the token issuer does not answer: no bearer token is good until it does")
-            if not await app.platforms.first(settings.catalogue_wait_seconds):
+            if not await app.platforms.start(settings.catalogue_wait_seconds):
                 log.warning("the platform catalogue cannot be had yet: calls are refused until it can")
             health.checks["database"] = lambda: (app.database.up, "up" if app.database.up else "away")
             tasks = [

@@ -6,7 +6,6 @@ import logging
 from collections.abc import Mapping
 
 import aiohttp
-from msgspec import Struct
 
 from wardmesh_auth.accounts.log_ins import LogIns
 from wardmesh_auth.accounts.passwords import Passwords
@@ -42,21 +41,13 @@ from wardmesh_auth.smart.discovery import Discovery
 from wardmesh_auth.smart.wire import Wire
 from wardmesh_auth.vault import Vault
 from wardmesh_common.bus import Bus
-from wardmesh_common.contracts import (
-    ASK_CATALOGUE,
-    ASK_ORGANISATION,
-    EVENT_GRANT_CHANGED,
-    EVENT_SESSION_REVOKED,
-)
+from wardmesh_common.contracts import EVENT_GRANT_CHANGED, EVENT_SESSION_REVOKED
 from wardmesh_common.errors import Unauthenticated, WardmeshError
 from wardmesh_common.issuer_keys import IssuerKeys
 from wardmesh_common.local_tokens import LocalTokens
 from wardmesh_common.questions import (
     Ask,
-    Catalogue,
     GrantChanged,
-    OrganisationQuestion,
-    PlatformFacts,
     RenewalAnswer,
     RenewalQuestion,
     SessionRevoked,
@@ -73,21 +64,10 @@ DEPLOYMENT_ACTOR = "wardmesh"  # who stands in the record of what the deployment
 log = logging.getLogger("wardmesh.auth")
 
 
-class _Nothing(Struct):
-    """A question without arguments."""
-
-
 def _vault(settings: AuthSettings) -> Vault:
     if not has_master_key(settings):
         log.warning("no master key is set: what is stored is sealed with a key of this deployment only")
     return Vault(master_ring(settings))
-
-
-def _platforms(bus: Bus) -> Platforms:
-    return Platforms(
-        lambda: bus.ask(ASK_CATALOGUE, _Nothing(), Catalogue),
-        lambda name: bus.ask(ASK_ORGANISATION, OrganisationQuestion(platform=name), PlatformFacts),
-    )
 
 
 class App:
@@ -111,7 +91,7 @@ class App:
         self.client_keys = ClientKeyRing(self.database, vault)
         self.smart = SmartClient(Discovery(self.wire), self.wire, self.client_keys)
         self.tokens = PlatformTokens(Renewals(self.store, self.smart, self.renewed))
-        self.platforms = _platforms(bus)
+        self.platforms = Platforms(bus)
         self.keys = IssuerKeys(settings.issuer, fetching(http), jwks_uri=settings.jwks_uri)
         roles = Roles(settings.role_claims, settings.role_map)
         self.verifier = self._verifier(settings, roles)
@@ -281,7 +261,7 @@ class App:
 
     async def close(self) -> None:
         await self.tokens.close()
-        await self.platforms.close()
+        await self.platforms.stop()
         await self.keys.close()
         await self.bearers.close()
         await self.smart.close()

@@ -126,7 +126,7 @@ class Platforms:
         return platforms_dir.fingerprint(self._extra) != self._seen
 
     async def answer(self, question: Struct, ask: Ask) -> Catalogue:
-        """`ask.fhir.catalogue.get`; the asker's version is only informative."""
+        """`ask.fhir.catalogue.get`."""
         del question, ask
         return self.facts()
 
@@ -210,7 +210,9 @@ async def watch(
     """Reload on `wake` (SIGHUP) or when the directory changed, and tell everyone the new version."""
     while True:
         try:
-            await asyncio.wait_for(wake.wait(), poll)
+            # Not `wait_for`: until Python 3.12 that forgets a cancellation which comes with the signal.
+            async with asyncio.timeout(poll):
+                await wake.wait()
         except TimeoutError:
             if not platforms.moved():
                 continue

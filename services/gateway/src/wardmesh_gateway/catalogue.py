@@ -1,22 +1,17 @@
-"""The platforms as this replica knows them: a snapshot asked of fhir-proxy, refreshed when it says so, and look-ups."""
+"""The platforms as this replica knows them: a snapshot of the catalogue, and look-ups by every name."""
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import logging
 import re
 from collections.abc import Iterable
-from typing import Any, Protocol
 
-from msgspec import Struct
-
-from wardmesh_common.contracts import ASK_CATALOGUE, ASK_DIRECTORY, ASK_ORGANISATION, EVENT_CATALOGUE_CHANGED
-from wardmesh_common.errors import BadRequest, Unavailable, WardmeshError
+from wardmesh_common.catalogue import AsksCatalogue, KeptCatalogue
+from wardmesh_common.contracts import ASK_DIRECTORY, ASK_ORGANISATION
+from wardmesh_common.errors import BadRequest, Unavailable
 from wardmesh_common.organisations import facts_behind, may_stand_behind, vendor_of
 from wardmesh_common.questions import (
     Catalogue,
-    Changed,
     DirectoryAnswer,
     DirectoryQuestion,
     OrganisationQuestion,
@@ -24,30 +19,9 @@ from wardmesh_common.questions import (
 )
 from wardmesh_gateway.rules import is_platform_id
 
-FIRST_RETRY_SECONDS = 0.05
-LAST_RETRY_SECONDS = 2.0
-# A change event can get lost with the connection: look again now and then.
-REFRESH_SECONDS = 60.0
-
-_log = logging.getLogger("wardmesh.gateway")
-
-
-class CatalogueQuestion(Struct, frozen=True, kw_only=True):
-    """Nothing to say: the whole catalogue is wanted."""
-
 
 class Ambiguous(BadRequest):
     """A name that fits several platforms; the text lists our ids, never the name."""
-
-
-class AsksCatalogue(Protocol):
-    """The part of the bus that the catalogue needs."""
-
-    async def ask(
-        self, subject: str, question: Struct, answer_type: type[Any], *, timeout_seconds: float = 2.0
-    ) -> Any: ...
-
-    async def hear(self, subject: str, event_type: type[Any], handler: Any) -> None: ...
 
 
 class Snapshot:
@@ -108,14 +82,12 @@ def _one_of(candidates: list[PlatformFacts]) -> PlatformFacts | None:
 
 
 class Platforms:
-    """Holds the newest snapshot and keeps it new in the background; serves the old one while fhir-proxy is away."""
+    """The newest snapshot, and what is asked beside it; the old one is served while fhir-proxy is away."""
 
     def __init__(self, bus: AsksCatalogue) -> None:
         self._bus = bus
         self._snapshot: Snapshot | None = None
-        self._version = ""
-        self._stale = asyncio.Event()
-        self._task: asyncio.Task[None] | None = None
+        self._kept = KeptCatalogue(bus, self.put)
 
     @property
     def snapshot(self) -> Snapshot:
@@ -152,41 +124,10 @@ class Platforms:
 
     def put(self, catalogue: Catalogue) -> None:
         self._snapshot = Snapshot(catalogue.platforms)
-        self._version = catalogue.version
 
     async def start(self) -> None:
-        """Listen for changes, then fetch in the background: the gateway comes up without fhir-proxy."""
-        await self._bus.hear(EVENT_CATALOGUE_CHANGED, Changed, self._on_changed)
-        self._task = asyncio.create_task(self._keep(), name="catalogue")
+        """In the background: the gateway comes up without fhir-proxy."""
+        await self._kept.start()
 
     async def stop(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
-
-    async def _on_changed(self, event: Changed) -> None:
-        if event.version != self._version:
-            self._stale.set()
-
-    async def _keep(self) -> None:
-        pause = FIRST_RETRY_SECONDS
-        while True:
-            self._stale.clear()
-            if await self._fetch():
-                wait, pause = REFRESH_SECONDS, FIRST_RETRY_SECONDS
-            else:
-                wait, pause = pause, min(pause * 2, LAST_RETRY_SECONDS)
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(wait):
-                    await self._stale.wait()
-
-    async def _fetch(self) -> bool:
-        try:
-            catalogue = await self._bus.ask(ASK_CATALOGUE, CatalogueQuestion(), Catalogue)
-        except WardmeshError as error:
-            _log.info("catalogue not fetched: %s", error.problem.code)
-            return False
-        if catalogue.version != self._version or self._snapshot is None:
-            self.put(catalogue)
-            _log.info("catalogue: %d platforms", len(catalogue.platforms))
-        return True
+        await self._kept.stop()

@@ -2,36 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import logging
-
-from msgspec import Struct
-
-from wardmesh_common.bus import Bus
-from wardmesh_common.contracts import ASK_CATALOGUE, EVENT_CATALOGUE_CHANGED
-from wardmesh_common.errors import Unavailable, WardmeshError
+from wardmesh_common.catalogue import AsksCatalogue, KeptCatalogue
+from wardmesh_common.errors import Unavailable
 from wardmesh_common.organisations import facts_behind, may_stand_behind, vendor_of
-from wardmesh_common.questions import Catalogue, Changed, PlatformFacts
+from wardmesh_common.questions import Catalogue, PlatformFacts
 
-RETRY_SECONDS = 0.5
 REFRESH_SECONDS = 30.0
-
-_log = logging.getLogger("wardmesh.policy")
-
-
-class CatalogueQuestion(Struct, kw_only=True):
-    pass
 
 
 class Platforms:
-    """A snapshot, refreshed when fhir-proxy says so and now and then anyway; events may get lost."""
+    """The newest snapshot by id."""
 
-    def __init__(self, bus: Bus) -> None:
-        self._bus = bus
+    def __init__(self, bus: AsksCatalogue) -> None:
         self._facts: dict[str, PlatformFacts] = {}
-        self._wake = asyncio.Event()
-        self._task: asyncio.Task[None] | None = None
+        self._kept = KeptCatalogue(bus, self._take, refresh_seconds=REFRESH_SECONDS)
 
     @property
     def all(self) -> list[PlatformFacts]:
@@ -46,31 +30,12 @@ class Platforms:
         return facts_behind(vendor, name) if vendor is not None and may_stand_behind(vendor, name) else facts
 
     async def start(self) -> None:
-        async def changed(_event: Changed) -> None:
-            self._wake.set()
-
-        await self._bus.hear(EVENT_CATALOGUE_CHANGED, Changed, changed)
-        await self._fetch()  # a replica that joins a running mesh knows the catalogue before it takes calls
-        self._task = asyncio.create_task(self._keep())
+        """A replica that joins a running mesh knows the catalogue before it takes calls."""
+        await self._kept.start()
+        await self._kept.first()
 
     async def stop(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        await self._kept.stop()
 
-    async def _keep(self) -> None:
-        while True:
-            known = await self._fetch()
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(REFRESH_SECONDS if known else RETRY_SECONDS):
-                    await self._wake.wait()
-            self._wake.clear()
-
-    async def _fetch(self) -> bool:
-        try:
-            catalogue = await self._bus.ask(ASK_CATALOGUE, CatalogueQuestion(), Catalogue)
-        except WardmeshError as error:
-            _log.info("the catalogue is not there yet: %s", error.problem.code)
-            return bool(self._facts)
+    def _take(self, catalogue: Catalogue) -> None:
         self._facts = {platform.id: platform for platform in catalogue.platforms}
-        return True

@@ -88,7 +88,7 @@ class People:
 
     async def _smart(self, settings: AuthSettings) -> Place:
         base = settings.smart_iss.rstrip("/")
-        found = [f for f in await self._platforms.all() if f.fhir_base_url.rstrip("/") == base]
+        found = [f for f in self._platforms.all() if f.fhir_base_url.rstrip("/") == base]
         if not found or not settings.smart_client_id:
             raise PlatformUnconfigured("SMART_ISS and SMART_CLIENT_ID must name a platform of the catalogue")
         facts = next((f for f in found if f.id == settings.smart_platform), found[0])

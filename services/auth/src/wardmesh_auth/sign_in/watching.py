@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from wardmesh_auth.grant_store import GrantKey, GrantStore, principal_digest
@@ -75,10 +75,10 @@ class Watching:
                 if token is not None or left <= 0:
                     break
                 changed.clear()
-                try:
-                    await asyncio.wait_for(changed.wait(), min(left, _LOOK_SECONDS))
-                except TimeoutError:
-                    continue
+                # Not `wait_for`: until Python 3.12 that forgets a cancellation which comes with the event.
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(min(left, _LOOK_SECONDS)):
+                        await changed.wait()
         if token is None:
             return answer({"success": False, "pending": True, "platform_id": platform})
         body = {

@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 import asyncpg
 from nats.errors import Error as NatsError
 
+from wardmesh_common.ending import ended
 from wardmesh_fhir_store.feed.queue import Queue, queue_at
 from wardmesh_fhir_store.feed.sender import Sender, Unsent
 from wardmesh_fhir_store.feed.stream import connection
@@ -79,5 +80,4 @@ async def published(settings: StoreSettings, key: bytes) -> AsyncGenerator[None]
         yield
     finally:
         if task is not None:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+            await ended(task)

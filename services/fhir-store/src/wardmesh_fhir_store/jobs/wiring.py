@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+from wardmesh_common.ending import ended
 from wardmesh_common.settings import BadSettings
 from wardmesh_fhir_store.control.datastores import DatastoreControl
 from wardmesh_fhir_store.control.jobs import JobControl
@@ -80,6 +81,4 @@ class Jobs:
         try:
             yield
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await ended(*tasks)

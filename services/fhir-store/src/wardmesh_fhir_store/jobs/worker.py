@@ -70,8 +70,10 @@ class Worker:
         while True:
             self._awake.clear()
             if not await self._step():
+                # Not `wait_for`: until Python 3.12 that forgets a cancellation which comes with the call to wake up.
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._awake.wait(), self._poll)
+                    async with asyncio.timeout(self._poll):
+                        await self._awake.wait()
 
     async def _step(self) -> bool:
         """Whether there was anything to do."""
