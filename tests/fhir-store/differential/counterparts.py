@@ -87,10 +87,11 @@ def _built(command: list[str]) -> None:
 
 
 @contextlib.contextmanager
-def hapi() -> Iterator[str]:
-    """The base of a fresh HAPI JPA server on an in-memory database."""
+def hapi(*, partitions: bool = False) -> Iterator[str]:
+    """The base of a fresh HAPI JPA server on an in-memory database; with partitions its URLs name one each."""
     class_path, port = _hapi_program().read_text(), free_port()
     options = ["-Xmx2g", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"]
+    options += ["-Dwardmesh.partitions=true"] if partitions else []
     command = ["java", *options, "-cp", class_path, "wardmesh.Counterpart", str(port)]
     base = f"http://127.0.0.1:{port}/fhir"
     with tempfile.TemporaryFile() as log, subprocess.Popen(command, stdout=log, stderr=log) as process:

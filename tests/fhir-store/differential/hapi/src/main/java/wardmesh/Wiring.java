@@ -14,6 +14,8 @@ import org.springframework.orm.jpa.LocalContainerEntityManagerFactoryBean;
 import org.springframework.transaction.annotation.EnableTransactionManagement;
 
 import ca.uhn.fhir.batch2.jobs.config.Batch2JobsConfig;
+import ca.uhn.fhir.batch2.jobs.export.BulkDataExportProvider;
+import ca.uhn.fhir.batch2.jobs.imprt.BulkDataImportProvider;
 import ca.uhn.fhir.context.FhirContext;
 import ca.uhn.fhir.context.support.IValidationSupport;
 import ca.uhn.fhir.jpa.api.IDaoRegistry;
@@ -31,6 +33,7 @@ import ca.uhn.fhir.jpa.model.config.PartitionSettings;
 import ca.uhn.fhir.jpa.model.config.SubscriptionSettings;
 import ca.uhn.fhir.jpa.model.dialect.HapiFhirH2Dialect;
 import ca.uhn.fhir.jpa.model.entity.StorageSettings;
+import ca.uhn.fhir.jpa.partition.PartitionManagementProvider;
 import ca.uhn.fhir.jpa.provider.DaoRegistryResourceSupportedSvc;
 import ca.uhn.fhir.jpa.provider.IJpaSystemProvider;
 import ca.uhn.fhir.jpa.provider.JpaCapabilityStatementProvider;
@@ -43,11 +46,16 @@ import ca.uhn.fhir.jpa.util.ResourceCountCache;
 import ca.uhn.fhir.rest.api.EncodingEnum;
 import ca.uhn.fhir.rest.api.IResourceSupportedSvc;
 import ca.uhn.fhir.rest.server.RestfulServer;
+import ca.uhn.fhir.rest.server.interceptor.partition.RequestTenantPartitionInterceptor;
 import ca.uhn.fhir.rest.server.provider.ResourceProviderFactory;
+import ca.uhn.fhir.rest.server.tenant.UrlBaseTenantIdentificationStrategy;
 import ca.uhn.fhir.rest.server.util.ISearchParamRegistry;
 import jakarta.persistence.EntityManagerFactory;
 
-/** The beans HAPI's JPA modules leave to the application; everything optional is off. */
+/**
+ * The beans HAPI's JPA modules leave to the application; everything optional is off. With -Dwardmesh.partitions=true the
+ * first step of a path names a partition, and partitions can be managed, exported and filled by jobs.
+ */
 @Configuration
 @EnableTransactionManagement
 @Import({
@@ -59,6 +67,8 @@ import jakarta.persistence.EntityManagerFactory;
     SubscriptionSubmitterConfig.class
 })
 public class Wiring {
+
+    private static final boolean PARTITIONS = Boolean.getBoolean("wardmesh.partitions");
 
     @Bean
     public DataSource dataSource() {
@@ -77,12 +87,17 @@ public class Wiring {
         settings.setIndexMissingFields(StorageSettings.IndexEnabledEnum.ENABLED);
         settings.setResourceClientIdStrategy(JpaStorageSettings.ClientIdStrategyEnum.ANY);
         settings.setResourceServerIdStrategy(JpaStorageSettings.IdStrategyEnum.UUID);
+        settings.setEnableTaskBulkExportJobExecution(PARTITIONS);
+        settings.setEnableTaskBulkImportJobExecution(PARTITIONS);
+        settings.setJobFastTrackingEnabled(PARTITIONS);
         return settings;
     }
 
     @Bean
     public PartitionSettings partitionSettings() {
-        return new PartitionSettings();
+        PartitionSettings settings = new PartitionSettings();
+        settings.setPartitioningEnabled(PARTITIONS);
+        return settings;
     }
 
     @Bean
@@ -151,7 +166,11 @@ public class Wiring {
             JpaStorageSettings settings,
             ISearchParamRegistry parameters,
             IValidationSupport validation,
-            DatabaseBackedPagingProvider paging) {
+            DatabaseBackedPagingProvider paging,
+            RequestTenantPartitionInterceptor tenants,
+            PartitionManagementProvider management,
+            BulkDataExportProvider exports,
+            BulkDataImportProvider imports) {
         RestfulServer server = new RestfulServer(dao.getContext());
         server.registerProviders(resources.createProviders());
         server.registerProvider(system);
@@ -159,6 +178,11 @@ public class Wiring {
                 new JpaCapabilityStatementProvider(server, dao, settings, parameters, validation));
         server.setPagingProvider(paging);
         server.setDefaultResponseEncoding(EncodingEnum.JSON);
+        if (PARTITIONS) {
+            server.setTenantIdentificationStrategy(new UrlBaseTenantIdentificationStrategy());
+            server.registerInterceptor(tenants);
+            server.registerProviders(management, exports, imports);
+        }
         return server;
     }
 }
