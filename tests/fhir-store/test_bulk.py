@@ -112,6 +112,11 @@ def test_types_filters_and_times_narrow_an_export(fhir: Fhir) -> None:
     assert ids(exported(fhir, "$export?_type=Patient&_outputFormat=ndjson")) == {"Patient": ["a", "b", "c"]}
     narrowed = "$export?_type=Patient,Observation&_typeFilter=Observation%3Fstatus%3Dfinal,Patient%3Ffamily%3DB"
     assert ids(exported(fhir, narrowed)) == {"Patient": ["b"], "Observation": ["o-a", "o-none"]}
+    listed = {"include": [{"system": "http://hl7.org/fhir/observation-status", "concept": [{"code": "preliminary"}]}]}
+    held = fhir.create({"resourceType": "ValueSet", "status": "active", "compose": listed})["id"]
+    asked = f"$export?_type=Observation&_typeFilter=Observation%3Fstatus:in=ValueSet/{held}"
+    assert ids(exported(fhir, asked)) == {"Observation": ["o-b", "o-c"]}
+    fhir.call("DELETE", f"ValueSet/{held}")
     told = manifest(fhir, kick_off(fhir, "$export"))
     fhir.put("Patient/b", patient("Later") | {"id": "b"})
     fhir.call("DELETE", "Patient/c")
@@ -162,6 +167,7 @@ def test_an_export_is_unknown_at_another_datastore(store: StoreProcess, fhir: Fh
         "_outputFormat=text/csv",
         "_typeFilter=Patient",
         "_typeFilter=Patient?unknown=1",
+        "_typeFilter=Patient?gender:in=urn:unknown",
         "_elements=id",
         "patient=Patient/a",
     ],

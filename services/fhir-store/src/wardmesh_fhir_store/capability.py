@@ -12,6 +12,7 @@ from wardmesh_fhir_store.definitions import Parameter
 from wardmesh_fhir_store.operations import Operations
 from wardmesh_fhir_store.searching import LARGEST_COUNT
 from wardmesh_fhir_store.store import Store
+from wardmesh_fhir_store.terminology.expanding import MOST_CODES
 from wardmesh_fhir_store.wire import Request, Response
 from wardmesh_fhir_store.writing import FHIR_JSON, JSON_PATCH
 
@@ -79,7 +80,8 @@ class Capability:
             "documentation": f"Pages hold at most {LARGEST_COUNT} matches. Everything that is written is validated "
             "structurally (elements, cardinality, types, formats, required codes, reference targets); $validate also "
             "evaluates invariants and a subset of profiles and names what it did not. $everything is offered on "
-            "instances.",
+            "instances. Tokens take :above, :below, :in and :not-in as far as the CodeSystems and ValueSets stored here "
+            f"tell, up to {MOST_CODES} codes, and :in and :not-in of value sets with required codes; the rest is refused.",
             "resource": [self._resource(kind, referring[kind]) for kind in kinds],
             "interaction": self._interactions(SYSTEM_INTERACTIONS),
             "operation": self._declared_operations("system"),

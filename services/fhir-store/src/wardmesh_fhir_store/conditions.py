@@ -27,6 +27,7 @@ from wardmesh_fhir_store.faults import Fault, invalid, not_supported
 from wardmesh_fhir_store.matching import Matcher, check_modifier, date_span, prefixed, range_condition
 from wardmesh_fhir_store.query import split, unescape
 from wardmesh_fhir_store.references import ID
+from wardmesh_fhir_store.terminology.questions import Answers
 
 Condition = ColumnElement[bool]
 TABLE_OF: dict[str, str] = {"reference": "ref"}
@@ -58,6 +59,10 @@ class ConditionBuilder:
         self._definitions = definitions
         self._matcher = matcher
         self._datastore = datastore
+
+    def told(self, answers: Answers) -> ConditionBuilder:
+        """The same for one request, with what terminology says to it."""
+        return ConditionBuilder(self._definitions, self._matcher.told(answers), self._datastore)
 
     def condition(self, row: FromClause, kind: str, name: str, value: str, depth: int = 0) -> Condition:
         """`kind` is the resource type that `row` ranges over, or "" for all types."""

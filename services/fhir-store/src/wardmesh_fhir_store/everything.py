@@ -97,7 +97,8 @@ class Everything:
         kinds = () if kind == "*" else (kind,)
         if any(name == "_type" for name, _ in pairs):
             raise invalid("_type does not belong to a compartment search.")
-        search = self._store.searches.read(kinds, pairs_of(cursor.query) if cursor else pairs, strict=strict)
+        pairs = pairs_of(cursor.query) if cursor else pairs
+        search = (await self._store.searches_for(connection, pairs)).read(kinds, pairs, strict=strict)
         tied = self._store.conditions.in_compartment(search.row, compartment, identity, "" if kind == "*" else kind)
         search.conditions.append(tied)
         return await self._reading.answer(connection, path, search, cursor, token)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, false, or_
+from sqlalchemy import ARRAY, ColumnElement, Text, and_, any_, false, literal, or_, true
 
 from wardmesh_fhir_store.definitions import Definitions, Parameter
 from wardmesh_fhir_store.faults import invalid, not_supported
@@ -15,16 +15,18 @@ from wardmesh_fhir_store.indexing import LONGEST_KEY, fit, fold, token_key, type
 from wardmesh_fhir_store.moments import LARGEST_EXPONENT, Span, implied_range, span_of
 from wardmesh_fhir_store.query import split, unescape
 from wardmesh_fhir_store.references import ID, target_of
+from wardmesh_fhir_store.terminology.questions import ASKED, Answers, Question
+from wardmesh_fhir_store.terminology.systems import Unanswerable
 
 Condition = ColumnElement[bool]
 PREFIXES = frozenset({"eq", "ne", "gt", "ge", "lt", "le", "sa", "eb", "ap"})
 OTHER_KIND = {"identifier": "token", "text": "string"}  # modifiers that search another index
 LAST_LETTER = "\U0010ffff"
-VALUE_SETS = "http://hl7.org/fhir/ValueSet/"
+NOTHING: Answers = {}
 _NUMBER = re.compile(r"[+\-]?\d+(?:\.\d+)?(?:[eE][+\-]?\d{1,4})?", re.ASCII)
 MODIFIERS: dict[str, frozenset[str]] = {
     "string": frozenset({"missing", "exact", "contains"}),
-    "token": frozenset({"missing", "not", "text", "in", "not-in", "of-type"}),
+    "token": frozenset({"missing", "not", "text", "in", "not-in", "of-type", "above", "below"}),
     "reference": frozenset({"missing", "identifier"}),
     "date": frozenset({"missing"}),
     "number": frozenset({"missing"}),
@@ -94,12 +96,18 @@ def number_condition(prefix: str, low: ColumnElement[object], high: ColumnElemen
     return conditions[prefix]
 
 
-class Matcher:
-    """`bases` are our own FHIR bases, for absolute references."""
+def one_of(column: ColumnElement[str], values: Iterable[str]) -> Condition:
+    """As one array: a statement takes 32767 parameters, a value set may have more codes than that leaves room for."""
+    return column == any_(literal(sorted(values), ARRAY(Text)))
 
-    def __init__(self, definitions: Definitions, bases: tuple[str, ...]) -> None:
+
+class Matcher:
+    """`bases` are our own FHIR bases, for absolute references; `answers` what terminology says to this request."""
+
+    def __init__(self, definitions: Definitions, bases: tuple[str, ...], answers: Answers = NOTHING) -> None:
         self._definitions = definitions
         self._bases = bases
+        self._answers = answers
         self._by_type: dict[str, Callable[[Any, Parameter, str, str], Condition]] = {
             "token": self._token,
             "string": self._string,
@@ -110,6 +118,9 @@ class Matcher:
             "uri": self._uri,
         }
 
+    def told(self, answers: Answers) -> Matcher:
+        return Matcher(self._definitions, self._bases, answers)
+
     def condition(self, columns: Any, parameter: Parameter, modifier: str, value: str) -> Condition:
         """True for index rows that fit one value (no comma left in it); `columns` has those of the index table."""
         kind = OTHER_KIND.get(modifier, parameter.type)
@@ -118,8 +129,8 @@ class Matcher:
     def _token(self, c: Any, parameter: Parameter, modifier: str, value: str) -> Condition:
         if modifier == "of-type":
             return self._of_type(c, value)
-        if modifier in ("in", "not-in"):
-            return self._in(c, unescape(value))
+        if modifier in ASKED:
+            return self._told(c, Question(ASKED[modifier], value))
         parts = [unescape(part) for part in split(value, "|")]
         if len(parts) > 2:
             raise invalid("A token in the query has more than one bar.")
@@ -140,13 +151,22 @@ class Matcher:
             raise invalid(":of-type takes system|code|value.")
         return and_(c.system == parts[0], c.key == typed_key(parts[1], parts[2]))
 
-    def _in(self, c: Any, url: str) -> Condition:
-        name = url.removeprefix(VALUE_SETS)
-        held = self._definitions.value_sets.get(name)
-        if held is None or not held.system or name == url:
-            raise not_supported(":in and :not-in take one of the value sets of FHIR that the store holds.")
-        exact = held.system in self._definitions.case_sensitive
-        return and_(c.system == held.system, c.key.in_([token_key(code, exact=exact) for code in held.codes]))
+    def _told(self, c: Any, question: Question) -> Condition:
+        """One of the codes that terminology names."""
+        if question.kind != "in" and len(split(question.value, "|")) != 2:
+            raise invalid(":above and :below take system|code.")
+        answer = self._answers.get(question)
+        if answer is None:
+            raise not_supported("Code systems and value sets are not asked here.")
+        if isinstance(answer, Unanswerable):
+            raise answer
+        found: list[Condition] = [false()]
+        for system, codes in answer.codes.items():
+            exact = system in self._definitions.case_sensitive
+            keys = one_of(c.key, (token_key(code, exact=exact) for code in codes))
+            told_apart = one_of(c.code, codes) if system in answer.exact else true()
+            found.append(and_(c.system == system, keys, told_apart))
+        return or_(*found)
 
     def _string(self, c: Any, parameter: Parameter, modifier: str, value: str) -> Condition:
         text = unescape(value)

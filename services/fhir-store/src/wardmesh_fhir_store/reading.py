@@ -113,7 +113,7 @@ class Reading:
         token = next((value for name, value in pairs if name == "_cursor"), "")
         cursor = self._store.sealer.open(token, kind) if token else None
         strict = "handling=strict" in request.headers.get("prefer", "")
-        search = self._read(kind, pairs_of(cursor.query) if cursor else pairs, strict=strict)
+        search = await self._read(connection, kind, pairs_of(cursor.query) if cursor else pairs, strict=strict)
         return await self.answer(connection, kind, search, cursor, token)
 
     async def answer(
@@ -139,14 +139,15 @@ class Reading:
                 raise invalid("The form is not URL-encoded.") from None
         return pairs
 
-    def _read(self, kind: str, pairs: list[Pair], *, strict: bool) -> Search:
+    async def _read(self, connection: AsyncConnection, kind: str, pairs: list[Pair], *, strict: bool) -> Search:
         kinds = (kind,) if kind else ()
         if not kind:
             named = [part for name, value in pairs if name == "_type" for part in value.split(",")]
             if any(name not in self._store.definitions.resource_types for name in named):
                 raise invalid("_type names an unknown type.")
             kinds = tuple(dict.fromkeys(named))
-        return self._store.searches.read(kinds, pairs, strict=strict, system=not kind)
+        searches = await self._store.searches_for(connection, pairs)
+        return searches.read(kinds, pairs, strict=strict, system=not kind)
 
     def _bundle(
         self, path: str, search: Search, page: Page, total: int | None, asked: tuple[str, Cursor | None]

@@ -11,6 +11,7 @@ from wardmesh_fhir_store.definitions import Definitions
 from wardmesh_fhir_store.faults import invalid, not_supported
 from wardmesh_fhir_store.query import Pair
 from wardmesh_fhir_store.slicing import View, view_of
+from wardmesh_fhir_store.terminology.questions import Answers
 
 DEFAULT_COUNT = 20
 LARGEST_COUNT = 1000
@@ -70,6 +71,10 @@ class SearchReader:
         self._definitions = definitions
         self._builder = builder
         self._datastore = datastore
+
+    def told(self, answers: Answers) -> SearchReader:
+        """The same for one request, with what terminology says to it."""
+        return SearchReader(self._definitions, self._builder.told(answers), self._datastore)
 
     def criteria(self, kind: str, pairs: list[Pair]) -> Search:
         """Criteria of conditional interactions: everything must be understood, something must be asked (ST-17)."""

@@ -20,11 +20,14 @@ from wardmesh_fhir_store.jsontext import Tree
 from wardmesh_fhir_store.matching import Matcher
 from wardmesh_fhir_store.options import Options
 from wardmesh_fhir_store.paging import CursorSealer
-from wardmesh_fhir_store.query import pairs_of
+from wardmesh_fhir_store.query import Pair, pairs_of
 from wardmesh_fhir_store.records import MANY, Change, Saved, save
 from wardmesh_fhir_store.searching import SearchReader
 from wardmesh_fhir_store.selecting import Found, Selector
 from wardmesh_fhir_store.slicing import Slicer
+from wardmesh_fhir_store.terminology.expanding import Expander
+from wardmesh_fhir_store.terminology.questions import answered, questions_of
+from wardmesh_fhir_store.terminology.shelf import Shelf
 from wardmesh_fhir_store.validation import Validator
 
 
@@ -86,9 +89,18 @@ class Store:
         self.validator.check(tree)
         return self.indexer.rows(kind, tree)
 
+    async def searches_for(self, connection: AsyncConnection, pairs: list[Pair]) -> SearchReader:
+        """The reader of searches that knows what code systems and value sets say to this one (ST-45)."""
+        questions = questions_of(pairs)
+        if not questions:
+            return self.searches
+        shelf = Shelf(connection, self.definitions, self.bases, self.datastore)
+        return self.searches.told(await answered(Expander(self.definitions, shelf), questions))
+
     async def match(self, connection: AsyncConnection, kind: str, criteria: str) -> list[Found]:
         """At most two resources that meet the criteria of a conditional interaction."""
-        search = self.searches.criteria(kind, pairs_of(criteria))
+        pairs = pairs_of(criteria)
+        search = (await self.searches_for(connection, pairs)).criteria(kind, pairs)
         return (await self.selector.page(connection, search)).matches
 
     async def match_one(self, connection: AsyncConnection, kind: str, criteria: str) -> Found | None:

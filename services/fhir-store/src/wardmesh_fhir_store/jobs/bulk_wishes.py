@@ -56,7 +56,7 @@ async def wish_of(store: Store, reading: Reading, request: Request, target: Targ
     if any(kind not in store.definitions.resource_types for kind in types):
         raise invalid("_type names a resource type that there is not.")
     filters = [one for value in _all(pairs, "_typeFilter") for one in _NEXT_FILTER.split(value)]
-    check_filters(store, filters)
+    await check_filters(store, filters)
     path = "/".join(filter(None, (target.kind, target.id, "$export")))
     asked = f"{store.url(path)}?{request.query}" if request.query else store.url(path)
     patients = await _group(store, reading, target.id) if target.level == "instance" else None

@@ -12,8 +12,9 @@ from wardmesh_fhir_store.faults import invalid
 from wardmesh_fhir_store.jobs.snapshots import Exported
 from wardmesh_fhir_store.jsontext import Tree, decode_object
 from wardmesh_fhir_store.paths import steps_of, walk
-from wardmesh_fhir_store.query import pairs_of
+from wardmesh_fhir_store.query import Pair, pairs_of
 from wardmesh_fhir_store.references import target_of
+from wardmesh_fhir_store.searching import SearchReader
 from wardmesh_fhir_store.store import Store
 
 PATIENT = "Patient"
@@ -67,19 +68,25 @@ class Members:
     async def _matching(self, connection: AsyncConnection, kind: str, ids: list[str]) -> set[str]:
         found: set[str] = set()
         for query in self._filters[kind]:
-            search = self._store.searches.criteria(kind, pairs_of(query))
+            pairs = pairs_of(query)
+            search = (await self._store.searches_for(connection, pairs)).criteria(kind, pairs)
             rows = select(search.row.c.resource_id).where(or_(search.row.c.resource_id.in_(ids)), *search.conditions)
             found.update((await connection.execute(rows)).scalars())
         return found
 
 
-def check_filters(store: Store, filters: list[str]) -> None:
+async def check_filters(store: Store, filters: list[str]) -> None:
     """Everything must be understood: an ignored filter would export too much. Raises Fault."""
     for one in filters:
         kind, mark, query = one.partition("?")
         if not mark or kind not in store.definitions.resource_types:
             raise invalid("_typeFilter must be of the form Type?query.")
-        store.searches.criteria(kind, pairs_of(query))
+        pairs = pairs_of(query)
+
+        async def look(connection: AsyncConnection, pairs: list[Pair] = pairs) -> SearchReader:
+            return await store.searches_for(connection, pairs)
+
+        (await store.database.read(look)).criteria(kind, pairs)
 
 
 def _patient(value: Any, bases: tuple[str, ...]) -> list[str]:
