@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+from collections.abc import AsyncGenerator
 
 import pytest
 
 from common.mesh_in_a_process import small_mesh
-from wardmesh_common.contracts import Call, Outcome
+from wardmesh_common.contracts import Call, Outcome, Reply, encode
 from wardmesh_common.station import Hop
+from wardmesh_common.streamed import UNKNOWN_SIZE, Streamed
 from wardmesh_common.transfer import CHUNK_BYTES, INLINE_BYTES, WINDOW, TransferBroken
 from wardmesh_common.vocabulary import Interaction
 
@@ -77,3 +79,42 @@ async def test_every_size_around_the_limits_arrives_whole(nats_url: str, size: i
 
     async with small_mesh(nats_url, answer) as mesh:
         assert await (await mesh.gateway.submit(mesh.call())).body() == b"x" * size
+
+
+@pytest.mark.requirement("NB-11")
+async def test_a_reply_that_comes_as_its_caller_hangs_up_leaves_nothing_behind(nats_url: str) -> None:
+    reached = asyncio.Event()
+
+    async def never(_call: Call, _hop: Hop) -> Outcome:
+        reached.set()
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    async with small_mesh(nats_url, never) as mesh:
+        call = mesh.call()
+        submitted = asyncio.create_task(mesh.gateway.submit(call))
+        async with asyncio.timeout(10):
+            await reached.wait()
+        submissions = mesh.gateway._submissions
+        assert submissions is not None
+        submissions.on_reply(encode(Reply(call_id=call.id, status=200, chunked_bytes=UNKNOWN_SIZE)))
+        submitted.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await submitted
+        assert not mesh.gateway._transfers._incoming
+
+
+@pytest.mark.requirement("NB-11")
+async def test_a_stream_may_pause_for_longer_than_its_call_had_time(nats_url: str) -> None:
+    async def parts() -> AsyncGenerator[bytes, None]:
+        yield b"one"
+        await asyncio.sleep(1.6)
+        yield b"two"
+
+    async def answer(_call: Call, _hop: Hop) -> Outcome:
+        made = parts()
+        return Outcome(status=200, stream=Streamed(made, UNKNOWN_SIZE, made.aclose))
+
+    async with small_mesh(nats_url, answer) as mesh:
+        delivery = await mesh.gateway.submit(mesh.call(seconds=1.4))
+        assert await delivery.body() == b"onetwo"

@@ -18,11 +18,13 @@ from aiohttp import web
 
 from engines import nats
 from proxy_mesh import Mesh, proxy_mesh
-from wardmesh_common.errors import BadUpstream, TooLarge
-from wardmesh_common.streamed import UNKNOWN_SIZE
+from wardmesh_common.contracts import Outcome
+from wardmesh_common.errors import BadUpstream, Busy, TooLarge
+from wardmesh_common.leaf import draft_events
+from wardmesh_common.streamed import UNKNOWN_SIZE, Streamed
 from wardmesh_common.transfer import TransferBroken
-from wardmesh_common.vocabulary import Obligations
-from wardmesh_fhir_proxy.lanes import FAILURES_TO_OPEN
+from wardmesh_common.vocabulary import Mask, Obligations
+from wardmesh_fhir_proxy.lanes import FAILURES_TO_OPEN, FIRST_OPEN_SECONDS, Lane
 
 pytestmark = pytest.mark.anyio
 NDJSON = "application/fhir+ndjson"
@@ -233,3 +235,68 @@ async def test_px6_json_above_the_limit_is_413_too_costly(bench: Any) -> None:
     with pytest.raises(TooLarge) as refused:
         await bench.perform("search", "Observation")
     assert (refused.value.problem.status, refused.value.problem.issue) == (413, "too-costly")
+
+
+@pytest.mark.requirement("PX-6")
+async def test_px6_bytes_leave_only_for_who_is_shown_everything(bench: Any) -> None:
+    lane = bench.exchanges.lane(bench.platforms.descriptors["probe"])
+    masked = Obligations(masks=(Mask(type="Claim", path="diagnosis", action="remove"),))
+    outcome = await outcome_of(bench, Export(1), obligations=masked)
+    assert (outcome.status, outcome.stream) == (404, None)
+    with pytest.raises(TooLarge):
+        await outcome_of(bench, Export(1), obligations=Obligations(max_bytes=len(LINES) - 1))
+    assert lane._streams == 0
+    outcome = await outcome_of(bench, Export(1), obligations=Obligations(max_bytes=len(LINES)))
+    assert outcome.stream.size == len(LINES)
+    await outcome.stream.close()
+
+
+@pytest.mark.requirement("PX-6")
+async def test_px6_a_compression_nobody_asked_for_gives_the_connection_back(bench: Any) -> None:
+    bench.describe(max_concurrent=1)
+    headers = {"Content-Type": NDJSON, "Content-Encoding": "br"}
+    bench.upstream.respond = lambda _: web.Response(body=LINES, headers=headers)
+    for _ in range(3):
+        with pytest.raises(BadUpstream):
+            await bench.perform("read", "Binary", "b1", headers={"accept": NDJSON}, seconds=5.0)
+
+
+async def test_streams_leave_half_of_the_places_to_everybody_else(bench: Any) -> None:
+    bench.describe(max_concurrent=4)
+    begun = [await outcome_of(bench, Export(1)) for _ in range(2)]
+    with pytest.raises(Busy):
+        await outcome_of(bench, Export(1))
+    small = {"resourceType": "Observation", "id": "o1"}
+    bench.upstream.answer(small)
+    assert msgspec.json.decode((await bench.perform("read", "Observation", "o1")).body) == small
+    for outcome in begun:
+        await outcome.stream.close()
+    await (await outcome_of(bench, Export(1))).stream.close()
+
+
+async def test_a_stream_that_has_begun_closes_the_circuit_for_everybody(bench: Any) -> None:
+    now = [0.0]
+    lane = Lane(bench.platforms.descriptors["probe"], lambda: now[0])
+    for _ in range(FAILURES_TO_OPEN):
+        await lane.enter("p1", 1.0)
+        lane.leave(failed=True)
+    now[0] = FIRST_OPEN_SECONDS + 1
+    await lane.enter("p1", 1.0)
+    lane.begin_stream()
+    await lane.enter("p2", 1.0)
+    lane.leave(failed=False)
+    lane.end_stream()
+    assert not lane.circuit.open
+
+
+@pytest.mark.parametrize(("size", "recorded"), [(7, 7), (UNKNOWN_SIZE, None)])
+async def test_the_record_of_a_stream_has_its_size_or_none(bench: Any, size: int, recorded: int | None) -> None:
+    async def nothing() -> None:
+        """There is no connection."""
+
+    async def parts() -> AsyncIterator[bytes]:
+        yield b"1234567"
+
+    outcome = Outcome(status=200, stream=Streamed(parts(), size, nothing))
+    (draft,) = draft_events(bench.call("read", "Binary", "b1"), outcome, (), 0.0)
+    assert draft.data["request"].get("bytes") == recorded

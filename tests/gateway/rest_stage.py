@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Any
 
 import httpx
@@ -82,7 +82,7 @@ class FakeDelivery:
     async def body(self) -> bytes:
         return b"".join([part async for part in self.stream()])
 
-    async def stream(self) -> AsyncIterator[bytes]:
+    async def stream(self) -> AsyncGenerator[bytes, None]:
         if not self.parts:
             yield self.reply.body
             return

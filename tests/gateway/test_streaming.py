@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
@@ -37,7 +37,7 @@ class Transfer(FakeDelivery):
         self.breaks_at = breaks_at
         self.ended = asyncio.Event()
 
-    async def stream(self) -> AsyncIterator[bytes]:
+    async def stream(self) -> AsyncGenerator[bytes, None]:
         try:
             for number in range(COUNT):
                 if number == self.breaks_at:

@@ -255,6 +255,7 @@ class Reply(Struct, kw_only=True, omit_defaults=True):
     withheld: int = 0
     chunked_bytes: int = 0  # > 0: size of the body that follows in chunks; UNKNOWN_SIZE: the last chunk tells
     credit_to: str = ""  # where the receiver sends its credits
+    streamed: bool = False  # the body is still being received: it may outlive the deadline of the call
     decision_id: str = ""
     station: str = ""
     refused_id: str = ""  # whom policy refused, and with which roles: SM-6 has a text that names both

@@ -13,6 +13,7 @@ from wardmesh_common.contracts import Call, Outcome, Touched
 from wardmesh_common.record_class import classify
 from wardmesh_common.record_entries import parts_of
 from wardmesh_common.record_patients import OPEN_CHARS, by_patient
+from wardmesh_common.streamed import UNKNOWN_SIZE, size_of
 from wardmesh_common.vocabulary import Decision, Principal
 
 LEAF_LIMIT = 60_000  # tlog-tiles entries carry a 16-bit length
@@ -194,8 +195,8 @@ def _request(call: Call, outcome: Outcome | None, method: str, now: float) -> di
     }
     if call.attempt:
         request["attempt"] = call.attempt
-    if outcome is not None:
-        request["bytes"] = len(outcome.body)
+    if outcome is not None and (size := size_of(outcome.body, outcome.stream)) != UNKNOWN_SIZE:
+        request["bytes"] = size
     if call.received_at:
         request["latency_ms"] = max(0, round((now - call.received_at) * 1000, 1))
         request["received"] = instant(call.received_at)

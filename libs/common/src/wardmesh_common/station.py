@@ -220,7 +220,7 @@ class Station:
         reply = reply_of(call, outcome, self._service)
         subject = call.reply_to.removesuffix(".c") + ".d"
         if outcome.stream is not None:
-            reply.chunked_bytes = outcome.stream.size
+            reply.chunked_bytes, reply.streamed = outcome.stream.size, True
             reply.credit_to = f"{self._nc.inbox}.w.k"
             self._transfers.open(call.id)
             self._nc.lean_publish(call.reply_to, encode(reply))

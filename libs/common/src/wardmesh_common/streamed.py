@@ -29,3 +29,8 @@ class Streamed:
         finally:
             for callback in self._afterwards:
                 callback()
+
+
+def size_of(body: bytes, stream: Streamed | None) -> int:
+    """Of an answer, which is one or the other; UNKNOWN_SIZE while only the end of the stream will tell."""
+    return len(body) if stream is None else stream.size

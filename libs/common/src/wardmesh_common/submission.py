@@ -34,7 +34,7 @@ from wardmesh_common.errors import (
 )
 from wardmesh_common.lean import LeanClient, NotConnected, PayloadTooLarge, status_of
 from wardmesh_common.station import Recorder, outcome_of
-from wardmesh_common.transfer import INLINE_BYTES, Transfers
+from wardmesh_common.transfer import IDLE_SECONDS, INLINE_BYTES, Transfers
 from wardmesh_common.vocabulary import is_write
 
 SEEK_SECONDS = 0.5  # a call without a reply for this long is looked for, and then again as often
@@ -45,6 +45,8 @@ RETRY_FLOOR = 10
 RETRYABLE = frozenset({"busy", "unavailable"})
 # The stations end a call this much before the gateway gives up on it, so that their answer still arrives.
 MARGIN_SECONDS = 0.5
+# The sender of a stream gives up first, and says so.
+STREAM_PATIENCE_SECONDS = IDLE_SECONDS + 2
 
 
 class Delivery:
@@ -66,7 +68,7 @@ class Delivery:
         if not self.reply.chunked_bytes:
             yield self.reply.body
             return
-        patience = max(1.0, self._expires - time.monotonic())
+        patience = STREAM_PATIENCE_SECONDS if self.reply.streamed else max(1.0, self._expires - time.monotonic())
         parts = self._transfers.receive(self.reply.call_id, self.reply.credit_to, patience)
         async with contextlib.aclosing(parts):
             async for part in parts:
@@ -144,6 +146,7 @@ class Submissions:
             raise
         except asyncio.CancelledError:
             self._publish_quietly(CANCEL, call.id.encode())
+            self._transfers.forget(call.id)
             raise
         finally:
             self._parked.pop(call.id, None)

@@ -64,6 +64,10 @@ class Transfers:
         """Must be called before the first chunk can arrive."""
         self._incoming[call_id] = _Incoming(size)
 
+    def forget(self, call_id: str) -> None:
+        """Nobody is going to receive it."""
+        self._incoming.pop(call_id, None)
+
     def on_chunk(self, data: bytes) -> None:
         chunk = _chunks.decode(data)
         incoming = self._incoming.get(chunk.call_id)

@@ -9,6 +9,7 @@ from msgspec import Struct
 
 from wardmesh_common.contracts import Call, Outcome
 from wardmesh_common.errors import BadUpstream, NotFound, TooLarge
+from wardmesh_common.streamed import size_of
 from wardmesh_common.vocabulary import Interaction, is_write
 from wardmesh_fhir_proxy import capability, envelope, etags, faults, headers, json_exact, links, model_view
 from wardmesh_fhir_proxy.descriptor import Descriptor
@@ -38,10 +39,13 @@ class Journey(Struct, kw_only=True):
 
 async def shape(journey: Journey, answer: UpstreamAnswer, now: float) -> Outcome:
     """Raises WardmeshError for what must not be relayed."""
-    outcome = await _shaped(journey, answer, now)
-    if answer.stream is not None and outcome.stream is None:
-        await answer.stream.close()
-    return outcome
+    outcome = None
+    try:
+        outcome = await _shaped(journey, answer, now)
+        return outcome
+    finally:
+        if answer.stream is not None and (outcome is None or outcome.stream is None):
+            await answer.stream.close()
 
 
 async def _shaped(journey: Journey, answer: UpstreamAnswer, now: float) -> Outcome:
@@ -124,14 +128,15 @@ def _not_modified(journey: Journey, answer: UpstreamAnswer) -> Outcome:
 
 
 def _binary(journey: Journey, answer: UpstreamAnswer) -> Outcome:
-    """Bytes nobody can look into leave only for callers without limits."""
-    if journey.limited or journey.screen.masks.concern(("Binary",)):
+    """Bytes nobody can look into leave only for callers without limits: NDJSON may hold whatever a mask hides."""
+    if journey.limited or journey.screen.masks.by_type:
         return withheld()
     kind = answer.headers.get("Content-Type", "application/octet-stream")
     passed = _headers(journey, answer)
     if answer.encoding:
         passed |= {"Content-Encoding": answer.encoding, "Vary": "Accept, Accept-Encoding"}
-    return Outcome(status=200, body=answer.body, stream=answer.stream, media_type=kind, headers=passed)
+    outcome = Outcome(status=200, body=answer.body, stream=answer.stream, media_type=kind, headers=passed)
+    return _capped(journey.call, outcome)
 
 
 def _capabilities(journey: Journey, answer: UpstreamAnswer, body: bytes) -> Outcome:
@@ -194,6 +199,6 @@ def _fresh(call: Call, etag: str) -> bool:
 
 def _capped(call: Call, outcome: Outcome) -> Outcome:
     cap = call.decision.obligations.max_bytes if call.decision else 0
-    if cap and len(outcome.body) > cap:
+    if cap and not 0 <= size_of(outcome.body, outcome.stream) <= cap:  # an unknown size is told too late
         raise TooLarge("The answer is larger than policy allows for this caller.")
     return outcome

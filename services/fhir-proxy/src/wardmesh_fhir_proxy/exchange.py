@@ -8,7 +8,8 @@ import time
 from collections.abc import Callable
 
 from wardmesh_common.deadline import Deadlines
-from wardmesh_common.errors import OutcomeUnknown, PlatformDown, TimedOut, WardmeshError
+from wardmesh_common.errors import Busy, OutcomeUnknown, PlatformDown, TimedOut, WardmeshError
+from wardmesh_common.streamed import Streamed
 from wardmesh_fhir_proxy import headers
 from wardmesh_fhir_proxy.ambiguity import settled
 from wardmesh_fhir_proxy.descriptor import Descriptor
@@ -103,9 +104,7 @@ class Exchanges:
             raise
         else:
             if answer.stream is not None:
-                # The place is taken until the last piece has left.
-                answer.stream.afterwards(lambda: lane.leave(failed=False))
-                streaming = True
+                streaming = await _begun(lane, answer.stream)
             return answer, None
         finally:
             if not streaming:
@@ -140,6 +139,17 @@ class Exchanges:
         if error is not None or stored is None:
             raise OutcomeUnknown("The platform's answer to a repeated write is ambiguous.")
         return settled(request, stored, answer)
+
+
+async def _begun(lane: Lane, stream: Streamed) -> bool:
+    """The place is taken until the last piece has left. Raises Busy, with the stream closed."""
+    try:
+        lane.begin_stream()
+    except Busy:
+        await stream.close()
+        raise
+    stream.afterwards(lane.end_stream)
+    return True
 
 
 def _lost(request: UpstreamRequest) -> WardmeshError:

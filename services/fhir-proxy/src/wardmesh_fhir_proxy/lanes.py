@@ -123,6 +123,7 @@ class Lane:
         self.budget = Budget(descriptor.rate, clock)
         self._places = asyncio.Semaphore(self.limit)
         self._waiting = 0
+        self._streams = 0
         self._retries = RETRY_RESERVE
 
     async def enter(self, principal: str, patience: float) -> None:
@@ -142,6 +143,20 @@ class Lane:
     def leave(self, *, failed: bool | None) -> None:
         self._places.release()
         self.circuit.leave(failed=failed)
+
+    def begin_stream(self) -> None:
+        """The answer has begun, which says that the platform is well; its place stays taken until `end_stream`.
+
+        A reader may be slow: half of the places are kept for the calls of others. Raises Busy, and nothing is taken.
+        """
+        if self._streams >= max(1, self.limit // 2):
+            raise Busy("Too many large answers of this platform are under way.", retry_after=5)
+        self._streams += 1
+        self.circuit.leave(failed=False)
+
+    def end_stream(self) -> None:
+        self._streams -= 1
+        self._places.release()
 
     async def _wait_for_place(self, patience: float) -> None:
         if self._waiting >= self.limit:

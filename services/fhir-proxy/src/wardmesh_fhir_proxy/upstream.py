@@ -87,8 +87,7 @@ class Transport:
                 allow_redirects=False,
             )
             if request.streamed and worth_streaming(response):
-                body, encoding = streamed(response, request.headers.get("Accept-Encoding", "identity"))
-                return UpstreamAnswer(200, response.headers, b"", body, encoding)
+                return _begun(response, request.headers.get("Accept-Encoding", "identity"))
             async with response:
                 return UpstreamAnswer(response.status, response.headers, await self._read(response))
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.InvalidURL) as error:
@@ -131,6 +130,15 @@ class Transport:
             await session.close()
         if sessions:
             await asyncio.sleep(0)
+
+
+def _begun(response: aiohttp.ClientResponse, taken: str) -> UpstreamAnswer:
+    try:
+        body, encoding = streamed(response, taken)
+    except BadUpstream:
+        response.close()
+        raise
+    return UpstreamAnswer(200, response.headers, b"", body, encoding)
 
 
 def media_checked(answer: UpstreamAnswer, allowed: frozenset[str]) -> bytes:

@@ -34,6 +34,7 @@ class Response(Struct, kw_only=True):
     status: int = 200
     body: bytes = b""
     parts: AsyncGenerator[bytes] | None = None
+    size: int | None = None  # of the parts, where it is known
     headers: list[tuple[str, str]] = []
     media_type: str = MEDIA_TYPE
 
@@ -62,8 +63,9 @@ class AsgiApp:
         headers = [(k.lower().encode(), v.encode("latin-1", "replace")) for k, v in response.headers]
         if response.body or response.parts:
             headers.append((b"content-type", response.media_type.encode()))
-        if response.status not in (204, 304) and response.parts is None:
-            headers.append((b"content-length", str(len(response.body)).encode()))
+        size = len(response.body) if response.parts is None else response.size
+        if response.status not in (204, 304) and size is not None:
+            headers.append((b"content-length", str(size).encode()))
         await send({"type": "http.response.start", "status": response.status, "headers": headers})
         await _send_body(response, send, wanted=scope["method"] != "HEAD")
 

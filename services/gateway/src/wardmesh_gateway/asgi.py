@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, MutableMapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterable, MutableMapping
+from contextlib import aclosing
 from typing import Any, TypeVar
 
 from wardmesh_gateway.limits import read_body
@@ -93,7 +94,7 @@ async def respond(send: Send, status: int, headers: Iterable[Header], body: byte
 
 
 async def respond_streamed(
-    send: Send, status: int, headers: Iterable[Header], size: int, parts: AsyncIterator[bytes]
+    send: Send, status: int, headers: Iterable[Header], size: int, parts: AsyncGenerator[bytes, None]
 ) -> None:
     """A large answer piece by piece; `send` waits for a slow reader, and so does whoever produces the parts.
 
@@ -101,6 +102,7 @@ async def respond_streamed(
     """
     length = [(b"content-length", str(size).encode())] if size >= 0 else []
     await send({"type": "http.response.start", "status": status, "headers": [*headers, *length]})
-    async for part in parts:
-        await send({"type": "http.response.body", "body": part, "more_body": True})
+    async with aclosing(parts):  # who hangs up in the middle ends it now, not when somebody collects it
+        async for part in parts:
+            await send({"type": "http.response.body", "body": part, "more_body": True})
     await send({"type": "http.response.body", "body": b""})
