@@ -10,7 +10,7 @@ import msgspec
 import pytest
 from aiohttp import web
 
-from wardmesh_common.errors import BadUpstream, PlatformUnconfigured, PlatformUnknown
+from wardmesh_common.errors import BadUpstream, NotAllowed, PlatformUnconfigured, PlatformUnknown
 from wardmesh_common.vocabulary import DATASTORE_OPERATIONS, Interaction
 from wardmesh_fhir_proxy.catalogue import Platforms
 from wardmesh_fhir_proxy.healthlake_hapi import Hapi
@@ -301,6 +301,10 @@ async def test_the_data_of_a_datastore_lies_under_its_partition_and_there_are_no
     sent = bench.upstream.requests[-1]
     assert (read.status, sent.path) == (200, f"/r4/{datastore}/Patient/p1")
     assert "X-Wardmesh-Namespace" not in sent.headers
+    seen, minded = len(bench.upstream.requests), {"if-match": 'W/"1"'}
+    with pytest.raises(NotAllowed):  # HAPI would delete whatever version there is
+        await bench.perform(Interaction.DELETE, "Patient", "p1", platform=f"lake-ds-{datastore}", headers=minded)
+    assert len(bench.upstream.requests) == seen
     with pytest.raises(PlatformUnconfigured):
         await hapi.manage_as("$list-datastores", region="eu-west-1")
     with pytest.raises(PlatformUnknown):

@@ -167,6 +167,7 @@ class Descriptor(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, 
     coverage: Coverage = Coverage()
     healthlake: HealthLake = HealthLake()
     if_none_exist: bool = True
+    if_match_on_delete: bool = True
     handling_strict: bool = False
     compression: bool = True
     rate: Rate = Rate()

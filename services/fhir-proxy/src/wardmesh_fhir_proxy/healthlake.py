@@ -77,7 +77,10 @@ def datastore(vendor: Descriptor | None, platform: str) -> Descriptor | None:
         return None  # one datastore has one platform id, so that records of it are found under one name
     region = region or vendor.healthlake.region
     found = _at(vendor, region, vendor.healthlake.fhir_path(identity))
-    return msgspec.structs.replace(found, id=platform, name=f"Datastore {identity}", live=False, aliases=())
+    minded = found.if_match_on_delete and vendor.healthlake.backend != "hapi"
+    return msgspec.structs.replace(
+        found, id=platform, name=f"Datastore {identity}", live=False, aliases=(), if_match_on_delete=minded
+    )
 
 
 def _at(vendor: Descriptor, region: str, path: str) -> Descriptor:

@@ -205,5 +205,7 @@ def _check_offers(call: Call, descriptor: Descriptor) -> None:
         raise NotAllowed("This platform does not offer this operation.")
     if is_write(call.interaction, call.operation) and not descriptor.writes:
         raise Denied("Writing is switched off for this platform.")
+    if call.interaction is Interaction.DELETE and "if-match" in call.headers and not descriptor.if_match_on_delete:
+        raise NotAllowed("This platform does not mind If-Match on a delete: it would delete any version.")
     if "if-none-exist" in call.headers and not descriptor.if_none_exist:
         raise NotAllowed("This platform does not offer conditional create.")
