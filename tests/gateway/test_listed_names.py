@@ -148,6 +148,8 @@ def test_the_environment_is_one_of_three_and_production_allows_nothing_unsafe() 
         assert gateway(ENVIRONMENT="staging", **unsafe)
         with pytest.raises(BadSettings, match="ENVIRONMENT=production"):
             gateway(ENVIRONMENT="production", **unsafe)
+    with pytest.raises(BadSettings, match="ENVIRONMENT=production"):
+        auth(ENVIRONMENT="production", FHIR_GATEWAY_DEBUG="true")
 
 
 @pytest.mark.requirement("SM-9")

@@ -203,7 +203,7 @@ async def test_cors_lets_named_origins_send_credentials_and_nobody_else() -> Non
             names = {name.strip().lower() for name in answer.headers["access-control-allow-headers"].split(",")}
             assert answer.status_code == 204
             assert methods >= {"POST", "GET", "PATCH", "OPTIONS", "DELETE"}
-            mcp = {"mcp-session-id", "mcp-protocol-version", "mcp-method", "mcp-name", "last-event-id"}
+            mcp = {"mcp-session-id", "mcp-protocol-version", "mcp-method", "mcp-name", "last-event-id", "x-mcp-tools"}
             assert names >= {"content-type", "authorization", *mcp}
             assert answer.headers["access-control-max-age"] == "600"
             assert answer.headers["access-control-allow-origin"] == origin

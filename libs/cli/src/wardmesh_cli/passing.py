@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 _PREFIX = "FHIR_GATEWAY_"
-_EVERYONE = frozenset({"LOG_LEVEL", *(f"{_PREFIX}{name}" for name in ("LOG_LEVEL", "LOG_JSON", "DEBUG"))})
+_EVERYONE = frozenset(
+    {"LOG_LEVEL", "ENVIRONMENT", *(f"{_PREFIX}{name}" for name in ("LOG_LEVEL", "LOG_JSON", "DEBUG"))}
+)
 _GATEWAY = (
     "SESSION_SECRET",
     "SESSION_COOKIE_SECURE",
@@ -18,7 +20,7 @@ _GATEWAY = (
 _AUTH = ("MASTER_KEY", "MASTER_KEYS", "SESSION_MAX_AGE", "OAUTH_REDIRECT_URI", "OAUTH_ALLOWED_HOSTS")
 _SMART = frozenset({"SMART_ISS", "FHIR_BASE_URL", "SMART_CLIENT_ID"})
 _NAMES: dict[str, frozenset[str]] = {
-    "gateway": _SMART | {f"{_PREFIX}{name}" for name in _GATEWAY} | {"ALLOWED_ORIGINS", "ENVIRONMENT"},
+    "gateway": _SMART | {f"{_PREFIX}{name}" for name in _GATEWAY} | {"ALLOWED_ORIGINS"},
     "auth": _SMART
     | {f"{_PREFIX}{name}" for name in _AUTH}
     | {"SMART_CLIENT_SECRET", "SMART_SCOPE", "SMART_REDIRECT_URI"},

@@ -19,6 +19,7 @@ _COMMON: dict[str, tuple[str, ...]] = {
     "log_level": ("FHIR_GATEWAY_LOG_LEVEL", "LOG_LEVEL"),
     "log_json": ("FHIR_GATEWAY_LOG_JSON",),
     "debug": ("FHIR_GATEWAY_DEBUG",),
+    "environment": ("ENVIRONMENT",),
 }
 EXIT_CONFIGURATION = 78  # EX_CONFIG of sysexits.h
 
@@ -38,6 +39,7 @@ class BusSettings(Struct, kw_only=True):
     log_level: str = "INFO"
     log_json: bool = True
     debug: bool = False  # begins anew when its code changes (FG-31)
+    environment: str = ""  # "", development, staging or production (SM-9): the last one allows nothing unsafe
     drain_seconds: float = 15.0
     audit_logs: int = 1  # as many as the audit service has
     audit_spool_dir: str = ""  # where records wait that policy lets through while the stream is away
@@ -64,6 +66,8 @@ def load(kind: type[T], environ: Mapping[str, str], *, aliases: Mapping[str, str
             raise BadSettings(f"{names[0]} is not set (and no {names[0]}_FILE)")
     if str(values.get("log_level", "INFO")).upper() not in LOG_LEVELS:
         raise BadSettings("WARDMESH_LOG_LEVEL must be DEBUG, INFO, WARN or ERROR")
+    if values.get("environment") == "production" and values.get("debug"):
+        raise BadSettings("ENVIRONMENT=production goes with DEBUG=false only")
     return kind(**values)
 
 

@@ -10,7 +10,8 @@ from wardmesh_gateway.edge_answers import REFUSED, Refusal
 
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "[::1]"})
 _REQUEST_HEADERS = (
-    "Authorization, Content-Type, Accept, Mcp-Protocol-Version, Mcp-Method, Mcp-Name, Mcp-Session-Id, Last-Event-ID"
+    "Authorization, Content-Type, Accept, Mcp-Protocol-Version, Mcp-Method, Mcp-Name, Mcp-Session-Id, Last-Event-ID, "
+    "X-Break-Glass, X-MCP-Readonly, X-MCP-Tools"
 )
 _EXPOSED = b"WWW-Authenticate, Mcp-Session-Id"
 

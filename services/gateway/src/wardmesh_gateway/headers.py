@@ -20,7 +20,7 @@ ALLOWED_METHODS = b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
 ALLOWED_HEADERS = (
     b"Authorization, Content-Type, Accept, If-Match, If-None-Match, If-Modified-Since, "
     b"If-None-Exist, Prefer, Traceparent, X-Break-Glass, X-Requested-With, Mcp-Protocol-Version, "
-    b"Mcp-Method, Mcp-Name, Mcp-Session-Id, Last-Event-ID"
+    b"Mcp-Method, Mcp-Name, Mcp-Session-Id, X-MCP-Readonly, X-MCP-Tools, Last-Event-ID"
 )
 EXPOSED_HEADERS = (
     b"ETag, Last-Modified, Location, Content-Location, Retry-After, X-Progress, WWW-Authenticate, "

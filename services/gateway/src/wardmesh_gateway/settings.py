@@ -29,7 +29,6 @@ ALIASES: dict[str, str | tuple[str, ...]] = {
     "allowed_hosts": "FHIR_GATEWAY_MCP_ALLOWED_HOSTS",
     "session_secret": "FHIR_GATEWAY_SESSION_SECRET",
     "session_cookie_secure": "FHIR_GATEWAY_SESSION_COOKIE_SECURE",
-    "environment": "ENVIRONMENT",
     "smart_issuer": ("SMART_ISS", "FHIR_BASE_URL"),
     "redis_url": "FHIR_GATEWAY_REDIS_URL",
     "require_redis_tls": "FHIR_GATEWAY_REQUIRE_REDIS_TLS",
@@ -57,7 +56,6 @@ class GatewaySettings(BusSettings, kw_only=True):
     gateway_keys: str = ""
     session_secret: str = ""  # a key ring of one is derived from it when `gateway_keys` is empty
     session_cookie_secure: bool = True  # off only for local HTTP (FG-14)
-    environment: str = ""  # "", development, staging or production (SM-9): the last one allows nothing unsafe
     ask_about_tokens: bool = True  # tokens that only auth can judge: opaque ones, those of local accounts
     redis_url: str = ""
     require_redis_tls: bool = False
@@ -151,8 +149,8 @@ def read_settings(environ: Mapping[str, str]) -> GatewaySettings:
 def _check_environment(settings: GatewaySettings) -> None:
     if settings.environment not in ("", "development", "staging", "production"):
         raise BadSettings("ENVIRONMENT must be development, staging or production")
-    if settings.environment == "production" and (settings.debug or not settings.session_cookie_secure):
-        raise BadSettings("ENVIRONMENT=production goes with DEBUG=false and SESSION_COOKIE_SECURE=true only")
+    if settings.environment == "production" and not settings.session_cookie_secure:
+        raise BadSettings("ENVIRONMENT=production goes with SESSION_COOKIE_SECURE=true only")
 
 
 _client_id = re.compile(r"(?:WARDMESH|FHIR_GATEWAY)_PLATFORM_([A-Z0-9_]+)_CLIENT_ID(?:_FILE)?").fullmatch
