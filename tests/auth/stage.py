@@ -102,9 +102,8 @@ class Stage:
 
     async def call(self, *, platform: str = "store", **fields: Any) -> Reply:
         """Send one call the way the gateway does and wait for its end."""
-        caller = Caller(
-            **{k: fields.pop(k) for k in ("bearer", "cookie", "handle", "agent", "user_agent") if k in fields}
-        )
+        given = ("bearer", "cookie", "handle", "emergency", "agent", "user_agent")
+        caller = Caller(**{k: fields.pop(k) for k in given if k in fields})
         call = Call(
             id=uuid.uuid4().hex,
             reply_to="",

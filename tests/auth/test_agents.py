@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 
+import msgspec
 import pytest
 from sqlalchemy import text
 
 import engines
 from auth.stage import Stage, stage
 from wardmesh_auth.agents import EVENT, Naming, host_of
+from wardmesh_auth.break_glass import OpenGlass
+from wardmesh_auth.database import Database, engine_for
+from wardmesh_common.contracts import Reply
 from wardmesh_common.vocabulary import Agent
 from wardmesh_gateway.agent import Agents, load_aliases
 
@@ -89,3 +94,53 @@ async def test_who_names_no_agent_is_nobody_and_made_up_names_do_not_fill_the_re
         agent = Agent(id=f"made-up-{number}-agent", name="x", source="meta")
         assert (await pair.call(bearer=bearer, agent=agent)).status == 200
     assert len(await registered(pair)) <= 2 * 32
+
+
+async def test_names_that_come_all_at_once_do_not_fill_the_register_either(pair: Stage) -> None:
+    bearer = pair.issuer.sign(sub="one")
+    assert (await pair.call(bearer=bearer)).status == 200
+    agents = [Agent(id=f"at-once-{number}-agent", name="x", source="meta") for number in range(120)]
+    async with asyncio.timeout(20):
+        replies = await asyncio.gather(*(pair.call(bearer=bearer, agent=agent) for agent in agents))
+    assert {reply.status for reply in replies} == {200}
+    assert 0 < len(await registered(pair)) <= 2 * 32
+
+
+async def test_a_database_that_hangs_delays_one_call_of_an_agent_and_no_other(
+    pair: Stage, postgres: engines.Postgres
+) -> None:
+    bearer = pair.issuer.sign(sub="one")
+    assert (await pair.call(bearer=bearer)).status == 200
+    blocker = Database(engine_for(postgres.url()))
+    # A lock that is not given up looks like a database that hangs.
+    async with blocker.transaction(20.0) as connection:
+        await connection.execute(text("LOCK TABLE auth.agent"))
+        first = asyncio.create_task(pair.call(bearer=bearer, agent=CURSOR))
+        replies = [first, *(asyncio.create_task(pair.call(bearer=bearer, agent=CURSOR)) for _ in range(20))]
+        async with asyncio.timeout(15):
+            took = sorted(await asyncio.gather(*(timed(reply) for reply in replies)))
+        assert await timed(asyncio.create_task(pair.call(bearer=bearer, agent=CURSOR))) < 1.0
+    await blocker.close()
+    assert sum(seconds > 1.0 for seconds in took) <= len(pair.replicas), took
+    assert {reply.result().status for reply in replies} == {200}
+
+
+async def test_an_emergency_waits_for_no_register(pair: Stage) -> None:
+    bearer = pair.issuer.sign(sub="one")
+    assert (await pair.call(bearer=bearer)).status == 200
+    (person,) = (call.principal for call in pair.decided)
+    assert person is not None
+    asked = OpenGlass(platform_id="store", patient_id="p1", reason_code="unconscious", reason="found")
+    glass, _ = pair.replicas[0].passes.issue(msgspec.structs.replace(person, session="s"), asked, "store")
+    assert (await pair.call(bearer=bearer, agent=CURSOR, emergency=glass)).status == 200
+    urgent = pair.decided[-1]
+    assert urgent.emergency is not None and urgent.principal is not None
+    assert urgent.principal.agent.did and await registered(pair) == []
+    assert (await pair.call(bearer=bearer, agent=CURSOR)).status == 200
+    assert len(await registered(pair)) == 1, "the next ordinary call does"
+
+
+async def timed(reply: asyncio.Task[Reply]) -> float:
+    begun = time.monotonic()
+    await reply
+    return time.monotonic() - begun

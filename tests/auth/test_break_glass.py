@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import Any
 
 import msgspec
 import pytest
+from sqlalchemy import text as text_of
 
+import engines
+from auth.stage import prepare
 from wardmesh_auth.break_glass import LIFE_SECONDS, BreakGlass, CloseGlass, OpenGlass, Passes
+from wardmesh_auth.database import Database, engine_for
 from wardmesh_auth.refusals import PassRefused
+from wardmesh_auth.revocations import Revocations
 from wardmesh_common.contracts import Call
 from wardmesh_common.errors import BadRequest
+from wardmesh_common.questions import SessionRevoked
 from wardmesh_common.record_class import announced, classify
 from wardmesh_common.vocabulary import Face, Interaction, Principal
+
+pytestmark = pytest.mark.anyio
 
 NURSE = Principal(id="i:nurse", roles=("Nurse",), session="s1")
 OTHER = Principal(id="i:other", roles=("Nurse",), session="s2")
@@ -59,6 +68,37 @@ def test_a_pass_is_good_for_its_person_and_platform_until_one_second_after_it_is
     clock.now += 2
     with pytest.raises(PassRefused, match="over"):
         passes(clock).read(text, NURSE, "store")
+
+
+@pytest.mark.requirement("B-14")
+def test_a_pass_ends_with_the_session_in_which_it_was_opened_whoever_of_the_same_person_carries_it() -> None:
+    ended: set[str] = set()
+    text, issued = passes(Clock(), ended).issue(NURSE, ASKED, "store")
+    agent = msgspec.structs.replace(NURSE, session="")  # the same person, with a token
+    assert passes(Clock(), ended).read(text, agent, "store") == issued
+    ended.add(NURSE.session)
+    for person in (NURSE, agent):
+        with pytest.raises(PassRefused, match="over"):
+            passes(Clock(), ended).read(text, person, "store")
+
+
+@pytest.mark.requirement("B-14")
+async def test_a_closed_pass_is_remembered_as_long_as_it_would_last_however_short_sessions_are(
+    postgres: engines.Postgres,
+) -> None:
+    await prepare(postgres.url())
+    engine = engine_for(postgres.url())
+    database = Database(engine)
+    now = time.time()
+    kept = Revocations(database, lambda: now, session_seconds=60.0)
+    async with database.transaction() as connection:
+        event = await kept.write(connection, SessionRevoked(session="the-pass"))
+        query = text_of("SELECT extract(epoch FROM keep_until - revoked_at) FROM auth.revocation")
+        seconds = float((await connection.execute(query)).scalar_one())
+    await database.close()
+    assert seconds >= LIFE_SECONDS
+    kept.heard(event)
+    assert kept.session_revoked("the-pass", "i:nurse", now)
 
 
 @pytest.mark.requirement("B-14")

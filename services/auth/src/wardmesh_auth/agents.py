@@ -22,6 +22,8 @@ from wardmesh_common.vocabulary import Agent, Principal
 UNKNOWN = Agent().id
 EVENT = "agent.register"
 _REMEMBERED_SECONDS = 3600.0
+# While one call registers an agent, and after a failure, the others go on: none waits for a database that hangs.
+_AGAIN_SECONDS = 30.0
 # The name is the caller's own word: nobody may fill the register with made-up ones.
 _PER_PRINCIPAL = 32
 
@@ -68,19 +70,27 @@ class AgentRegister:
         agent = principal.agent
         if agent.id == UNKNOWN or principal.anonymous or self._known.get(agent.id):
             return
-        met = self._newcomers.get(principal.id) or 0
-        if met >= _PER_PRINCIPAL:
+        if (self._newcomers.get(principal.id) or 0) >= _PER_PRINCIPAL:
             return
+        # Both are noted before anything is waited for: calls that come together must not all pass.
+        self._known.put(agent.id, True, _AGAIN_SECONDS)
+        self._count(principal, 1)
+        added = False
         try:
             added = await self._add(call, principal)
+            self._known.put(agent.id, True, _REMEMBERED_SECONDS)
         except AuditUnavailable:
+            self._known.drop(agent.id)
             raise
         except Unavailable:
             log.warning("an agent was not registered: the database cannot be used")
-            return
-        self._known.put(agent.id, True, _REMEMBERED_SECONDS)
-        if added:
-            self._newcomers.put(principal.id, met + 1, _REMEMBERED_SECONDS)
+        finally:
+            if not added:
+                self._count(principal, -1)
+
+    def _count(self, principal: Principal, newcomers: int) -> None:
+        met = (self._newcomers.get(principal.id) or 0) + newcomers
+        self._newcomers.put(principal.id, max(0, met), _REMEMBERED_SECONDS)
 
     async def _add(self, call: Call, principal: Principal) -> bool:
         agent = principal.agent

@@ -49,6 +49,7 @@ class _Pass(Struct, frozen=True, forbid_unknown_fields=True):
     emergency: Emergency
     tenant: str
     principal: str
+    session: str  # in which it was opened: who signs out there takes the pass along
     issued: float
 
 
@@ -80,12 +81,12 @@ class Passes:
             reason=reason,
             expires=now + LIFE_SECONDS,
         )
-        plain = msgspec.msgpack.encode(_Pass(emergency, principal.tenant, principal.id, now))
+        plain = msgspec.msgpack.encode(_Pass(emergency, principal.tenant, principal.id, principal.session, now))
         nonce = os.urandom(_NONCE_BYTES)
         return base64.urlsafe_b64encode(nonce + self._cipher.encrypt(nonce, plain, None)).decode(), emergency
 
     def read(self, text: str, principal: Principal, platform: str) -> Emergency:
-        """Raises PassRefused unless it is this person's, for this platform, not over and not closed."""
+        """Raises PassRefused unless it is this person's, for this platform, not over, not closed and not signed out."""
         try:
             if len(text) > _MOST:
                 raise ValueError
@@ -96,7 +97,8 @@ class Passes:
         emergency = found.emergency
         if (found.tenant, found.principal) != (principal.tenant, principal.id) or emergency.platform != platform:
             raise PassRefused("The emergency access is not valid for this person and platform.")
-        if emergency.expires <= self._clock() or self._revoked(emergency.id, principal.id, found.issued):
+        ended = any(self._revoked(name, principal.id, found.issued) for name in (emergency.id, found.session))
+        if ended or emergency.expires <= self._clock():
             raise PassRefused("The emergency access is over.")
         return emergency
 

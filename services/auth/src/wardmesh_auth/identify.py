@@ -101,9 +101,11 @@ class Identifier:
         if caller.handle:
             principal = await self._by_handle(caller.handle, call.platform, principal)
         call.principal = principal = self._with_agent(principal, caller)
-        await self._register.meet(call, principal)
         if caller.emergency and not call.procedure:
             call.emergency = self._passes.read(caller.emergency, principal, call.platform)
+        else:
+            # In an emergency a register that cannot be written keeps nobody waiting; the record names the agent.
+            await self._register.meet(call, principal)
         # An operation of ours needs nothing of a platform; some of them a browser starts that is nobody yet.
         call.grant = Grant(platform="") if call.procedure else await self._grants.lend(call, principal)
         return call

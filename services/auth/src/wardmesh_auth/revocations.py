@@ -11,6 +11,7 @@ from sqlalchemy import func, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from wardmesh_auth.break_glass import LIFE_SECONDS
 from wardmesh_auth.database import Database
 from wardmesh_auth.tables import revocation
 from wardmesh_common.questions import SessionRevoked
@@ -20,6 +21,7 @@ from wardmesh_common.tokens import VerifiedToken
 _OVERLAP_SECONDS = 60.0
 # Longer than any access token that was issued before it or its principal was revoked.
 _KEEP_SECONDS = 7 * 86_400.0
+_PASS_SECONDS = LIFE_SECONDS + 300.0  # clocks of replicas and database may differ by less
 
 Tell = Callable[[SessionRevoked], Awaitable[None]]
 
@@ -33,7 +35,8 @@ class Revocations:
         self, database: Database, clock: Callable[[], float] = time.time, *, session_seconds: float = _KEEP_SECONDS
     ) -> None:
         self._database = database
-        self._session_seconds = session_seconds  # no session lives longer: one that ended is soon of no interest
+        # No session lives longer, and no pass of break-glass: one that ended is soon of no interest.
+        self._session_seconds = max(session_seconds, _PASS_SECONDS)
         self._clock = clock
         self._seen_until = 0.0
         self._ends: dict[tuple[str, str], float] = {}  # (kind, subject) -> when it may be forgotten
