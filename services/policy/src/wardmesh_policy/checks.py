@@ -13,6 +13,7 @@ from wardmesh_common.pieces import Piece, piece_of
 from wardmesh_common.questions import PlatformFacts
 from wardmesh_common.vocabulary import Emergency, Grant, Interaction, Principal, criteria_of, is_write
 from wardmesh_policy.parameters import Asked, read_query
+from wardmesh_policy.record_kinds import RECORD_KINDS
 
 ACTIONS = {
     Interaction.READ: "read",
@@ -134,12 +135,21 @@ def checks_of(call: Call) -> list[Check]:
         probing=call.interaction is Interaction.PATCH and not only_sets(call.body),
     )
     checks = _of_piece(piece, -1)
-    return checks if call.emergency is None else [in_emergency(call.emergency, checks[0]), *checks[1:]]
+    return checks if call.emergency is None else in_emergency(call.emergency, piece, checks)
 
 
-def in_emergency(emergency: Emergency, check: Check) -> Check:
-    """Break-glass stands in for the rules of the kind itself; what a search reaches into is judged as ever."""
-    return Check(kind=EMERGENCY, action=check.action, id=emergency.patient, target=(check.kind, check.id))
+def in_emergency(emergency: Emergency, piece: Piece, checks: list[Check]) -> list[Check]:
+    """Break-glass stands in for the rules of the kind itself; what a search reaches into is judged as ever.
+
+    So is reading what is no part of a patient's record: the compartment would not narrow it, and the masks that hide
+    how colleagues live would be gone.
+    """
+    first, *reached = checks
+    if first.kind not in RECORD_KINDS and not first.write:
+        return checks
+    within = piece.interaction is Interaction.SEARCH and bool(piece.id)  # Patient/1/Observation
+    target = (piece.type, piece.id) if within else (first.kind, first.id)
+    return [Check(kind=EMERGENCY, action=first.action, id=emergency.patient, target=target), *reached]
 
 
 def _whole_query(call: Call) -> str:
