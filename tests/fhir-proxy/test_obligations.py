@@ -179,6 +179,20 @@ async def test_px11_criteria_over_kinds_not_granted_are_refused_before_the_upstr
     assert bench.upstream.requests == []
 
 
+@pytest.mark.parametrize(
+    "query",
+    ["patient._has:Person:link:address=x", "_has:Encounter:subject:patient._has:Person:link:address=x"],
+)
+async def test_px11_what_a_chain_goes_on_to_with_has_needs_its_own_right(bench: Any, query: str) -> None:
+    bench.policy.search = {"Patient", "Encounter"}
+    with pytest.raises(Denied):
+        await bench.perform("search", "Observation", query=query)
+    bench.policy.search |= {"Person"}
+    bench.upstream.answer(searchset(bench.upstream.base, []))
+    await bench.perform("search", "Observation", query=query)
+    assert bench.upstream.requests[0].query == query
+
+
 async def test_px11_a_chain_over_a_granted_kind_is_passed_on(bench: Any) -> None:
     bench.policy.search = {"Patient"}
     bench.upstream.answer(searchset(bench.upstream.base, []))

@@ -54,6 +54,16 @@ def test_a_parameter_is_found_however_it_is_written(name: str, value: str, other
         ("subject:Patient.name=x", [("Patient", "name")]),
         ("subject.name=x", [("Patient", "name")]),
         ("subject:Patient.organization.name=x", [("Patient", "organization"), ("Organization", "name")]),
+        ("patient._has:Group:member:code=x", [("Patient", "_has"), ("Group", "member"), ("Group", "code")]),
+        (
+            "subject:Patient%2E_has:Encounter:patient:_has:Person%3Alink%3Aaddress=x",
+            [
+                ("Patient", "_has"),
+                ("Encounter", "patient"),
+                ("Person", "link"),
+                ("Person", "address"),
+            ],
+        ),
         ("actor.name=x", [("Patient", "name"), ("Practitioner", "name"), ("RelatedPerson", "name")]),
         ("_has:Observation:patient:code=x", [("Observation", "patient"), ("Observation", "code")]),
         (

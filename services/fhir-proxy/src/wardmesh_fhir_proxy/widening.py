@@ -32,11 +32,18 @@ def kinds_reached(kind: str, query: str) -> set[str]:
         name = unquote(pair.partition("=")[0])
         if name.partition(":")[0] in UNMAPPABLE:
             raise Denied("This search expression cannot be checked against policy.")
-        if name.startswith("_has:"):
-            reached |= _has(name)
-        elif "." in name:
-            reached |= _chain({kind}, name)
+        reached |= _named(kind, name)
     return reached
+
+
+def _named(kind: str, name: str) -> set[str]:
+    """By one parameter of `kind`: a chain may go on with _has, and what _has asks for may be a chain."""
+    if name.startswith("_has:"):
+        return _has(name)
+    chain, goes_on, rest = name.partition("._has:")
+    if goes_on:
+        return _chain({kind}, f"{chain}._has") | _has(f"_has:{rest}")
+    return _chain({kind}, name) if "." in name else set()
 
 
 def _has(name: str) -> set[str]:
@@ -44,10 +51,7 @@ def _has(name: str) -> set[str]:
     parts = name.split(":", 3)
     if len(parts) < 4:
         raise Denied("This search expression cannot be checked against policy.")
-    kind, rest = parts[1], parts[3]
-    if rest.startswith("_has:"):
-        return {kind} | _has(rest)
-    return {kind} | (_chain({kind}, rest) if "." in rest else set())
+    return {parts[1]} | _named(parts[1], parts[3])
 
 
 def _chain(kinds: set[str], name: str) -> set[str]:

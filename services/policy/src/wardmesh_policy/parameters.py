@@ -65,9 +65,16 @@ def _after_semicolons(query: str) -> list[str]:
 
 
 def _split(name: str) -> tuple[str, list[tuple[str, str]]]:
-    """`subject:Patient.name` -> ("subject", [("Patient", "name")]); `_has:Observation:patient:code` likewise."""
+    """`subject:Patient.name` -> ("subject", [("Patient", "name")]); `_has:Observation:patient:code` likewise.
+
+    Both at once too: `patient._has:Group:member:code` reaches Patient, and Group from there.
+    """
     if name.startswith("_has:"):
         return "_has", _has(name)
+    chain, goes_on, rest_of_it = name.partition("._has:")
+    if goes_on:
+        own, reached = _split(f"{chain}._has")
+        return own, [*reached, *_has(f"_has:{rest_of_it}")]
     first, *rest = name.split(".")
     own, _, kind = first.partition(":")
     if own in SEES_ALL:
