@@ -12,7 +12,7 @@ from msgspec import Struct
 from wardmesh_common.contracts import Call, Outcome, Touched
 from wardmesh_common.record_class import classify
 from wardmesh_common.record_entries import parts_of
-from wardmesh_common.record_patients import OPEN_CHARS, by_patient
+from wardmesh_common.record_patients import OPEN_CHARS, by_patient, emergency_patient
 from wardmesh_common.streamed import UNKNOWN_SIZE, size_of
 from wardmesh_common.vocabulary import Decision, Principal
 
@@ -249,7 +249,8 @@ def _secrets(call: Call, patient: str, references: list[str], actor: Principal |
         secrets["query"] = call.query[:_QUERY_CHARS]
         if len(call.query) > _QUERY_CHARS:
             secrets["query_length"] = len(call.query)
-    if call.emergency is not None:
+    if call.emergency is not None and patient == emergency_patient(call.platform, call.emergency):
+        # Under this patient's key alone: it tells of nobody else, and goes when the key goes.
         secrets["break_glass_reason"] = call.emergency.reason
     if actor is not None:
         secrets["actor"] = _clip(actor.id)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from wardmesh_common.contracts import Call, Touched
+from wardmesh_common.vocabulary import Emergency
 
 OPEN_CHARS = 200
 _REFERENCE_BYTES = 28_000  # sealed resource references per event; more of them go into further events
@@ -34,6 +35,10 @@ def by_patient(call: Call, touched: tuple[Touched, ...]) -> Iterable[tuple[str, 
             yield patient, kind, len(part), part
 
 
+def emergency_patient(platform: str, emergency: Emergency) -> str:
+    return f"{platform}/Patient/{emergency.patient}"
+
+
 def _parts(references: list[str]) -> Iterable[list[str]]:
     part: list[str] = []
     size = 0
@@ -49,7 +54,7 @@ def _parts(references: list[str]) -> Iterable[list[str]]:
 def _asked_patient(call: Call) -> str:
     """The patient a call named without touching data; only when policy has seen it, so that keys stay few."""
     if call.emergency is not None:
-        return f"{call.platform}/Patient/{call.emergency.patient}"
+        return emergency_patient(call.platform, call.emergency)
     if call.resource.type == "Patient" and call.resource.id and call.decision is not None:
         return f"{call.platform}/Patient/{call.resource.id}"
     return ""
