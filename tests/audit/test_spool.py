@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import json
 import os
 from pathlib import Path
@@ -172,3 +173,41 @@ def test_a_spool_that_holds_all_it_may_takes_nothing_and_keeps_whole_lines(tmp_p
     assert left.leaves() == [b"x" * 40, b"y" * 40]
     left.remove()
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.requirement("AU-114")
+def test_a_spool_that_is_taken_for_empty_while_it_is_made_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another process looks for what was left behind just between the making of a file and its lock."""
+    lock, looked = fcntl.flock, False
+
+    def late(file: int, how: int) -> None:
+        nonlocal looked
+        if not looked:
+            looked = True
+            (left,) = left_behind(tmp_path)
+            assert left.leaves() == []
+            left.remove()
+        lock(file, how)
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    spool = Spool(tmp_path, "a@0")
+    spool.keep([b"x"])
+    (file,) = tmp_path.iterdir()
+    assert looked and file.read_bytes() == b"x\n"
+    spool.clear()
+
+
+def test_what_another_process_has_delivered_meanwhile_is_nobodys_any_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a@0.spool").write_bytes(b"x\n")
+    lock = fcntl.flock
+
+    def late(file: int, how: int) -> None:
+        (tmp_path / "a@0.spool").unlink(missing_ok=True)
+        lock(file, how)
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    assert list(left_behind(tmp_path)) == []

@@ -83,17 +83,33 @@ def left_behind(directory: Path) -> Iterator[Left]:
         except BlockingIOError:
             os.close(file)
             continue
-        yield Left(path, file)
+        if _is_at(path, file):
+            yield Left(path, file)
+        else:
+            os.close(file)  # somebody else has delivered it meanwhile
 
 
 def _open(path: Path) -> int:
     """A new file that is ours, and that is there after a power loss as well."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-    fcntl.flock(file, fcntl.LOCK_EX)
+    while True:
+        file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        fcntl.flock(file, fcntl.LOCK_EX)
+        if _is_at(path, file):
+            break
+        # Before we held the lock, a process that looked for what was left behind took the file away as empty.
+        os.close(file)
     folder = os.open(path.parent, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(folder)
     finally:
         os.close(folder)
     return file
+
+
+def _is_at(path: Path, file: int) -> bool:
+    """A locked file that is not in the folder any more would take records with it."""
+    try:
+        return os.path.samestat(os.fstat(file), path.stat())
+    except FileNotFoundError:
+        return False
