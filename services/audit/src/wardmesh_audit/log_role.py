@@ -6,22 +6,21 @@ Off by default: these lines name patients. They are made from the ledger's event
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import sys
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
-import asyncpg
 import msgspec
 
 from wardmesh_audit.fhir_audit import LOGGER, line_of
 from wardmesh_audit.ledger import Connection
 from wardmesh_audit.projection import MALFORMED
+from wardmesh_audit.writer import TRANSIENT
 
 LOOK_SECONDS = 0.5
 _MOST_AT_ONCE = 500
-_AWAY = (OSError, asyncpg.PostgresConnectionError, asyncpg.InterfaceError, TimeoutError)
+_ROWS = "select seq, leaf from event where log_id = $1 and seq >= $2 and seq < $3 and event_type <> $4 order by seq"
 _events = msgspec.json.Decoder(dict[str, Any])
 _log = logging.getLogger("wardmesh.audit")
 
@@ -50,22 +49,20 @@ class LogRole:
         self._places: dict[int, int] = dict.fromkeys(logs, -1)
 
     async def run(self) -> None:
+        """Until cancelled; a database that is away is tried again."""
         while True:
             try:
                 conn = await self._connect()
-            except _AWAY:
-                await asyncio.sleep(LOOK_SECONDS)
-                continue
-            try:
-                while True:
-                    for log_id in self._places:
-                        await self._tell(conn, log_id)
-                    await asyncio.sleep(LOOK_SECONDS)
-            except _AWAY as error:
+                try:
+                    while True:
+                        for log_id in self._places:
+                            await self._tell(conn, log_id)
+                        await asyncio.sleep(LOOK_SECONDS)
+                finally:
+                    conn.terminate()
+            except TRANSIENT as error:
                 _log.warning("the log of events waits for the ledger: %s", type(error).__name__)
-            finally:
-                with contextlib.suppress(*_AWAY):
-                    await conn.close(timeout=2)
+            await asyncio.sleep(LOOK_SECONDS)
 
     async def _tell(self, conn: Connection, log_id: int) -> None:
         size = await conn.fetchval("select size from tree_state where log_id = $1", log_id) or 0
@@ -75,11 +72,9 @@ class LogRole:
             return
         while place < size:
             end = min(size, place + _MOST_AT_ONCE)
-            query = (
-                "select leaf from event where log_id = $1 and seq >= $2 and seq < $3 and event_type <> $4 order by seq"
-            )
-            for row in await conn.fetch(query, log_id, place, end, MALFORMED):
+            for row in await conn.fetch(_ROWS, log_id, place, end, MALFORMED):
                 line = line_of(_events.decode(row["leaf"]), await self._opens(row["leaf"]))
                 if line is not None:
                     self._logger.info(msgspec.json.encode(line).decode())
+                self._places[log_id] = row["seq"] + 1  # what fails now is not told twice
             place = self._places[log_id] = end

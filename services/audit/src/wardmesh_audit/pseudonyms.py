@@ -57,9 +57,11 @@ class Pseudonyms:
         sealed: Mapping[str, str] | None = event.data.get("enc")
         if not isinstance(sealed, dict):
             return None
-        row = await self._pool.fetchrow(
-            "select kid, wrapped from subject_key where kid = $1", bytes.fromhex(sealed.get("kid", ""))
-        )
+        try:
+            kid = bytes.fromhex(sealed.get("kid", ""))
+        except (ValueError, TypeError):
+            return None
+        row = await self._pool.fetchrow("select kid, wrapped from subject_key where kid = $1", kid)
         if row is None or row["wrapped"] is None:
             return None
         try:
