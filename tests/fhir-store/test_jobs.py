@@ -66,6 +66,21 @@ def bodies(fhir: Fhir) -> dict[str, bytes]:
 
 
 @pytest.mark.requirement("ST-69")
+def test_many_identities_that_come_again_become_their_next_versions(root: Path, jobs: Jobs, fhir: Fhir) -> None:
+    rounds, each = 3, 120  # all in one portion, so in one transaction
+    lines = [patient(f"Round{turn}") | {"id": f"r{number}"} for turn in range(rounds) for number in range(each)]
+    write_lines(root / "again/in/Patient.ndjson", lines)
+    found = jobs.ended("import", jobs.start_import("s3://again/in/"))
+    assert found["JobStatus"] == "COMPLETED", found.get("Message")
+    history = fhir.get(f"Patient/r{each - 1}/_history").json()["entry"]
+    assert [entry["resource"]["meta"]["versionId"] for entry in history] == ["3", "2", "1"]
+    assert [entry["resource"]["name"][0]["family"] for entry in history] == ["Round2", "Round1", "Round0"]
+    for turn, count in ((2, each), (1, 0)):
+        total = fhir.get(f"Patient?family=Round{turn}&_total=accurate&_count=1").json()["total"]
+        assert total == count
+
+
+@pytest.mark.requirement("ST-69")
 def test_good_lines_are_stored_and_bad_ones_reported_line_by_line(root: Path, jobs: Jobs, fhir: Fhir) -> None:
     fhir.put("Patient/i1", patient("Before") | {"id": "i1"})
     lines: list[Any] = [

@@ -34,12 +34,14 @@ def _columns(name: str) -> str:
 
 
 def _staging() -> str:
-    """They live as long as the connection and are empty after each transaction."""
+    """They live as long as the connection and are empty after each transaction. One that writes again empties them
+    itself: an import does when identities come again.
+    """
     shapes = [("version", "fhir_version", _VERSION)]
     shapes += [(name, table.name, _columns(name)) for name, table in INDEX_TABLES.items()]
     return ";".join(
         f"""CREATE TEMPORARY TABLE IF NOT EXISTS staged_{name} ON COMMIT DELETE ROWS
-        AS SELECT {columns} FROM {table} WITH NO DATA"""  # noqa: S608 - our own names
+        AS SELECT {columns} FROM {table} WITH NO DATA; DELETE FROM staged_{name}"""  # noqa: S608 - our own names
         for name, table, columns in shapes
     )
 
