@@ -14,7 +14,9 @@ from wardmesh_audit.client import AuditConsumer
 async def main(url: str, vkey: str, cursor: str, out: str) -> None:
     nc = await nats.connect(url)
     consumer = AuditConsumer(nc, "killed", cursor_file=cursor, log_keys=[vkey], batch=64)
-    with open(out, "a", encoding="utf-8") as sink:  # noqa: PTH123
+    with open(out, "r+", encoding="utf-8") as sink:  # noqa: PTH123
+        # A process that was killed while it wrote left part of a line, which no commit covers.
+        sink.seek(sink.truncate(sink.read().rfind("\n") + 1))
         async for batch in consumer.batches():
             sink.write("".join(f"{event.index} {event.leaf.hex()}\n" for event in batch))
             sink.flush()

@@ -68,16 +68,16 @@ async def test_callers_notice_nothing_when_one_server_follows_another_on_an_inhe
             while going:
                 answers.append(await ask(port))
 
-        async with serving(reserve("127.0.0.1", port, {port: parent.dup().detach()})):
+        async with serving(reserve("127.0.0.1", port, {port: parent.fileno()})):
             callers = [asyncio.create_task(call()) for _ in range(4)]
             for _ in range(3):
-                async with serving(reserve("127.0.0.1", port, {port: parent.dup().detach()})):
+                async with serving(reserve("127.0.0.1", port, {port: parent.fileno()})):
                     target = len(answers) + 50
                     async with asyncio.timeout(20):
                         while len(answers) < target:
                             await asyncio.sleep(0.01)
         # Nobody serves now: connections wait in the socket until the next server takes them.
-        async with serving(reserve("127.0.0.1", port, {port: parent.dup().detach()})):
+        async with serving(reserve("127.0.0.1", port, {port: parent.fileno()})):
             going = False
             await asyncio.gather(*callers)
     assert all(answer.startswith(b"HTTP/1.1 200") for answer in answers)
