@@ -22,7 +22,7 @@ from wardmesh_audit.log_list import list_keys, open_list
 from wardmesh_audit.log_list_check import ListCheck
 from wardmesh_audit.log_list_daily import DailyList
 from wardmesh_audit.merkle import CompactRange
-from wardmesh_audit.note import BadNote, BadSignature, Checkpoint, Signer, UnknownKey
+from wardmesh_audit.note import BadNote, BadSignature, Checkpoint, Signer, UnknownKey, Verifier
 from wardmesh_audit.streams import StreamSettings
 
 pytestmark = pytest.mark.anyio
@@ -47,10 +47,11 @@ async def two_logs(broker: Nats, server: Postgres) -> AsyncGenerator[World]:
         yield w
 
 
-async def made(w: World, day: date) -> str:
+async def made(w: World, day: date, signer: Signer = SIGNER, trusted: list[Verifier] | None = None) -> str:
     conn = await w.connect("audit_signer")
     try:
-        return await DailyList(w.nc, connector(w.url("audit_signer")), SIGNER, w.status).make(conn, day)
+        keys = trusted or signer.verifiers
+        return await DailyList(w.nc, connector(w.url("audit_signer")), signer, keys, w.status).make(conn, day)
     finally:
         await conn.close()
 
@@ -82,6 +83,17 @@ async def test_lists_follow_each_other_and_there_is_one_a_day(two_logs: World) -
     assert await checked(w, notes[1].replace("/1 5", "/1 6")) == (TAMPERED, [("list_signature", 0)])
     with pytest.raises(Exception, match="append-only"):
         await w.query("delete from log_list")
+
+
+async def test_a_new_key_goes_on_with_the_lists_of_one_that_has_retired_meanwhile(two_logs: World) -> None:
+    w, new = two_logs, Signer("test/audit/logs", bytes(reversed(SEED)))
+    tomorrow = TODAY + timedelta(days=1)
+    with pytest.raises(UnknownKey):
+        await made(w, tomorrow, new)
+    trusted = [*new.verifiers, *SIGNER.verifiers]
+    note = await made(w, tomorrow, new, trusted)
+    before = (await w.query("select note from log_list where day = $1", TODAY))[0]["note"]
+    assert open_list(note, new.verifiers).previous == open_list(before, SIGNER.verifiers).digest()
 
 
 async def test_a_removed_log_is_detected_by_the_lists_and_none_without_it_is_signed(two_logs: World) -> None:
@@ -136,7 +148,7 @@ async def test_the_role_makes_the_list_and_the_background_misses_a_log(two_logs:
     await without_triggers(w, "delete from log_list")
     days = [TODAY]
     connect = connector(w.url("audit_signer"))
-    role = DailyList(w.nc, connect, SIGNER, w.status, look_seconds=0.05, today=lambda: days[-1])
+    role = DailyList(w.nc, connect, SIGNER, SIGNER.verifiers, w.status, look_seconds=0.05, today=lambda: days[-1])
     task = asyncio.create_task(role.run())
     try:
 

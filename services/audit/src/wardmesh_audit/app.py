@@ -150,7 +150,7 @@ class _Roles:
     def daily_list(self) -> Coroutine[Any, Any, None]:
         url = need("WARDMESH_AUDIT_SIGNER_URL", self._settings.audit_signer_url)
         signer, status = self._settings.list_signer(), status_of(self._bus)
-        return DailyList(self._bus.nc, connector(url), signer, status).run()
+        return DailyList(self._bus.nc, connector(url), signer, self._settings.list_verifiers(), status).run()
 
     def verifier(self, health: Health, log_id: int) -> Coroutine[Any, Any, None]:
         url = need("WARDMESH_AUDIT_DETECT_URL", self._settings.audit_detect_url)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, date, datetime
 
 from wardmesh_audit.derived import NotStored
@@ -13,7 +13,7 @@ from wardmesh_audit.jetstream import last_message
 from wardmesh_audit.ledger import Connection
 from wardmesh_audit.log_list import LogList, following, log_number, open_list
 from wardmesh_audit.merkle import EMPTY_ROOT
-from wardmesh_audit.note import BadNote, BadSignature, Checkpoint, Signer, UnknownKey
+from wardmesh_audit.note import BadNote, BadSignature, Checkpoint, Signer, UnknownKey, Verifier
 from wardmesh_audit.streams import AUDIT_CHECKPOINT
 from wardmesh_audit.writer import TRANSIENT, Status
 from wardmesh_common.lean import LeanClient
@@ -39,6 +39,7 @@ class DailyList:
         nc: LeanClient,
         connect: Callable[[], Awaitable[Connection]],
         signer: Signer,
+        trusted: Sequence[Verifier],
         status: Status,
         *,
         look_seconds: float = _LOOK_SECONDS,
@@ -47,6 +48,7 @@ class DailyList:
         self._nc = nc
         self._connect = connect
         self._signer = signer
+        self._trusted = trusted  # retired keys too: the list before may be signed by one of them alone
         self._status = status
         self._look = look_seconds
         self._today = today
@@ -73,7 +75,7 @@ class DailyList:
         """The note of the newest list, made when the day has none yet. Raises GuardTripped when a log is gone."""
         async with conn.transaction(isolation="repeatable_read"):
             newest = await conn.fetchrow(_NEWEST)
-            before = open_list(newest["note"], self._signer.verifiers) if newest is not None else None
+            before = open_list(newest["note"], self._trusted) if newest is not None else None
             if before is None or before.day < day:
                 logs = {row["log_id"]: row for row in await conn.fetch(_LOGS)}
                 made = LogList(
