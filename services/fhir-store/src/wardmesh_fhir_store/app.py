@@ -12,6 +12,7 @@ from wardmesh_common.health import Health
 from wardmesh_common.listening import Farewell, reserve
 from wardmesh_common.quiet_server import QuietServer
 from wardmesh_common.settings import BadSettings
+from wardmesh_fhir_store.binaries import is_raw_upload
 from wardmesh_fhir_store.datastores import Datastores
 from wardmesh_fhir_store.feed.publisher import published
 from wardmesh_fhir_store.front import Front
@@ -31,7 +32,7 @@ def create_app(settings: StoreSettings, datastores: Datastores, jobs: Jobs) -> A
     handle = Front(datastores.addresses, datastores, jobs.bulk).handle
     if settings.smart_issuer:
         handle = SmartFace(settings.smart, settings.smart_issuer, datastores, handle).handle
-    return AsgiApp(jobs.control(handle).handle, settings.max_body_bytes)
+    return AsgiApp(jobs.control(handle).handle, settings.max_body_bytes, is_raw_upload)
 
 
 async def serve(settings: StoreSettings) -> int:

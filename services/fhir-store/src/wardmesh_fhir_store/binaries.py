@@ -29,20 +29,32 @@ def wants_raw(request: Request) -> bool:
     return not any(part.partition(";")[0].strip().lower() in FHIR_JSON_TYPES for part in accept.split(","))
 
 
-class _Held(Struct, frozen=True, rename="camel"):
+class Held(Struct, frozen=True, rename="camel"):
     content_type: str = "application/octet-stream"
     data: Raw = Raw(b'""')
     security_context: dict[str, Any] = {}
+
+
+def content_headers(held: Held) -> list[tuple[str, str]]:
+    """What stands beside the content of a Binary."""
+    context = held.security_context.get("reference")
+    return [*SAFE_HEADERS, *([("X-Security-Context", context)] if isinstance(context, str) else [])]
+
+
+def is_raw_upload(request: Request) -> bool:
+    """Raw content is taken in as it comes; anything else is small enough to be held, or refused."""
+    kind, _, identity = request.path.rpartition("/")
+    named = identity == "Binary" if request.method == "POST" else f"/{kind}".endswith("/Binary")
+    media = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    return request.method in ("POST", "PUT") and named and media not in FHIR_JSON_TYPES | {""}
 
 
 def unwrapped(answer: Response) -> Response:
     """The content of a Binary that was read, in parts: beside the stored resource no second copy is made."""
     if answer.status != 200:
         return answer
-    held = msgspec.json.decode(answer.body, type=_Held)
-    headers = [*answer.headers, *SAFE_HEADERS]
-    if isinstance(held.security_context.get("reference"), str):
-        headers.append(("X-Security-Context", held.security_context["reference"]))
+    held = msgspec.json.decode(answer.body, type=Held)
+    headers = [*answer.headers, *content_headers(held)]
     text = memoryview(held.data)[1:-1]
     plain = _BASE64.fullmatch(text)
     if plain is None or len(text) % 4:  # blanks between the digits

@@ -80,8 +80,8 @@ class Capability:
             "documentation": f"Pages hold at most {LARGEST_COUNT} matches. Everything that is written is validated "
             "structurally (elements, cardinality, types, formats, required codes, reference targets); $validate also "
             "evaluates invariants and a subset of profiles and names what it did not. $everything is offered on "
-            "instances. Tokens take :above, :below, :in and :not-in as far as the CodeSystems and ValueSets stored here "
-            f"tell, up to {MOST_CODES} codes, and :in and :not-in of value sets with required codes; the rest is refused.",
+            "instances. Tokens take :above, :below, :in and :not-in as far as stored CodeSystems and ValueSets tell, "
+            f"up to {MOST_CODES} codes, and :in and :not-in of value sets with required codes; the rest is refused.",
             "resource": [self._resource(kind, referring[kind]) for kind in kinds],
             "interaction": self._interactions(SYSTEM_INTERACTIONS),
             "operation": self._declared_operations("system"),

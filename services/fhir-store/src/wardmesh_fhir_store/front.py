@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from urllib.parse import urlsplit
 
+from msgspec import structs
+
 from wardmesh_fhir_store.datastores import Addresses, Datastores
 from wardmesh_fhir_store.faults import not_found
 from wardmesh_fhir_store.jobs.bulk import BulkPlace
@@ -39,7 +41,7 @@ class Front:
             await self._check_namespace(match[1], request.headers.get("x-wardmesh-namespace", ""))
             store = await self._datastores.active(match[1])
             rest = match[2] or ""
-        inner = Request(request.method, rest.strip("/"), request.query, request.headers, request.body)
+        inner = structs.replace(request, path=rest.strip("/"))
         return await self._router(store).handle(inner)
 
     async def _check_namespace(self, public_id: str, named: str) -> None:

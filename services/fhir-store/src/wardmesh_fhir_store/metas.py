@@ -105,7 +105,11 @@ class Metas:
                 columns.resource_id == identity[1],
                 columns.version == number,
             )
-            .values(body=body, meta_revision=columns.meta_revision + 1)
+            .values(
+                body=body,
+                meta_revision=columns.meta_revision + 1,
+                data_at=columns.data_at + len(body) - func.octet_length(columns.body),
+            )
         )
 
     async def _reindex(self, connection: AsyncConnection, current: Current, rows: Rows) -> None:

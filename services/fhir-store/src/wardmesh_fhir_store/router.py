@@ -17,6 +17,7 @@ from wardmesh_fhir_store.faults import Fault, invalid, not_found, not_supported
 from wardmesh_fhir_store.history import History
 from wardmesh_fhir_store.jobs.bulk import PATH as BULK
 from wardmesh_fhir_store.jobs.bulk import Bulk, BulkPlace
+from wardmesh_fhir_store.large_binaries import LargeBinaries
 from wardmesh_fhir_store.operations import Operations
 from wardmesh_fhir_store.query import pairs_of
 from wardmesh_fhir_store.reading import FORM, Reading
@@ -56,9 +57,10 @@ class Router:
     def __init__(self, store: Store, bulk: BulkPlace | None = None) -> None:
         self._store = store
         self._reading = Reading(store)
+        self._large = LargeBinaries(store)
         self._history = History(store)
         self._everything = Everything(store, self._reading)
-        self._writing = Writing(store)
+        self._writing = Writing(store, self._large)
         self._transactions = Transactions(store, self._read)
         self._bulk = Bulk(store, self._reading, bulk) if bulk else None
         self._operations = Operations(store, self._everything, self._bulk.operations if self._bulk else ())
@@ -78,19 +80,26 @@ class Router:
         if parts[-1:] and parts[-1].startswith("$"):
             return await self._operations.handle(request, parts)
         if request.method in SAFE or parts[-1:] == ["_search"]:
-            if parts == ["metadata"]:
-                return self._capability.answer(request)
-            if len(parts) == 2 and parts[1] not in BESIDE_IDS and ID.fullmatch(parts[1]):
-                answer = await self._reading.read_current(request, self._store.check_type(parts[0]), parts[1])
-            else:
-                answer = await self._store.database.read(lambda connection: self._read(connection, request))
-            content = raw and (len(parts) == 2 or (len(parts) == 4 and parts[2] == "_history"))
-            return unwrapped(answer) if content else answer
+            return await self._look(request, parts, raw=raw)
         if not parts:
             if request.method != "POST":
                 raise not_allowed("GET", "HEAD", "POST")
             return await self._bundle(request)
         return await self._write(request, parts)
+
+    async def _look(self, request: Request, parts: list[str], *, raw: bool) -> Response:
+        """What changes nothing; one version of one resource takes the shortest way there is."""
+        if parts == ["metadata"]:
+            return self._capability.answer(request)
+        one = len(parts) == 2 and parts[1] not in BESIDE_IDS
+        content = parts[:1] == ["Binary"] and (one or (len(parts) == 4 and parts[2] == "_history"))
+        if content and (large := await self._large.answer(request, parts, raw=raw)):
+            return large
+        if one and ID.fullmatch(parts[1]):
+            answer = await self._reading.read_current(request, self._store.check_type(parts[0]), parts[1])
+        else:
+            answer = await self._store.database.read(lambda connection: self._read(connection, request))
+        return unwrapped(answer) if raw and content else answer
 
     async def _read(self, connection: AsyncConnection, request: Request) -> Response:
         parts = [part for part in request.path.split("/") if part]

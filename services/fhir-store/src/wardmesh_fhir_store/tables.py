@@ -93,6 +93,7 @@ version = Table(
     Column("status", Integer, nullable=False),
     Column("body", LargeBinary),
     Column("meta_revision", Integer, nullable=False, server_default="0"),  # counts $meta-add and $meta-delete
+    Column("data_at", BigInteger),  # where the base64 of a Binary begins that can be read in slices
     Index("fhir_version_type", "datastore_id", "resource_type", "last_updated", "sequence"),
     Index("fhir_version_all", "datastore_id", "last_updated", "sequence"),
 )

@@ -7,7 +7,7 @@ import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, MutableMapping
 from typing import Any
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from wardmesh_fhir_store.faults import MEDIA_TYPE, Fault, Issue, outcome_body
 
@@ -19,13 +19,15 @@ _LOG = logging.getLogger("wardmesh.fhir-store")
 
 
 class Request(Struct, frozen=True):
-    """`path` is below the FHIR base, `query` the raw query string, header names are lower case."""
+    """`path` is below the FHIR base, `query` the raw query string, header names are lower case; a `stream` stands for a
+    body that is not held."""
 
     method: str
     path: str
     query: str = ""
     headers: dict[str, str] = {}
     body: bytes = b""
+    stream: AsyncGenerator[bytes] | None = None
 
 
 class Response(Struct, kw_only=True):
@@ -39,6 +41,7 @@ class Response(Struct, kw_only=True):
     media_type: str = MEDIA_TYPE
 
 
+TOO_LARGE = Fault(413, "too-costly", "The body is larger than the store accepts.")
 Handler = Callable[[Request], Awaitable[Response]]
 
 
@@ -49,9 +52,10 @@ def fault_response(fault: Fault) -> Response:
 class AsgiApp:
     """The edge: nothing that happens inside leaves it as anything but a FHIR answer."""
 
-    def __init__(self, handle: Handler, max_body_bytes: int) -> None:
+    def __init__(self, handle: Handler, max_body_bytes: int, streamed: Callable[[Request], bool]) -> None:
         self._handle = handle
         self._limit = max_body_bytes
+        self._streamed = streamed
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -76,9 +80,11 @@ class AsgiApp:
                 path=scope["path"].strip("/"),
                 query=scope["query_string"].decode("latin-1"),
                 headers={k.decode("latin-1"): v.decode("latin-1").strip() for k, v in scope["headers"]},
-                body=await self._body(receive),
             )
-            return await self._handle(request)
+            parts = self._parts(receive, request.headers.get("content-length", ""))
+            if self._streamed(request):
+                return await self._handle(structs.replace(request, stream=parts))
+            return await self._handle(structs.replace(request, body=b"".join([part async for part in parts])))
         except Fault as fault:
             return fault_response(fault)
         except Exception:  # noqa: BLE001 - the edge: a bug becomes an answer at once
@@ -86,20 +92,22 @@ class AsgiApp:
             issue = Issue(code="exception", severity="fatal", diagnostics="The store failed; the error is logged.")
             return Response(status=500, body=outcome_body([issue]))
 
-    async def _body(self, receive: Receive) -> bytes:
-        parts: list[bytes] = []
+    async def _parts(self, receive: Receive, announced: str) -> AsyncGenerator[bytes]:
+        size = int(announced) if announced.isascii() and announced.isdigit() and len(announced) < 20 else 0
+        more = True
+        if size > self._limit:
+            raise TOO_LARGE
         size = 0
-        while True:
+        while more:
             message = await receive()
             if message["type"] == "http.disconnect":
                 raise Fault(400, "incomplete", "The body ended early.")
             part: bytes = message.get("body", b"")
             size += len(part)
             if size > self._limit:
-                raise Fault(413, "too-costly", "The body is larger than the store accepts.")
-            parts.append(part)
-            if not message.get("more_body"):
-                return b"".join(parts)
+                raise TOO_LARGE
+            more = message.get("more_body", False)
+            yield part
 
 
 async def _send_body(response: Response, send: Send, *, wanted: bool) -> None:

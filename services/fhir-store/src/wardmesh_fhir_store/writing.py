@@ -6,7 +6,7 @@ import asyncio
 import uuid
 from collections.abc import Awaitable, Callable
 
-from msgspec import Struct
+from msgspec import Struct, structs
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -16,16 +16,19 @@ from wardmesh_fhir_store.composites import Rows
 from wardmesh_fhir_store.faults import Fault, Issue, invalid, not_found, not_supported, outcome_body
 from wardmesh_fhir_store.jsonpatch import patched
 from wardmesh_fhir_store.jsontext import Members, decode, decode_object, encode, members_of
+from wardmesh_fhir_store.large_binaries import LargeBinaries
 from wardmesh_fhir_store.reading import headers_of
 from wardmesh_fhir_store.records import Change, Current, Identity, Saved, lock
 from wardmesh_fhir_store.references import ID
 from wardmesh_fhir_store.selecting import Found
 from wardmesh_fhir_store.store import Store
+from wardmesh_fhir_store.uploads import Upload, Uploads
 from wardmesh_fhir_store.wire import Request, Response
 
 JSON_TYPES = frozenset({"application/fhir+json", "application/json", "application/json+fhir", "text/json", "json"})
 FHIR_JSON = "application/fhir+json"
 JSON_PATCH = "application/json-patch+json"
+MOST_HELD = 1024 * 1024  # of raw content
 LARGE_BODY = 256 * 1024  # beyond it the work leaves the event loop, so that others are served meanwhile
 
 Work = Callable[[AsyncConnection], Awaitable[Response]]
@@ -37,6 +40,7 @@ class Prepared(Struct, frozen=True):
     members: Members
     rows: Rows
     id: str
+    upload: Upload | None = None  # content that waits in the database
 
 
 def media_type(headers: dict[str, str]) -> str:
@@ -66,8 +70,10 @@ def apply_patch(store: Store, kind: str, identity: str, body: bytes, operations:
 class Writing:
     """Interactions that store one version."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, large: LargeBinaries) -> None:
         self._store = store
+        self._large = large
+        self._uploads = Uploads(store.database, store.datastore)
 
     async def create(self, request: Request, kind: str) -> Response:
         prepared = await self._prepare(request, kind)
@@ -81,10 +87,10 @@ class Writing:
             change = Change(
                 type=kind, id=str(uuid.uuid4()), method="POST", members=prepared.members, rows=prepared.rows
             )
-            return self._saved(request, await self._save(connection, change))
+            return await self._stored(connection, request, change, prepared.upload)
 
         database = self._store.database
-        return await (database.write(work) if criteria is None else database.serialize(work))
+        return await self._kept(prepared, database.write(work) if criteria is None else database.serialize(work))
 
     async def update(self, request: Request, kind: str, identity: str) -> Response:
         prepared = await self._prepare(request, kind, identity)
@@ -94,7 +100,7 @@ class Writing:
         async def work(connection: AsyncConnection) -> Response:
             return await self._update(connection, request, kind, identity, prepared)
 
-        return await self._store.database.write(work)
+        return await self._kept(prepared, self._store.database.write(work))
 
     async def _update(
         self, connection: AsyncConnection, request: Request, kind: str, identity: str, prepared: Prepared
@@ -107,7 +113,7 @@ class Writing:
         change = Change(
             type=kind, id=identity, method="PUT", members=prepared.members, rows=prepared.rows, current=current
         )
-        return self._saved(request, await self._save(connection, change))
+        return await self._stored(connection, request, change, prepared.upload)
 
     async def conditional_update(self, request: Request, kind: str) -> Response:
         """ST-14."""
@@ -122,7 +128,7 @@ class Writing:
             identity = found.id if found else prepared.id or str(uuid.uuid4())
             return await self._update(connection, request, kind, identity, prepared)
 
-        return await self._store.database.serialize(work)
+        return await self._kept(prepared, self._store.database.serialize(work))
 
     async def delete(self, request: Request, kind: str, identity: str) -> Response:
         async def work(connection: AsyncConnection) -> Response:
@@ -179,16 +185,36 @@ class Writing:
         change = Change(
             type=kind, id=identity, method="PATCH", members=prepared.members, rows=prepared.rows, current=current
         )
-        return self._saved(request, await self._save(connection, change))
+        return await self._stored(connection, request, change)
 
     async def _prepare(self, request: Request, kind: str, identity: str = "") -> Prepared:
         if kind == "Binary" and media_type(request.headers) not in JSON_TYPES:
-            return prepare(self._store, kind, wrapped(request, identity))
+            return await self._prepare_raw(request, identity)
         if media_type(request.headers) not in JSON_TYPES:
             raise not_supported("The store takes FHIR JSON.", 415)
         if len(request.body) > LARGE_BODY:
             return await asyncio.to_thread(prepare, self._store, kind, request.body)
         return prepare(self._store, kind, request.body)
+
+    async def _prepare_raw(self, request: Request, identity: str) -> Prepared:
+        """Little is held; of more the content goes to the database while it comes (ST-62)."""
+        first, stream = bytearray(request.body), request.stream
+        request = structs.replace(request, stream=None)
+        if stream is not None:
+            async for part in stream:
+                first += part
+                if len(first) > MOST_HELD:
+                    prepared = prepare(self._store, "Binary", wrapped(structs.replace(request, body=b""), identity))
+                    return structs.replace(prepared, upload=await self._uploads.stage(bytes(first), stream))
+        return prepare(self._store, "Binary", wrapped(structs.replace(request, body=bytes(first)), identity))
+
+    async def _kept(self, prepared: Prepared, work: Awaitable[Response]) -> Response:
+        """Content is dropped whose version was not written."""
+        try:
+            return await work
+        finally:
+            if prepared.upload:
+                await self._uploads.drop(prepared.upload.id)
 
     async def _lock(self, connection: AsyncConnection, identity: Identity) -> Current | None:
         return (await lock(connection, self._store.datastore, [identity])).get(identity)
@@ -196,11 +222,20 @@ class Writing:
     async def _save(self, connection: AsyncConnection, change: Change) -> Saved:
         return (await self._store.save(connection, [change]))[0]
 
-    def _saved(self, request: Request, saved: Saved) -> Response:
+    async def _stored(
+        self, connection: AsyncConnection, request: Request, change: Change, upload: Upload | None = None
+    ) -> Response:
+        saved = await self._save(connection, change)
         location = self._store.url(saved.type, saved.id, "_history", str(saved.version))
         headers = [*headers_of(saved.version, saved.updated), ("Location", location)]
         status = 201 if saved.created else 200
-        return Response(status=status, body=preferred(request, saved.body or b""), headers=headers)
+        body = preferred(request, saved.body or b"")
+        if upload is None:
+            return Response(status=status, body=body, headers=headers)
+        await self._uploads.attach(connection, saved, upload)
+        if body != saved.body:
+            return Response(status=status, body=body, headers=headers)
+        return structs.replace(self._large.written(saved, upload), status=status, headers=headers)
 
     def _unchanged(self, request: Request, found: Found) -> Response:
         location = self._store.url(found.type, found.id, "_history", str(found.version))

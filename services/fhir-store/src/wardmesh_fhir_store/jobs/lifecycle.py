@@ -26,7 +26,13 @@ _GONE = text(
     """UPDATE datastore SET status = 'DELETED', status_since = now(), tags = '{}', worker = NULL, lease_until = NULL
     WHERE datastore_id = :key AND status = 'DELETING'"""
 )
-_TABLES = (*(table.name for table in tables.INDEX_TABLES.values()), "fhir_version", "fhir_current", "outbox")
+_TABLES = (
+    *(table.name for table in tables.INDEX_TABLES.values()),
+    "fhir_version",
+    "fhir_current",
+    "outbox",
+    "binary_upload",
+)
 _PURGE = {
     name: text(
         f"""DELETE FROM {name} WHERE ctid = ANY(ARRAY(
