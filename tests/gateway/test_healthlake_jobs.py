@@ -105,6 +105,25 @@ async def test_every_end_of_a_job_is_an_end_of_its_task(state: str, status: str,
             assert ended["result"]["structuredContent"]["Message"] == "There is nothing to import."
 
 
+@pytest.mark.parametrize("progress", [{}, {"progressToken": "p"}])
+async def test_an_answer_without_the_job_is_passed_on_and_ends_its_task(progress: dict[str, str]) -> None:
+    class Odd(Lake):
+        odd = False
+
+        async def call_tool(self, *asked: Any, **more: Any) -> ToolResult:
+            return ToolResult(structured={"Odd": 1}) if self.odd else await super().call_tool(*asked, **more)
+
+    lake = Odd()
+    async with stage(door=lake) as one:
+        task = await begun(one)
+        lake.odd = True
+        ended = result_of(await ask(one, "get", task))
+        assert (ended["status"], ended["result"]["isError"]) == ("completed", True)
+        for name in (START, DESCRIBE):
+            answer = result_of(await one.modern("tools/call", params(name, PLACE, **progress)))
+            assert (answer["isError"], answer["structuredContent"]) == (False, {"Odd": 1})
+
+
 async def test_who_cannot_be_asked_just_now_has_not_ended_and_cancelling_stops_nothing() -> None:
     lake = Lake(away=True)
     async with stage(door=lake) as one:

@@ -111,7 +111,7 @@ class JobWatch:
         if result.is_error:
             return result
         started = STARTS.get(tool.shown_as or tool.name)
-        if started is not None and knows_tasks(visit):
+        if started is not None and knows_tasks(visit) and result.structured.keys() >= TOLD:
             return self._tasks.begun(started, arguments, result.structured, visit)
         described = DESCRIBES.get(tool.name)
         if described is None or progress is None:
@@ -140,7 +140,8 @@ class JobWatch:
 
 
 def properties_of(kind: Kind, described: Mapping[str, Any]) -> Mapping[str, Any]:
-    return described[f"{kind.title()}JobProperties"]
+    """A control plane that answers well, but not with what was asked for, tells of no state: nothing runs there."""
+    return {"JobStatus": "", **described.get(f"{kind.title()}JobProperties", {})}
 
 
 def count_of(kind: Kind, properties: Mapping[str, Any]) -> int:
@@ -155,7 +156,7 @@ def told(kind: Kind, properties: Mapping[str, Any]) -> str:
 
 def _ended(properties: Mapping[str, Any], call_id: str) -> ToolResult:
     """In the form in which the start of a job answers; a job that failed says why."""
-    said = {name: properties[name] for name in sorted(TOLD)}
-    failed = properties["JobStatus"] == "FAILED"
+    said = {name: properties[name] for name in sorted(TOLD) if name in properties}
+    failed = properties["JobStatus"] in ("FAILED", "")
     said |= {"Message": properties["Message"]} if failed and "Message" in properties else {}
     return ToolResult(structured=said, is_error=failed, call_id=call_id)
