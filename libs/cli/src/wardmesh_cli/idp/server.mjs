@@ -25,5 +25,10 @@ const provider = new Provider(issuer, configuration({
   errors,
 }));
 logErrors(provider);
+// Who names no scope gets the least that is of any use (RFC 6749, 3.3), instead of a consent to nothing.
+provider.use(async (ctx, next) => {
+  if (ctx.path === '/auth' && ctx.method === 'GET' && !ctx.query.scope) ctx.query = { ...ctx.query, scope: 'fhir.read' };
+  await next();
+});
 const pages = { '/interaction/': interactions({ provider, people, issuer }) };
 listen({ provider, pages, issuer, port: Number(setting('WARDMESH_IDP_PORT')), storage });
