@@ -123,11 +123,31 @@ def test_the_database_itself_shows_a_connection_one_datastore_only(
                 await connection.execute(
                     "INSERT INTO idx_uri (datastore_id, parameter, resource_key, value) VALUES ($1, 1, 1, 'x')", keys[0]
                 )
+            with pytest.raises(asyncpg.InsufficientPrivilegeError):
+                await connection.execute(
+                    "INSERT INTO binary_upload (datastore_id, upload, number, piece) "
+                    "VALUES ($1, gen_random_uuid(), 0, 'x')",
+                    keys[0],
+                )
             return counts
         finally:
             await connection.close()
 
     assert asyncio.run(seen()) == [0, 0, 1, 1]
+
+
+@pytest.mark.requirement("ST-67")
+def test_large_binaries_and_code_systems_stay_in_their_datastore(pair: tuple[Fhir, Fhir], mark: str) -> None:
+    for number, fhir in enumerate(pair):
+        content = bytes([number]) * (2 * 1024 * 1024)
+        assert fhir.call("PUT", f"Binary/{mark}", content, Content_Type="a/b").status_code == 201
+    for number, fhir in enumerate(pair):
+        assert set(fhir.get(f"Binary/{mark}", Accept="*/*").content) == {number}
+    one, two = pair
+    system = {"resourceType": "CodeSystem", "status": "active", "content": "complete", "url": f"urn:{mark}"}
+    one.create(system | {"concept": [{"code": "a"}]})
+    assert one.get(f"Observation?code:below=urn:{mark}|a").status_code == 200
+    assert two.get(f"Observation?code:below=urn:{mark}|a").status_code == 400
 
 
 def test_a_datastore_that_is_not_active_says_so(store: StoreProcess) -> None:
