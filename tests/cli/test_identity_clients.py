@@ -112,6 +112,7 @@ def question(client_id: str, redirect_uri: str, scope: str = "openid fhir.read")
     }
 
 
+@pytest.mark.requirement("B-9")
 async def test_a_client_signs_in_with_nothing_but_the_address_of_its_metadata(
     idp: Provider, documents: tuple[str, Path]
 ) -> None:

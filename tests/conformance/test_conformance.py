@@ -24,7 +24,7 @@ SECONDS = 150.0
 
 @pytest.mark.anyio
 @pytest.mark.timeout(240)
-@pytest.mark.requirement("C-8", "GW-1", "GW-2", "OA-8")
+@pytest.mark.requirement("C-8", "GW-1", "GW-2", "OA-8", "B-8")
 @pytest.mark.parametrize(("program", "options", "expected"), RUNS)
 async def test_one_replica_passes_every_check_of_the_suite(
     program: Path, options: tuple[str, ...], expected: int, tmp_path: Path

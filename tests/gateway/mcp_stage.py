@@ -250,6 +250,7 @@ async def stage(
     name: str = "gateway-00000001",
     hears: Any = None,
     security: Any = None,
+    verifier: Any = None,
     **settings: Any,
 ) -> AsyncIterator[Stage]:
     door, limiter = door or FakeDoor(), FakeLimiter()
@@ -258,7 +259,7 @@ async def stage(
         door=door,
         sign_ins=steps or FakeSteps(),
         catalogue=FakePlatforms(),
-        verifier=FakeCredentials(),
+        verifier=verifier or FakeCredentials(),
         limiter=limiter,
         settings=McpSettings(**fields),
         keys=KEYS,

@@ -19,7 +19,7 @@ METADATA_PATHS = [
 ]
 
 
-@pytest.mark.requirement("OA-1")
+@pytest.mark.requirement("OA-1", "B-9")
 @pytest.mark.parametrize("path", METADATA_PATHS)
 async def test_resource_metadata_is_found_wherever_clients_look(path: str) -> None:
     async with stage() as s:
@@ -41,7 +41,7 @@ async def test_without_a_token_every_method_and_body_is_answered_401(method: str
     assert answer.json()["error"]["code"] == -32000
 
 
-@pytest.mark.requirement("OA-3", "OA-12")
+@pytest.mark.requirement("OA-3", "OA-12", "B-9")
 async def test_the_challenge_names_an_error_only_when_a_token_was_sent() -> None:
     async with stage() as s:
         bare = await s.client.get("/mcp")

@@ -10,11 +10,14 @@ from typing import Any
 import pytest
 
 from auth.fake_issuer import AUDIENCE, FakeIssuer, http_fetch, issuer
+from gateway.mcp_stage import stage
 from gateway.rest_stage import Clock
 from gateway.test_opaque_tokens import GOOD, Auth
 from wardmesh_common.errors import Unauthenticated
 from wardmesh_common.issuer_keys import IssuerKeys
 from wardmesh_common.tokens import TokenVerifier
+from wardmesh_gateway.caller import Callers, TrustedProxies
+from wardmesh_gateway.known_sessions import KnownSessions
 from wardmesh_gateway.opaque_tokens import BearerTokens, OpaqueTokens
 
 pytestmark = pytest.mark.anyio
@@ -59,6 +62,37 @@ async def test_a_token_opens_the_gateway_only_with_type_issuer_audience_time_and
         for claims in wrong:
             assert not await holds(tokens, fake.sign(**claims)), claims
         assert not await holds(tokens, "opaque-unknown")
+
+
+@pytest.mark.requirement("B-9")
+async def test_a_token_for_elsewhere_is_refused_with_a_challenge_that_leads_to_the_right_issuer() -> None:
+    """Another audience, another issuer, another resource of the same house: one answer, and the way out in it."""
+    async with scene() as (fake, tokens):
+        callers = Callers(tokens, TrustedProxies(()), KnownSessions())
+        async with stage(verifier=callers, issuer=fake.url, audience=AUDIENCE) as s:
+            bare = await s.client.get("/mcp")
+            foreign = (
+                fake.sign(aud="https://elsewhere.example/mcp"),
+                fake.sign(iss="https://evil.example"),
+                fake.sign(aud=f"{AUDIENCE}/another"),
+                fake.sign(aud=[f"{AUDIENCE}x", "https://elsewhere.example"]),
+            )
+            for token in foreign:
+                for answer in (await s.modern("tools/list", token=token), await s.legacy("ping", token=token)):
+                    assert answer.status_code == 401
+                    challenge = answer.headers["www-authenticate"]
+                    assert challenge.startswith("Bearer ")
+                    assert 'error="invalid_token"' in challenge
+                    assert (
+                        'resource_metadata="http://gateway.test/.well-known/oauth-protected-resource/mcp"' in challenge
+                    )
+                    assert token not in answer.text
+            assert "error=" not in bare.headers["www-authenticate"]
+            metadata = (await s.client.get("/.well-known/oauth-protected-resource/mcp")).json()
+            assert metadata["authorization_servers"] == [fake.url]
+            assert metadata["resource"] == AUDIENCE
+            assert (await s.modern("tools/list", token=fake.sign(scope="fhir.read"))).status_code == 200
+    assert s.door.calls == []
 
 
 @pytest.mark.requirement("OA-11")

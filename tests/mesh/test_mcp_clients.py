@@ -34,7 +34,7 @@ async def test_inspector_searches_patients(mesh: Any, era: str, tmp_path: Path) 
     assert found_patient(await inspector(url, token, era, "search", arguments, tmp_path))
 
 
-@pytest.mark.requirement("C-8")
+@pytest.mark.requirement("C-8", "B-8")
 @pytest.mark.parametrize(("mode", "version"), [("auto", "2026-07-28"), ("legacy", "2025-11-25")])
 async def test_the_typescript_client_searches_patients(mesh: Any, mode: str, version: str, tmp_path: Path) -> None:
     url, token, arguments = searching(mesh)

@@ -22,6 +22,7 @@ async def read(client: Any, mesh: Any) -> dict[str, Any]:
     return json.loads(result.content[0].text)
 
 
+@pytest.mark.requirement("B-8", "B-9")
 @pytest.mark.parametrize("mode", ["legacy", "2026-07-28"])
 @pytest.mark.parametrize("known", [False, True], ids=["registers-itself", "is-known"])
 async def test_the_sdk_signs_in_and_reads(mesh: Any, mode: str, known: bool) -> None:

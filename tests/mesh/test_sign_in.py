@@ -29,7 +29,7 @@ def subjects(bundle: dict[str, Any]) -> set[str]:
     return {resource["subject"]["reference"].rpartition("/")[2] for resource in found if "subject" in resource}
 
 
-@pytest.mark.requirement("FG-28")
+@pytest.mark.requirement("FG-28", "B-8")
 @pytest.mark.parametrize("mode", ["legacy", "2026-07-28"])
 async def test_fg28_from_no_sign_in_to_laboratory_results(mesh: Any, browser: Browser, mode: str) -> None:
     doctor = await person(mesh, browser, "demo_doctor", "dr_jansen")
