@@ -168,6 +168,8 @@ def test_large_binaries_have_versions_history_and_preconditions(fhir: Fhir) -> N
 
 @pytest.mark.requirement("ST-62")
 def test_nothing_stays_of_content_that_was_refused_or_broke_off(store: StoreProcess, fhir: Fhir) -> None:
+    died = "(1, gen_random_uuid(), 0, 'x', now() - '2 days'::interval)"
+    asyncio.run(on_database(store, f"INSERT INTO binary_upload VALUES {died}"))
     assert sent(fhir, "PUT", "Binary/gone", 1, 2 * MB, **{"If-Match": 'W/"9"', "Prefer": "x"}).status_code == 412
     with socket.create_connection(("127.0.0.1", store.port), timeout=10) as raw:
         head = f"POST /fhir/Binary HTTP/1.1\r\nHost: x\r\nContent-Type: a/b\r\nContent-Length: {9 * MB}\r\n\r\n"
@@ -179,19 +181,31 @@ def test_nothing_stays_of_content_that_was_refused_or_broke_off(store: StoreProc
             answer = fhir.http.post(fhir.url("Binary"), content=pieces(1, 60 * MB), headers=told)
             assert (answer.status_code, issue_of(answer)["code"]) == (413, "too-costly")
     limit = time.monotonic() + WAIT_SECONDS
-    while left := asyncio.run(waiting(store.database_url)):
+    while left := asyncio.run(on_database(store, "SELECT count(*) FROM binary_upload")):
         assert time.monotonic() < limit, left
         time.sleep(0.05)
 
 
-async def waiting(url: str) -> int:
-    """Pieces that belong to nothing."""
-    connection = await asyncpg.connect(url, timeout=10)
+async def on_database(store: StoreProcess, statement: str) -> int:
+    connection = await asyncpg.connect(store.database_url, timeout=10)
     try:
-        await connection.execute("SELECT set_config('wardmesh.datastore', '1', false)")
-        return await connection.fetchval("SELECT count(*) FROM binary_upload")
+        return await connection.fetchval(statement)
     finally:
         await connection.close()
+
+
+@pytest.mark.requirement("ST-62")
+def test_an_answer_breaks_off_when_its_version_changes_under_it(fhir: Fhir) -> None:
+    made = sent(fhir, "POST", "Binary", 1, 24 * MB, Prefer="return=minimal")
+    place = made.headers["location"].partition("/_history")[0].removeprefix(fhir.base + "/")
+    added = {"resourceType": "Parameters", "parameter": [{"name": "meta", "valueMeta": {"tag": [{"code": "long"}]}}]}
+    with fhir.http.stream("GET", fhir.url(place), headers={"Accept": "*/*"}) as stream:
+        parts = stream.iter_raw()
+        next(parts)
+        assert fhir.post(f"{place}/$meta-add", added).status_code == 200
+        with pytest.raises(httpx.RemoteProtocolError):
+            digest(parts)
+    assert content_of(fhir, place)[0] == digest(pieces(1, 24 * MB))
 
 
 @pytest.mark.requirement("ST-62")
