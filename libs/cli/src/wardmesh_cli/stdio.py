@@ -94,12 +94,13 @@ class Bridge:
         found |= self._narrowed
         params = message.get("params")
         params = params if isinstance(params, dict) else {}
-        stated = (params.get("_meta") or {}).get(VERSION_KEY)
+        meta = params.get("_meta")
+        stated = _word(meta.get(VERSION_KEY)) if isinstance(meta, dict) else ""
         if stated:
             # Requests without a handshake say in headers what they are.
-            found |= {"MCP-Protocol-Version": str(stated), "Mcp-Method": str(message.get("method", ""))}
-            name = params.get("name") or params.get("uri")
-            return found | ({"Mcp-Name": str(name)} if name else {})
+            found |= {"MCP-Protocol-Version": stated, "Mcp-Method": _word(message.get("method"))}
+            name = _word(params.get("name") or params.get("uri"))
+            return found | ({"Mcp-Name": name} if name else {})
         if self._session:
             found[SESSION] = self._session
         return found | ({"MCP-Protocol-Version": self._version} if self._version else {})
@@ -116,6 +117,11 @@ def narrowing(*, read_only: bool, tools: Sequence[str]) -> dict[str, str]:
     """The headers by which a client takes tools away from itself; the gateway holds it to them (HL-15)."""
     found = {"X-MCP-Readonly": "true"} if read_only else {}
     return found | ({"X-MCP-Tools": ",".join(tools)} if tools else {})
+
+
+def _word(value: object) -> str:
+    """What a header can hold; the gateway says what is wrong with the rest."""
+    return value if isinstance(value, str) and value.isascii() and value.isprintable() else ""
 
 
 def _method(message: Json) -> str:
