@@ -10,7 +10,7 @@ import pytest
 
 from audit_world import SMALL, World, remove_streams, world
 from engines import Nats, Postgres, postgres
-from wardmesh_audit.app import connector
+from wardmesh_audit.app import connector, in_our_words
 from wardmesh_audit.assertions import Unsafe, check_guards
 from wardmesh_audit.connect import nats_as
 from wardmesh_audit.jetstream import api
@@ -173,3 +173,9 @@ async def test_the_longer_wait_of_an_earlier_release_is_changed_by_provisioning_
             else:
                 assert await provision(nc, SMALL) == made
         await remove_streams(nc)
+
+
+def test_what_a_role_stumbled_over_is_not_quoted_when_it_ends() -> None:
+    quoting = asyncpg.DataError("invalid input syntax: Canarius")
+    assert "Canarius" in str(quoting) and in_our_words(quoting) == "DataError"
+    assert in_our_words(WrongStream("AUDIT: max_age")) == "WrongStream: AUDIT: max_age"

@@ -42,6 +42,7 @@ from wardmesh_common.recorder import Recorder
 from wardmesh_common.settings import BadSettings
 
 _ASSERT_SECONDS = 600.0
+_REFUSALS = (GuardTripped, Unsafe, WrongStream)
 KEY_REASONS = frozenset({"signing_key_changed"})
 
 _log = logging.getLogger("wardmesh.audit")
@@ -86,7 +87,7 @@ async def create_app(settings: AuditSettings, bus: Bus, health: Health) -> Async
             await _safe(open_api(stack, settings, bus, health))
         yield
     if roles.failure is not None:
-        raise Stopped(str(roles.failure)) from roles.failure
+        raise Stopped(in_our_words(roles.failure)) from roles.failure
 
 
 class _Roles:
@@ -200,8 +201,8 @@ class _Roles:
         if task.cancelled() or self.failure is not None:
             return
         self.failure = task.exception() or RuntimeError("a role ended")
-        kind = "refused" if isinstance(self.failure, GuardTripped | Unsafe | WrongStream) else "failed"
-        _log.critical("audit role %s: %s: %s", kind, type(self.failure).__name__, self.failure)
+        kind = "refused" if isinstance(self.failure, _REFUSALS) else "failed"
+        _log.critical("audit role %s: %s", kind, in_our_words(self.failure), exc_info=self.failure)
         os.kill(os.getpid(), signal.SIGTERM)
 
 
@@ -233,6 +234,12 @@ def status_of(bus: Bus) -> Status:
                 _log.error("audit status %s is queued, not acknowledged", reason)
 
     return status
+
+
+def in_our_words(failure: BaseException) -> str:
+    """In our own words only: the text of any other error may quote what it stumbled over."""
+    name = type(failure).__name__
+    return f"{name}: {failure}" if isinstance(failure, _REFUSALS) else name
 
 
 def _of_log(role: str, log_id: int) -> str:
