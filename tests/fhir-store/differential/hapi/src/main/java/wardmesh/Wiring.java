@@ -16,8 +16,10 @@ import org.springframework.transaction.annotation.EnableTransactionManagement;
 import ca.uhn.fhir.batch2.jobs.config.Batch2JobsConfig;
 import ca.uhn.fhir.batch2.jobs.export.BulkDataExportProvider;
 import ca.uhn.fhir.batch2.jobs.imprt.BulkDataImportProvider;
+import ca.uhn.fhir.batch2.maintenance.JobMaintenanceServiceImpl;
 import ca.uhn.fhir.context.FhirContext;
 import ca.uhn.fhir.context.support.IValidationSupport;
+import ca.uhn.fhir.interceptor.api.IInterceptorService;
 import ca.uhn.fhir.jpa.api.IDaoRegistry;
 import ca.uhn.fhir.jpa.api.config.JpaStorageSettings;
 import ca.uhn.fhir.jpa.api.config.ThreadPoolFactoryConfig;
@@ -69,6 +71,7 @@ import jakarta.persistence.EntityManagerFactory;
 public class Wiring {
 
     private static final boolean PARTITIONS = Boolean.getBoolean("wardmesh.partitions");
+    private static final long JOB_STEP_MILLIS = 500; // each step of a job waits for this; HAPI's own is a minute
 
     @Bean
     public DataSource dataSource() {
@@ -168,6 +171,8 @@ public class Wiring {
             IValidationSupport validation,
             DatabaseBackedPagingProvider paging,
             RequestTenantPartitionInterceptor tenants,
+            IInterceptorService interceptors,
+            JobMaintenanceServiceImpl maintenance,
             PartitionManagementProvider management,
             BulkDataExportProvider exports,
             BulkDataImportProvider imports) {
@@ -180,7 +185,9 @@ public class Wiring {
         server.setDefaultResponseEncoding(EncodingEnum.JSON);
         if (PARTITIONS) {
             server.setTenantIdentificationStrategy(new UrlBaseTenantIdentificationStrategy());
+            server.setInterceptorService(interceptors); // jobs ask the same interceptors as requests
             server.registerInterceptor(tenants);
+            maintenance.setScheduledJobFrequencyMillis(JOB_STEP_MILLIS);
             server.registerProviders(management, exports, imports);
         }
         return server;
