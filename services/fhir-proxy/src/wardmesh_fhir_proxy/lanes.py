@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable
 
 from wardmesh_common.errors import Busy, PlatformDown, RateLimited
@@ -15,31 +15,33 @@ Clock = Callable[[], float]
 FAILURES_TO_OPEN = 5
 FIRST_OPEN_SECONDS = 0.5  # doubled with every probe that fails, so that a short outage is over soon
 OPEN_SECONDS = 10.0
-PATIENCE_SECONDS = 1.0  # how long a call may wait for its turn under a rate
+PATIENCE_SECONDS = 1.5  # how long a call may wait for its turn under a rate
+MARGIN_SECONDS = 0.2  # calls take different times to arrive, a new connection longest
 RETRY_SHARE = 0.1
 RETRY_RESERVE = 10.0
 PRINCIPALS_KEPT = 10_000
 
 
-class Bucket:
-    """A token bucket: `size` calls at once, refilled over `seconds`."""
+class Window:
+    """At most `size` calls in any stretch of `seconds`: what is published counts from whatever moment one looks.
+
+    A bucket that refills would let twice as many through in the stretch that begins with a full one.
+    """
 
     def __init__(self, size: float, seconds: float, clock: Clock) -> None:
-        self._size = max(1.0, size)
-        self._rate = size / seconds
+        calls = max(1, int(size))
+        self._seconds = max(seconds, calls / size * seconds) + MARGIN_SECONDS
         self._clock = clock
-        self._level = self._size
-        self._at = clock()
+        self._taken: deque[float] = deque(maxlen=calls)
 
     def wait(self) -> float:
-        """Seconds until a token is there; 0 = now."""
-        now = self._clock()
-        self._level = min(self._size, self._level + (now - self._at) * self._rate)
-        self._at = now
-        return 0.0 if self._level >= 1.0 else (1.0 - self._level) / self._rate
+        """Seconds until a call may go; 0 = now."""
+        if len(self._taken) < (self._taken.maxlen or 0):
+            return 0.0
+        return max(0.0, self._taken[0] + self._seconds - self._clock())
 
     def take(self) -> None:
-        self._level -= 1.0
+        self._taken.append(self._clock())
 
 
 class Budget:
@@ -47,34 +49,34 @@ class Budget:
 
     def __init__(self, rate: Rate, clock: Clock) -> None:
         windows = ((rate.rps, 1.0), (rate.hourly, 3600.0), (rate.daily, 86400.0))
-        self._shared = [Bucket(size, seconds, clock) for size, seconds in windows if size]
+        self._shared = [Window(size, seconds, clock) for size, seconds in windows if size]
         self._each = rate.hourly_per_principal
         self.limited = bool(self._shared or self._each)
-        self._principals: OrderedDict[str, Bucket] = OrderedDict()
+        self._principals: OrderedDict[str, Window] = OrderedDict()
         self._clock = clock
 
     async def turn(self, principal: str, patience: float) -> None:
-        """Take a token, waiting a little; raises RateLimited when the turn is too far away."""
-        buckets = [*self._shared, *self._own(principal)]
+        """Wait a little for the turn of this call; raises RateLimited when the turn is too far away."""
+        windows = [*self._shared, *self._own(principal)]
         end = self._clock() + min(patience, PATIENCE_SECONDS)
-        while buckets:
-            wait = max(bucket.wait() for bucket in buckets)
+        while windows:
+            wait = max(window.wait() for window in windows)
             if wait <= 0:
-                for bucket in buckets:
-                    bucket.take()
+                for window in windows:
+                    window.take()
                 return
             if self._clock() + wait > end:
                 raise RateLimited("The platform's rate limit is reached.", retry_after=int(wait) + 1)
             await asyncio.sleep(wait)
 
-    def _own(self, principal: str) -> list[Bucket]:
+    def _own(self, principal: str) -> list[Window]:
         if not self._each:
             return []
-        bucket = self._principals.pop(principal, None) or Bucket(self._each, 3600.0, self._clock)
-        self._principals[principal] = bucket
+        window = self._principals.pop(principal, None) or Window(self._each, 3600.0, self._clock)
+        self._principals[principal] = window
         if len(self._principals) > PRINCIPALS_KEPT:
             self._principals.popitem(last=False)
-        return [bucket]
+        return [window]
 
 
 class Circuit:
@@ -130,14 +132,18 @@ class Lane:
         """Take one of the concurrent places, in turn with the published rate; give it back with `leave`."""
         self.circuit.enter()
         try:
-            if self.budget.limited:
-                await self.budget.turn(principal, patience)
             if self._places.locked():
                 await self._wait_for_place(patience)
             else:
                 await self._places.acquire()
         except BaseException:
             self.circuit.leave(failed=None)
+            raise
+        try:
+            if self.budget.limited:  # last: what is counted is sent at once
+                await self.budget.turn(principal, patience)
+        except BaseException:
+            self.leave(failed=None)
             raise
 
     def leave(self, *, failed: bool | None) -> None:
