@@ -64,7 +64,7 @@ async def test_datastores_at_hapi_are_partitions_with_data_and_jobs_of_their_own
                 await until(lambda: _is_hapi(call))
                 first, second = await made(call)
                 await data(call, first, second)
-                await export(call, mesh, first, second)
+                await export(call, mesh, base, first, second)
                 await bring_in(call, second, address)
                 await ends(call, first)
 
@@ -117,7 +117,7 @@ async def data(call: Lake, first: str, second: str) -> None:
     assert (await call("get_datastore_capabilities", datastore_id=first))["resourceType"] == "CapabilityStatement"
 
 
-async def export(call: Lake, mesh: Any, first: str, second: str) -> None:
+async def export(call: Lake, mesh: Any, base: str, first: str, second: str) -> None:
     asked = {"datastore_id": first, "data_access_role_arn": ROLE}
     text = await refused(
         call, "start_fhir_export_job", **asked, output_data_config={"S3Configuration": {"S3Uri": "s3://b/k"}}
@@ -129,9 +129,11 @@ async def export(call: Lake, mesh: Any, first: str, second: str) -> None:
     assert {file["Type"] for file in ended["Files"]} == {"Patient", "Observation"}
     patients = next(file["Reference"] for file in ended["Files"] if file["Type"] == "Patient")
     headers = {"authorization": f"Bearer {mesh.token('demo_admin')}", "accept": "application/fhir+ndjson"}
-    address = f"{mesh.ready['gateway']}/fhir/healthlake-ds-{first}/{patients}"
     async with httpx.AsyncClient(headers=headers, timeout=60) as client:
-        content = await client.get(address)
+        denied = await client.get(f"{mesh.ready['gateway']}/fhir/healthlake-ds-{first}/{patients}")
+    async with httpx.AsyncClient(headers={"accept": "application/fhir+ndjson"}, timeout=60) as client:
+        content = await client.get(f"{base}/{first}/{patients}")
+    assert denied.status_code == 403, "the shipped policies have no rule that allows reading a Binary"
     assert content.status_code == 200, content.text
     assert {json.loads(line)["resourceType"] for line in content.text.splitlines()} == {"Patient"}
     elsewhere = {"datastore_id": second, "job_id": started["JobId"]}
