@@ -10,7 +10,7 @@ import threading
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import httpx
 import pytest
@@ -25,6 +25,8 @@ CODE = {"coding": [{"system": "http://loinc.org", "code": "8867-4"}]}
 
 
 class Quiet(http.server.SimpleHTTPRequestHandler):
+    extensions_map: ClassVar[dict[str, str]] = {".ndjson": "application/fhir+ndjson"}  # HAPI takes no other name
+
     def log_message(self, format: str, *args: Any) -> None:
         """Nothing of a test's requests belongs into its output."""
 
