@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -56,8 +58,10 @@ UNUSED_BY_BROKER = "pwrite64,pwritev"
 
 def family(pid: int) -> list[int]:
     """A process and its children."""
-    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    return [pid, *map(int, children)]
+    with contextlib.suppress(OSError):  # it ended meanwhile
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        return [pid, *map(int, children)]
+    return [pid]
 
 
 @contextlib.asynccontextmanager
@@ -186,17 +190,25 @@ async def _stir(w: World) -> None:
 
 
 async def _running(w: World) -> None:
-    """PostgreSQL starts over by itself after a PANIC; when the postmaster gave up too, as an operator would."""
+    """PostgreSQL starts over by itself after a PANIC; when it gave up, or waits for a child, as an operator would."""
     assert w.pg.process is not None
-    with contextlib.suppress(subprocess.TimeoutExpired):
-        await asyncio.to_thread(w.pg.process.wait, 0.5)
-        await asyncio.to_thread(w.pg.start)
 
     async def answers() -> bool:
         with contextlib.suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
             return await w.size() >= 0
         return False
 
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        await asyncio.to_thread(w.pg.process.wait, 0.5)
+        w.pg.start()  # not by a thread: the engine ends with the thread that started it
+    with contextlib.suppress(AssertionError):
+        await until(answers, 15)
+        return
+    for pid in reversed(family(w.pg.pid)):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    w.pg.kill()
+    w.pg.start()
     await until(answers)
 
 
@@ -213,6 +225,10 @@ async def _indexes_agree(w: World) -> None:
         await conn.close()
 
 
+# nats-py forgets the transport of a server that ends before it has said INFO.
+@pytest.mark.filterwarnings(
+    "ignore:Exception ignored in. .function (_SelectorTransport|StreamWriter):pytest.PytestUnraisableExceptionWarning"
+)
 @pytest.mark.requirement("AU-310")
 @pytest.mark.parametrize(("calls", "when"), BROKER, ids=[f"{c.split(',')[0]}-{w}" for c, w in BROKER])
 async def test_io_errors_of_the_broker_lose_nothing_that_was_acknowledged(
@@ -241,6 +257,7 @@ async def test_io_errors_of_the_broker_lose_nothing_that_was_acknowledged(
                 await w.wait_signed(await w.size(), 30)
                 await _gaps_name_what_never_came(w, lines)
             await sound(w)
+    gc.collect()
 
 
 async def _until_failed(w: World, log: Path, *, needed: bool) -> None:

@@ -49,9 +49,13 @@ async def faces(mesh: Any) -> AsyncIterator[Faces]:
 
 
 async def of_agent(mesh: Any, agent: str) -> dict[str, Any]:
-    """The one event of calls by this MCP client."""
+    """The one event of calls by this MCP client; that it came for the first time is another one."""
+
+    def its(event: dict[str, Any]) -> bool:
+        return agent in json.dumps(event["data"]["actor"]) and event["data"].get("event") != "agent.register"
+
     async with asyncio.timeout(20):
-        while not (found := [event for event in await events(mesh) if agent in json.dumps(event["data"]["actor"])]):
+        while not (found := [event for event in await events(mesh) if its(event)]):
             await asyncio.sleep(0.2)
     assert len(found) == 1
     return found[0]
