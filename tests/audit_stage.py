@@ -13,7 +13,7 @@ import asyncpg
 import msgspec
 
 import engines
-from audit_world import SEED, SMALL, encoded, remove_streams, until
+from audit_world import PATIENT_SECONDS, SEED, SMALL, encoded, remove_streams, until
 from policy.pdp_stage import POLICIES
 from wardmesh_audit.app import create_app
 from wardmesh_audit.migrate import migrate
@@ -208,7 +208,7 @@ def _environ(nats: engines.Nats, settings: AuditSettings) -> dict[str, str]:
 async def _bus(stack: contextlib.AsyncExitStack, service: str, nats: engines.Nats, logs: int = 1) -> Bus:
     bus = await Bus.connect(service, nats.url, "")
     stack.push_async_callback(bus.close)
-    recorder = open_recorder(bus, logs=logs)
+    recorder = open_recorder(bus, logs=logs, deadline_seconds=PATIENT_SECONDS)
     bus.recorder = recorder
     stack.push_async_callback(recorder.close)
     return bus

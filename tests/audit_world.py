@@ -42,6 +42,8 @@ from wardmesh_common.vocabulary import Decision, Face, Interaction, Principal, R
 
 SMALL = StreamSettings(in_max_bytes=256 * 1024 * 1024)
 SEED = bytes(range(32))
+# A recorder that shares its event loop with the ledger's roles waits for their first steps too.
+PATIENT_SECONDS = 5.0
 
 
 async def until(check: Callable[[], Awaitable[Any]], seconds: float = 30.0) -> Any:

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from audit_world import SEED, SMALL, World, encoded, leaves_of, make_call, make_outcome, until, world
+from audit_world import PATIENT_SECONDS, SEED, SMALL, World, encoded, leaves_of, make_call, make_outcome, until, world
 from engines import Nats, Postgres, nats
 from wardmesh_audit.note import Signer, open_note, parse_checkpoint, split_note
 from wardmesh_audit.tiles import tiles_of
@@ -304,7 +304,7 @@ async def command(env: dict[str, str], *args: str) -> subprocess.CompletedProces
 
 async def record_once(w: World, bus: Bus) -> None:
     """Through the recorder that every station gets, with keys lent by the running service."""
-    recorder = open_recorder(bus)
+    recorder = open_recorder(bus, deadline_seconds=PATIENT_SECONDS)
 
     async def recorded() -> bool:
         try:

@@ -12,7 +12,7 @@ from typing import Any
 import nkeys
 import pytest
 
-from audit_world import World, encoded, make_call, make_outcome, until
+from audit_world import PATIENT_SECONDS, World, encoded, make_call, make_outcome, until
 from engines import Postgres, free_port, nats
 from wardmesh_audit.connect import nats_as
 from wardmesh_audit.jetstream import api
@@ -66,7 +66,7 @@ async def test_the_service_does_its_work_as_the_nats_users_of_the_deployment(ser
         bus = await Bus.connect("fhir-proxy", broker.url, keys["fhir-proxy"][0])
         try:
             w = World(broker, server, bus.nc, database)
-            recorder = open_recorder(bus)
+            recorder = open_recorder(bus, deadline_seconds=PATIENT_SECONDS)
 
             async def recorded() -> bool:
                 try:

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from audit_world import SEED, SMALL, World, encoded, make_call, make_outcome, until
+from audit_world import PATIENT_SECONDS, SEED, SMALL, World, encoded, make_call, make_outcome, until
 from engines import Nats, Postgres, nats
 from wardmesh_audit.__main__ import main
 from wardmesh_audit.note import Signer, open_note, parse_checkpoint
@@ -131,7 +131,7 @@ async def check(env: dict[str, str], *args: str) -> None:
 
 async def record(bus: Bus) -> None:
     """One access of each patient, spread over the logs by the recorder that every station has."""
-    recorder = open_recorder(bus, logs=LOGS)
+    recorder = open_recorder(bus, logs=LOGS, deadline_seconds=PATIENT_SECONDS)
 
     async def recorded() -> bool:
         try:

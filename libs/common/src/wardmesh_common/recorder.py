@@ -37,14 +37,22 @@ class Publisher(Protocol):
     async def publish(self, subject: str, data: bytes, msg_id: str) -> None: ...
 
 
-def open_recorder(bus: Bus, *, logs: int = 1, spool_dir: Path | None = None) -> Recorder:
+def open_recorder(
+    bus: Bus, *, logs: int = 1, spool_dir: Path | None = None, deadline_seconds: float = DEADLINE_SECONDS
+) -> Recorder:
     """The recorder of a service: publishes on its bus and asks audit for keys over it."""
 
     async def ask(question: KeyQuestion) -> KeyAnswer:
         return await bus.ask(ASK_KEY, question, KeyAnswer)
 
     return Recorder(
-        BusPublisher(bus), KeyRing(ask), service=bus.service, instance=bus.instance, logs=logs, spool_dir=spool_dir
+        BusPublisher(bus),
+        KeyRing(ask),
+        service=bus.service,
+        instance=bus.instance,
+        logs=logs,
+        spool_dir=spool_dir,
+        deadline_seconds=deadline_seconds,
     )
 
 
