@@ -79,6 +79,7 @@ async def test_live_rows_of_every_log_arrive_in_one_stream_that_goes_on_where_it
 
 
 async def test_a_stream_resumes_in_each_log_where_the_browser_was(stage: Stage) -> None:
+    await stage.settled()
     sizes = await counted(stage)
     place = ",".join(f"{log}:{size - 2}" for log, size in sizes.items())
     headers = {"cookie": "app_session=auditor", "last-event-id": place, "accept": "text/event-stream"}
@@ -99,6 +100,7 @@ async def test_a_stream_resumes_in_each_log_where_the_browser_was(stage: Stage) 
 
 
 async def test_a_search_pages_through_all_logs_once_and_sorts_one_of_them(stage: Stage, chromium: Browser) -> None:
+    await stage.settled()  # also what the tests before this one have read
     expected = sum((await counted(stage, "event_type = 'access'")).values())
     async with page_of(chromium, stage, "auditor", viewport={"width": 390, "height": 800}) as page:
         await page.goto(f"{CONSOLE}/events?type=access")
