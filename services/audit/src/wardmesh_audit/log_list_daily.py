@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, date, datetime
@@ -15,7 +14,8 @@ from wardmesh_audit.log_list import LogList, following, log_number, open_list
 from wardmesh_audit.merkle import EMPTY_ROOT
 from wardmesh_audit.note import BadNote, BadSignature, Checkpoint, Signer, UnknownKey, Verifier
 from wardmesh_audit.streams import AUDIT_CHECKPOINT
-from wardmesh_audit.writer import TRANSIENT, Status
+from wardmesh_audit.turns import take_turns
+from wardmesh_audit.writer import Status
 from wardmesh_common.lean import LeanClient
 
 SUBJECT = "audit.checkpoint.logs"
@@ -56,20 +56,13 @@ class DailyList:
 
     async def run(self) -> None:
         """Until cancelled. What keeps a list from being made is told once and tried again."""
-        while True:
-            try:
-                conn = await self._connect()
-                try:
-                    while True:
-                        await self.make(conn, self._today())
-                        await asyncio.sleep(self._look)
-                finally:
-                    conn.terminate()
-            except (GuardTripped, UnknownKey, BadSignature, BadNote) as error:
-                await self._tell(str(error))
-            except TRANSIENT as error:
-                _log.warning("list of logs: %s, trying again", type(error).__name__)
-            await asyncio.sleep(self._look)
+        await take_turns(self._connect, self._turn, self._look, "list of logs")
+
+    async def _turn(self, conn: Connection) -> None:
+        try:
+            await self.make(conn, self._today())
+        except (GuardTripped, UnknownKey, BadSignature, BadNote) as error:
+            await self._tell(str(error))
 
     async def make(self, conn: Connection, day: date) -> str:
         """The note of the newest list, made when the day has none yet. Raises GuardTripped when a log is gone."""

@@ -5,7 +5,6 @@ Off by default: these lines name patients. They are made from the ledger's event
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import sys
 from collections.abc import Awaitable, Callable, Iterable
@@ -16,7 +15,7 @@ import msgspec
 from wardmesh_audit.fhir_audit import LOGGER, line_of
 from wardmesh_audit.ledger import Connection
 from wardmesh_audit.projection import MALFORMED
-from wardmesh_audit.writer import TRANSIENT
+from wardmesh_audit.turns import take_turns
 
 LOOK_SECONDS = 0.5
 _MOST_AT_ONCE = 500
@@ -50,19 +49,11 @@ class LogRole:
 
     async def run(self) -> None:
         """Until cancelled; a database that is away is tried again."""
-        while True:
-            try:
-                conn = await self._connect()
-                try:
-                    while True:
-                        for log_id in self._places:
-                            await self._tell(conn, log_id)
-                        await asyncio.sleep(LOOK_SECONDS)
-                finally:
-                    conn.terminate()
-            except TRANSIENT as error:
-                _log.warning("the log of events waits for the ledger: %s", type(error).__name__)
-            await asyncio.sleep(LOOK_SECONDS)
+        await take_turns(self._connect, self._turn, LOOK_SECONDS, "log of events")
+
+    async def _turn(self, conn: Connection) -> None:
+        for log_id in self._places:
+            await self._tell(conn, log_id)
 
     async def _tell(self, conn: Connection, log_id: int) -> None:
         size = await conn.fetchval("select size from tree_state where log_id = $1", log_id) or 0

@@ -14,7 +14,7 @@ from msgspec import Struct
 from wardmesh_audit import gaps
 from wardmesh_audit.derived import Derived, publish, status, unterminated
 from wardmesh_audit.ledger import Connection
-from wardmesh_audit.writer import TRANSIENT
+from wardmesh_audit.turns import take_turns
 from wardmesh_common.lean import LeanClient
 
 UNTERMINATED_SECONDS = 300.0
@@ -72,18 +72,7 @@ class Watch:
 
     async def run(self) -> None:
         """Until cancelled; a database or broker that is away is tried again."""
-        while True:
-            try:
-                conn = await self._connect()
-                try:
-                    while True:
-                        await self.turn(conn)
-                        await asyncio.sleep(self._pause)
-                finally:
-                    conn.terminate()
-            except TRANSIENT as error:
-                _log.warning("audit watch: %s, trying again", type(error).__name__)
-                await asyncio.sleep(self._pause)
+        await take_turns(self._connect, self.turn, self._pause, "audit watch")
 
     async def turn(self, conn: Connection) -> None:
         """One look at everything."""
