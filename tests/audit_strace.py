@@ -19,8 +19,10 @@ WITHOUT_STRACE = "strace is not on this machine: nothing can be injected"
 
 def family(pid: int) -> list[int]:
     """A process and its children."""
-    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    return [pid, *map(int, children)]
+    with contextlib.suppress(OSError):  # it ended meanwhile
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        return [pid, *map(int, children)]
+    return [pid]
 
 
 @contextlib.asynccontextmanager
@@ -29,7 +31,7 @@ async def injecting(engine: Engine, calls: str, what: str, log: Path) -> AsyncGe
     assert STRACE is not None
     pids = [option for pid in family(engine.pid) for option in ("-p", str(pid))]
     command = [STRACE, "-f", "-qq", "-o", str(log), "-e", f"trace={calls}", "-e", f"inject={calls}:{what}", *pids]
-    tracer = subprocess.Popen(command, stderr=subprocess.PIPE)
+    tracer = subprocess.Popen(command, stderr=subprocess.DEVNULL)
     try:
         limit = time.monotonic() + 10
         status = Path(f"/proc/{engine.pid}/status")
@@ -39,4 +41,8 @@ async def injecting(engine: Engine, calls: str, what: str, log: Path) -> AsyncGe
         yield
     finally:
         tracer.send_signal(signal.SIGINT)
-        await asyncio.to_thread(tracer.communicate, None, 20)
+        try:
+            await asyncio.to_thread(tracer.wait, 20)
+        except subprocess.TimeoutExpired:
+            tracer.kill()
+            await asyncio.to_thread(tracer.wait, 10)

@@ -7,19 +7,19 @@ import contextlib
 import gc
 import json
 import os
-import shutil
 import signal
 import subprocess
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
 import asyncpg
 import pytest
 from nats.errors import Error as NatsError
 
+from audit_strace import STRACE, WITHOUT_STRACE, family, injecting
 from audit_world import World, leaves_of, lost_connections_apart, until, world
-from engines import Engine, Nats, Postgres, nats, postgres
+from engines import Nats, Postgres, nats, postgres
 from wardmesh_audit import gaps
 from wardmesh_audit.findings import VERIFIED
 from wardmesh_audit.fsck import Fsck
@@ -27,10 +27,9 @@ from wardmesh_audit.jetstream import JetStreamError, api
 from wardmesh_audit.prove import prove
 from wardmesh_common.lean import NotConnected
 
-STRACE = shutil.which("strace")
 pytestmark = [
     pytest.mark.anyio,
-    pytest.mark.skipif(STRACE is None, reason="strace is not on this machine: no I/O error can be injected"),
+    pytest.mark.skipif(STRACE is None, reason=WITHOUT_STRACE),
 ]
 
 ROUND = 100
@@ -54,38 +53,6 @@ BROKER = [
 ]
 # The broker appends with write(2) and syncs with fsync(2); these it may never use, and then nothing can fail there.
 UNUSED_BY_BROKER = "pwrite64,pwritev"
-
-
-def family(pid: int) -> list[int]:
-    """A process and its children."""
-    with contextlib.suppress(OSError):  # it ended meanwhile
-        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-        return [pid, *map(int, children)]
-    return [pid]
-
-
-@contextlib.asynccontextmanager
-async def failing(engine: Engine, calls: str, when: str, log: Path) -> AsyncGenerator[None]:
-    """While the block runs, the n-th of these system calls fails with EIO, in every process of the engine."""
-    assert STRACE is not None
-    pids = [option for pid in family(engine.pid) for option in ("-p", str(pid))]
-    inject = f"inject={calls}:error=EIO:when={when}"
-    command = [STRACE, "-f", "-qq", "-o", str(log), "-e", f"trace={calls}", "-e", inject, *pids]
-    tracer = subprocess.Popen(command, stderr=subprocess.DEVNULL)
-    try:
-        limit = time.monotonic() + 10
-        status = Path(f"/proc/{engine.pid}/status")
-        while f"TracerPid:\t{tracer.pid}" not in status.read_text():
-            assert tracer.poll() is None and time.monotonic() < limit, "strace could not attach"
-            await asyncio.sleep(0.02)
-        yield
-    finally:
-        tracer.send_signal(signal.SIGINT)
-        try:
-            await asyncio.to_thread(tracer.wait, 20)
-        except subprocess.TimeoutExpired:
-            tracer.kill()
-            await asyncio.to_thread(tracer.wait, 10)
 
 
 def injected(log: Path) -> bool:
@@ -152,7 +119,7 @@ async def test_io_errors_of_the_database_lose_nothing(
     log = tmp_path / "strace"
     with lost_connections_apart():
         async with world(broker, durable) as w, w.writing(batch_events=50), w.publishing():
-            async with failing(durable, calls, when, log):
+            async with injecting(durable, calls, f"error=EIO:when={when}", log):
                 sent = await offer(w, leaves_of(ROUND))
                 assert len(sent) == ROUND, "the broker takes records while the database fails"
                 sent |= await _provoked(w, log, lambda: _stir(w))
@@ -239,7 +206,7 @@ async def test_io_errors_of_the_broker_lose_nothing_that_was_acknowledged(
     with nats() as broker:
         async with world(broker, server) as w:
             acknowledged = await offer(w, lines[:40])
-            async with w.writing(), w.publishing(), failing(broker, calls, when, log):
+            async with w.writing(), w.publishing(), injecting(broker, calls, f"error=EIO:when={when}", log):
                 for start in range(40, 100, 10):
                     acknowledged |= await offer(w, lines[start : start + 10], 0.7)
                 await _until_failed(w, log, needed=calls != UNUSED_BY_BROKER)

@@ -16,11 +16,12 @@ from pathlib import Path
 import pytest
 
 import engines
+import maven
 
 VERSION = "26.0.8"
 REALM = Path(__file__).parent / "keycloak" / "realm.json"
 _START_SECONDS = 110
-_FETCH_SECONDS = 240
+_MISSING = "SKIPPED KEYCLOAK"
 
 
 def home() -> Path:
@@ -28,30 +29,16 @@ def home() -> Path:
     named = os.environ.get("WARDMESH_KEYCLOAK", "")
     if named:
         return Path(named)
-    if not shutil.which("java") or not shutil.which("mvn"):
-        pytest.skip("SKIPPED KEYCLOAK: Java or Maven is not on this machine")
-    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "wardmesh"
-    found = cache / f"keycloak-{VERSION}"
+    if not shutil.which("java"):
+        pytest.skip(f"{_MISSING}: Java is not on this machine")
+    found = maven.cache() / f"keycloak-{VERSION}"
     if not (found / "bin" / "kc.sh").exists():
-        _fetch(cache)
+        _fetch(maven.cache())
     return found
 
 
 def _fetch(cache: Path) -> None:
-    cache.mkdir(parents=True, exist_ok=True)
-    command = [
-        "mvn",
-        "-q",
-        "-B",
-        "org.apache.maven.plugins:maven-dependency-plugin:3.6.1:copy",
-        f"-Dartifact=org.keycloak:keycloak-quarkus-dist:{VERSION}:zip",
-        f"-DoutputDirectory={cache}",
-    ]
-    try:
-        subprocess.run(command, check=True, timeout=_FETCH_SECONDS, capture_output=True)
-    except (subprocess.SubprocessError, OSError) as error:
-        pytest.skip(f"SKIPPED KEYCLOAK: Maven could not fetch it: {type(error).__name__}")
-    archive = cache / f"keycloak-quarkus-dist-{VERSION}.zip"
+    archive = maven.copied(f"org.keycloak:keycloak-quarkus-dist:{VERSION}:zip", cache, _MISSING)
     with zipfile.ZipFile(archive) as packed:
         packed.extractall(cache)
     (cache / f"keycloak-{VERSION}" / "bin" / "kc.sh").chmod(0o755)

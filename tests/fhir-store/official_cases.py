@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shutil
-import subprocess
 import tempfile
 import zipfile
 from pathlib import Path, PurePosixPath
 
-import pytest
+import maven
 
 VERSION = "1.4.19"
 SHA256 = "995c68c455b9395bd48cd97e73bc84a263cef0636c12e12d5e7e0c751a76d97a"
 FOLDER = PurePosixPath("org/hl7/fhir/testcases/r4/patch")
-_FETCH_SECONDS = 240
 
 
 def patch_cases() -> Path:
@@ -23,32 +20,17 @@ def patch_cases() -> Path:
     named = os.environ.get("WARDMESH_TEST_FHIR_CASES", "")
     if named:
         return Path(named) / "r4" / "patch"
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "wardmesh"
-    found = cache / f"fhir-test-cases-{VERSION}"
+    found = maven.cache() / f"fhir-test-cases-{VERSION}"
     if not found.exists():
-        if not shutil.which("mvn"):
-            pytest.skip("NOT PROVEN by HL7's cases: Maven is not on this machine")
-        cache.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=cache) as folder:
+        with tempfile.TemporaryDirectory(dir=maven.cache()) as folder:
             _fetch(Path(folder), found)
     return found
 
 
 def _fetch(folder: Path, target: Path) -> None:
     """Whole or not at all: another run may look for it at the same time."""
-    command = [
-        "mvn",
-        "-q",
-        "-B",
-        "org.apache.maven.plugins:maven-dependency-plugin:3.6.1:copy",
-        f"-Dartifact=org.hl7.fhir.testcases:fhir-test-cases:{VERSION}:jar",
-        f"-DoutputDirectory={folder}",
-    ]
-    try:
-        subprocess.run(command, check=True, timeout=_FETCH_SECONDS, capture_output=True)
-    except (subprocess.SubprocessError, OSError) as error:
-        pytest.skip(f"NOT PROVEN by HL7's cases: Maven could not fetch them: {type(error).__name__}")
-    archive = folder / f"fhir-test-cases-{VERSION}.jar"
+    artifact = f"org.hl7.fhir.testcases:fhir-test-cases:{VERSION}:jar"
+    archive = maven.copied(artifact, folder, "NOT PROVEN by HL7's cases")
     with archive.open("rb") as jar:
         assert hashlib.file_digest(jar, "sha256").hexdigest() == SHA256, (
             "Maven brought another file than the pinned one"
