@@ -74,6 +74,14 @@ async def until(look: Callable[[], Awaitable[Any]], seconds: float = JOB_SECONDS
     return found
 
 
+async def every_time(look: Callable[[], Awaitable[bool]], times: int = 24) -> bool:
+    """That `look` finds it so often in a row that every replica of every service behind it must have been asked."""
+    for _ in range(times):
+        if not await look():
+            return False
+    return True
+
+
 @asynccontextmanager
 async def lake(
     mesh: Any,

@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
-from mesh.healthlake import DEMO, ROLE, Failed, lake, output, refused, until
+from mesh.healthlake import DEMO, ROLE, Failed, every_time, lake, output, refused, until
 
 pytestmark = [pytest.mark.anyio, pytest.mark.mesh, pytest.mark.timeout(240)]
 READ_ONLY = "Operation not permitted: HealthLake MCP server is in read-only mode"
@@ -85,29 +85,26 @@ async def test_read_only_mode_is_policy_and_not_only_the_tools(mesh: Any) -> Non
     headers = {"Authorization": f"Bearer {mesh.token('demo_admin')}", "Content-Type": "application/fhir+json"}
     base = f"{mesh.ready['gateway']}/fhir/healthlake-ds-{DEMO}"
 
-    async def tries(http: httpx.AsyncClient) -> int:
-        return (await http.post(f"{base}/Patient", json=person, headers=headers)).status_code
-
     async with lake(mesh) as call, httpx.AsyncClient(timeout=30) as http:
+
+        async def answered(status: int) -> bool:
+            return (await http.post(f"{base}/Patient", json=person, headers=headers)).status_code == status
+
+        async def quiet() -> bool:
+            try:
+                await call("create_fhir_resource", **create)
+            except Failed as failed:
+                return failed.text == READ_ONLY
+            return False
+
         try:
             path.write_text(json.dumps({**json.loads(before), "writes": False}))
-
-            async def quiet() -> bool:
-                try:
-                    await call("create_fhir_resource", **create)
-                except Failed as failed:
-                    return failed.text == READ_ONLY
-                return False
-
-            await until(quiet)
+            await until(lambda: every_time(quiet))
             # The plain FHIR face has no words of its own for this: policy refuses there.
-            assert await until(lambda: _is(tries(http), 403))
+            await until(lambda: every_time(lambda: answered(403)))
             assert await refused(call, "delete_datastore", datastore_id=DEMO) == READ_ONLY
             assert DEMO in json.dumps(await call("list_datastores"))
         finally:
             path.write_text(before)
-        assert await until(lambda: _is(tries(http), 201))
-
-
-async def _is(status: Any, wanted: int) -> bool:
-    return await status == wanted
+            # Every replica: what comes after this test writes.
+            await until(lambda: every_time(lambda: answered(201)))
