@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -24,14 +24,14 @@ from wardmesh_common.telemetry import Telemetry
 pytestmark = pytest.mark.anyio
 
 
-def background(w: World) -> Background:
+def background(w: World, connect: Callable[[], Awaitable[Any]] | None = None, **options: Any) -> Background:
+    quick: dict[str, Any] = {"every_seconds": 0.1, "share": 1.0}
     return Background(
         w.nc,
-        connector(w.url("audit_detect")),
+        connect or connector(w.url("audit_detect")),
         [w.signer.verifier],
         lambda: read_outside(w.nc, [w.signer.verifier]),
-        every_seconds=0.1,
-        share=1.0,
+        **(quick | options),
     )
 
 

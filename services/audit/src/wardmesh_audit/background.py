@@ -20,7 +20,7 @@ from wardmesh_audit.ledger import Connection
 from wardmesh_audit.log_list_check import ListCheck
 from wardmesh_audit.note import BadNote, BadSignature, UnknownKey, Verifier
 from wardmesh_audit.pruned import Overtaken
-from wardmesh_audit.verify import Pin, Verification
+from wardmesh_audit.verify import PIECE, Pin, Verification
 from wardmesh_audit.writer import TRANSIENT
 
 _LOCK = "select pg_try_advisory_lock(hashtext('wardmesh.audit.verification'), $1)"
@@ -55,6 +55,15 @@ class Standing(Struct):
         return f"exit {self.exit_code}, {time.time() - self.ended:.0f} s ago"
 
 
+class _Going(Struct):
+    """A run that is under way; it outlives the connection it was begun on."""
+
+    record: Record
+    verification: Verification
+    told: int = 0  # of its findings
+    done: bool = False  # read to the end
+
+
 class Background:
     """Of one log. Any number may run; one works and the others wait for its lock."""
 
@@ -69,6 +78,7 @@ class Background:
         lists: Sequence[Verifier] = (),
         every_seconds: float = 3600.0,
         share: float = 0.1,
+        piece: int = PIECE,
     ) -> None:
         self._nc = nc
         self._connect = connect
@@ -78,11 +88,13 @@ class Background:
         self._lists = lists  # keys of the daily lists of logs; the background of one log looks at them
         self._every = every_seconds
         self._share = share
+        self._piece = piece
+        self._going: _Going | None = None
         self._seen: Pin | None = None  # what this process has verified: a log that forks from it is found
         self.standing = Standing()
 
     async def run(self) -> None:
-        """Until cancelled; a database or broker that is away is tried again."""
+        """Until cancelled; a database or broker that is away is tried again, and the run goes on where it was."""
         while True:
             try:
                 conn = await self._connect()
@@ -95,35 +107,32 @@ class Background:
                 finally:
                     conn.terminate()
             except Overtaken:
+                self._going = None
                 _log.info("background verification: a month was dropped meanwhile, beginning anew")
             except TRANSIENT as error:
                 _log.warning("background verification: %s, trying again", type(error).__name__)
                 await asyncio.sleep(_PAUSE_SECONDS)
 
     async def verify(self, conn: Connection) -> Report:
-        """One run from the first event to the last; what it finds is told at once, not at its end."""
-        record = Record(self._nc, conn, self._log_id, uuid.uuid4(), datetime.now(UTC))
-        doubts: list[Finding] = []
-        verification = Verification(conn, self._verifiers, pins=await self._pins(doubts), log_id=self._log_id)
-        report = verification.report
-        if self._lists:
-            doubts += (await ListCheck(conn, self._lists).run()).findings
-        for doubt in doubts:
-            report.add(doubt)
-        await record.started()
-        told, done = 0, False
-        while not done:
+        """One run from the first event to the last, or what a lost connection has left of one.
+
+        What it finds is told at once, not at its end.
+        """
+        going = self._going = self._going or await self._begun(conn)
+        going.record.conn = conn
+        await self._tell(going)
+        while not going.done:
             begun = time.thread_time()
-            done = await verification.slice()
+            # A slice whose connection is lost is thrown away whole and read again: nothing is skipped or counted twice.
+            attempt = going.verification.moved_to(conn)
+            going.done = await attempt.slice()
+            going.verification = attempt
             spent = time.thread_time() - begun
-            self.standing.checked = report.rows
-            if report.findings[told:]:
-                self._say(report)
-                await record.found(report.findings[told:], report.total_findings)
-                told = len(report.findings)
-            await record.progress(report, running=not done)
+            await self._tell(going)
             await asyncio.sleep(max(_LEAST_SECONDS, spent / self._share - spent))
-        await record.ended(report)
+        report = going.verification.report
+        await going.record.ended(report)
+        self._going = None
         self.standing.exit_code, self.standing.ended = report.exit_code, time.time()
         if report.exit_code == VERIFIED:
             self.standing.tampered = ""
@@ -131,6 +140,27 @@ class Background:
             if newest is not None and newest[0].size <= (report.last_good_checkpoint or 0):
                 self._seen = Pin(newest[0], "earlier verification")
         return report
+
+    async def _begun(self, conn: Connection) -> _Going:
+        record = Record(self._nc, conn, self._log_id, uuid.uuid4(), datetime.now(UTC))
+        doubts: list[Finding] = []
+        pins = await self._pins(doubts)
+        verification = Verification(conn, self._verifiers, pins=pins, log_id=self._log_id, piece=self._piece)
+        if self._lists:
+            doubts += (await ListCheck(conn, self._lists).run()).findings
+        for doubt in doubts:
+            verification.report.add(doubt)
+        await record.started()
+        return _Going(record, verification)
+
+    async def _tell(self, going: _Going) -> None:
+        report = going.verification.report
+        self.standing.checked = report.rows
+        if report.findings[going.told :]:
+            self._say(report)
+            await going.record.found(report.findings[going.told :], report.total_findings)
+            going.told = len(report.findings)
+        await going.record.progress(report, running=not going.done)
 
     async def _pins(self, report_into: list[Finding]) -> list[Pin]:
         """What is known outside the database: by the stream, by a witness and by this process."""

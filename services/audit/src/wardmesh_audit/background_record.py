@@ -39,6 +39,7 @@ class Record(Struct):
     log_id: int
     run: uuid.UUID
     started_at: datetime
+    ending: Derived | None = None  # made once: a lost connection may have it told twice
 
     async def started(self) -> None:
         facts = {"run": str(self.run), "log": self.log_id, "against": "background"}
@@ -64,7 +65,8 @@ class Record(Struct):
                 await self._alert(finding)
 
     async def ended(self, report: Report) -> None:
-        await self._publish(event_of(self.run, self.log_id, report, "background"))
+        self.ending = self.ending or event_of(self.run, self.log_id, report, "background")
+        await self._publish(self.ending)
         findings = msgspec.json.encode(report.findings).decode()
         await self.conn.execute(INSERT, self.run, self.log_id, self.started_at, report.size, report.exit_code, findings)
 

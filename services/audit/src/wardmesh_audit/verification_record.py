@@ -17,7 +17,7 @@ from wardmesh_audit.settings import AuditSettings
 
 INSERT = """
 insert into verification_run (id, log_id, started_at, ended_at, size, exit_code, findings)
-values ($1, $2, $3, clock_timestamp(), $4, $5, $6)
+values ($1, $2, $3, clock_timestamp(), $4, $5, $6) on conflict do nothing
 """
 
 

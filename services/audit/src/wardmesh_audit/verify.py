@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -19,7 +20,7 @@ from wardmesh_audit.pruned import Pruned
 from wardmesh_audit.row_image import Field, differing, microseconds
 from wardmesh_audit.signed_notes import ALL, SignedNotes
 
-_PIECE = 16384
+PIECE = 16384
 _UNSIGNED_SECONDS = 60.0
 _EPOCH_SECONDS = datetime(2000, 1, 1, tzinfo=UTC).timestamp()
 _MALFORMED = MALFORMED.encode()
@@ -46,7 +47,7 @@ class Verification:
         since: datetime | None = None,
         locator: Locator | None = None,
         log_id: int = 0,
-        piece: int = _PIECE,
+        piece: int = PIECE,
     ) -> None:
         self._conn = conn
         self._pins = list(pins)
@@ -76,6 +77,10 @@ class Verification:
     async def slice(self, pieces: int = 1) -> bool:
         """Goes on where the last slice ended, in a transaction of its own; whether the end is reached."""
         return await self._read(pieces)
+
+    def moved_to(self, conn: Connection) -> Verification:
+        """This run as it stands, to go on with on another connection; what comes of it does not change this one."""
+        return copy.deepcopy(self, {id(self._conn): conn})
 
     async def _read(self, pieces: int | None) -> bool:
         async with self._conn.transaction(isolation="repeatable_read", readonly=True):
