@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -18,9 +18,10 @@ from wardmesh_audit.app import connector
 from wardmesh_audit.background import Background
 from wardmesh_audit.findings import CANNOT_VERIFY, TAMPERED, VERIFIED
 from wardmesh_audit.guard import GuardTripped, read_outside
+from wardmesh_audit.ledger import Connection
 from wardmesh_audit.log_list import list_keys, open_list
 from wardmesh_audit.log_list_check import ListCheck
-from wardmesh_audit.log_list_daily import DailyList
+from wardmesh_audit.log_list_daily import DailyList, today_of
 from wardmesh_audit.merkle import CompactRange
 from wardmesh_audit.note import BadNote, BadSignature, Checkpoint, Signer, UnknownKey, Verifier
 from wardmesh_audit.streams import StreamSettings
@@ -47,11 +48,18 @@ async def two_logs(broker: Nats, server: Postgres) -> AsyncGenerator[World]:
         yield w
 
 
+def always(day: Callable[[], date]) -> Callable[[Connection], Awaitable[date]]:
+    async def today(_conn: Connection) -> date:
+        return day()
+
+    return today
+
+
 async def made(w: World, day: date, signer: Signer = SIGNER, trusted: list[Verifier] | None = None) -> str:
-    conn = await w.connect("audit_signer")
+    connect, keys = connector(w.url("audit_signer")), trusted or signer.verifiers
+    conn = await connect()
     try:
-        keys = trusted or signer.verifiers
-        return await DailyList(w.nc, connector(w.url("audit_signer")), signer, keys, w.status).make(conn, day)
+        return await DailyList(w.nc, connect, signer, keys, w.status, today=always(lambda: day)).make(conn)
     finally:
         await conn.close()
 
@@ -83,6 +91,31 @@ async def test_lists_follow_each_other_and_there_is_one_a_day(two_logs: World) -
     assert await checked(w, notes[1].replace("/1 5", "/1 6")) == (TAMPERED, [("list_signature", 0)])
     with pytest.raises(Exception, match="append-only"):
         await w.query("delete from log_list")
+
+
+async def test_the_day_of_a_list_is_that_of_the_database_whatever_this_machine_thinks(two_logs: World) -> None:
+    """The clock of this database is forty days ahead of the machine that asks."""
+    w = two_logs
+    await w.query("create schema ahead")
+    await w.query(
+        "create function ahead.clock_timestamp() returns timestamptz language sql"
+        " as $$ select pg_catalog.clock_timestamp() + interval '40 days' $$"
+    )
+    await w.query("grant usage on schema ahead to public")
+
+    async def connect() -> Connection:
+        conn = await connector(w.url("audit_signer"))()
+        await conn.execute("set search_path = ahead, public, pg_catalog")
+        return conn
+
+    conn = await connect()
+    try:
+        note = await DailyList(w.nc, connect, SIGNER, SIGNER.verifiers, w.status).make(conn)
+        day = await today_of(conn)
+    finally:
+        await conn.close()
+    # Midnight may pass meanwhile.
+    assert day > TODAY + timedelta(days=38) and day - open_list(note, SIGNER.verifiers).day < timedelta(days=2)
 
 
 async def test_a_new_key_goes_on_with_the_lists_of_one_that_has_retired_meanwhile(two_logs: World) -> None:
@@ -148,7 +181,8 @@ async def test_the_role_makes_the_list_and_the_background_misses_a_log(two_logs:
     await without_triggers(w, "delete from log_list")
     days = [TODAY]
     connect = connector(w.url("audit_signer"))
-    role = DailyList(w.nc, connect, SIGNER, SIGNER.verifiers, w.status, look_seconds=0.05, today=lambda: days[-1])
+    today = always(lambda: days[-1])
+    role = DailyList(w.nc, connect, SIGNER, SIGNER.verifiers, w.status, look_seconds=0.05, today=today)
     task = asyncio.create_task(role.run())
     try:
 

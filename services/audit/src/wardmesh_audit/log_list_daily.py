@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Sequence
-from datetime import UTC, date, datetime
+from datetime import date
 
 from wardmesh_audit.derived import NotStored
 from wardmesh_audit.guard import GuardTripped
@@ -27,8 +27,16 @@ left join lateral (select size, root from checkpoint where log_id = t.log_id ord
 order by t.log_id
 """
 _NEWEST = "select day, note from log_list order by day desc limit 1"
+_TODAY = "select (clock_timestamp() at time zone 'UTC')::date"
 
 _log = logging.getLogger("wardmesh.audit")
+
+
+async def today_of(conn: Connection) -> date:
+    """By the clock of the database, which all replicas have in common and the ledger goes by."""
+    day: date | None = await conn.fetchval(_TODAY)
+    assert day is not None, "a clock has no null"
+    return day
 
 
 class DailyList:
@@ -43,7 +51,7 @@ class DailyList:
         status: Status,
         *,
         look_seconds: float = _LOOK_SECONDS,
-        today: Callable[[], date] = lambda: datetime.now(UTC).date(),
+        today: Callable[[Connection], Awaitable[date]] = today_of,
     ) -> None:
         self._nc = nc
         self._connect = connect
@@ -60,14 +68,14 @@ class DailyList:
 
     async def _turn(self, conn: Connection) -> None:
         try:
-            await self.make(conn, self._today())
+            await self.make(conn)
         except (GuardTripped, UnknownKey, BadSignature, BadNote) as error:
             await self._tell(str(error))
 
-    async def make(self, conn: Connection, day: date) -> str:
+    async def make(self, conn: Connection) -> str:
         """The note of the newest list, made when the day has none yet. Raises GuardTripped when a log is gone."""
         async with conn.transaction(isolation="repeatable_read"):
-            newest = await conn.fetchrow(_NEWEST)
+            day, newest = await self._today(conn), await conn.fetchrow(_NEWEST)
             before = open_list(newest["note"], self._trusted) if newest is not None else None
             if before is None or before.day < day:
                 logs = {row["log_id"]: row for row in await conn.fetch(_LOGS)}
