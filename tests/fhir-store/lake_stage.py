@@ -88,6 +88,9 @@ class Jobs:
         named = {"DatastoreId": self.datastore, **body}
         return httpx.post(self.lake.meta.endpoint_url, json=named, headers=headers, timeout=20).json()
 
+    def stop(self, kind: str, job: str) -> dict[str, Any]:
+        return self.raw(f"StopFHIR{kind.capitalize()}Job", {"JobId": job})
+
     def describe(self, kind: str, job: str) -> dict[str, Any]:
         call = getattr(self.lake, f"describe_fhir_{kind}_job")
         return call(DatastoreId=self.datastore, JobId=job)[f"{kind.capitalize()}JobProperties"]

@@ -22,7 +22,7 @@ SETTINGS = settings(max_examples=40, deadline=None, suppress_health_check=[Healt
 TARGETS = (
     "CreateFHIRDatastore", "DescribeFHIRDatastore", "ListFHIRDatastores", "DeleteFHIRDatastore", "TagResource",
     "UntagResource", "ListTagsForResource", "StartFHIRImportJob", "StartFHIRExportJob", "DescribeFHIRImportJob",
-    "DescribeFHIRExportJob", "ListFHIRImportJobs", "ListFHIRExportJobs",
+    "DescribeFHIRExportJob", "ListFHIRImportJobs", "ListFHIRExportJobs", "StopFHIRImportJob", "StopFHIRExportJob",
 )  # fmt: skip
 ARN = f"arn:aws:healthlake:us-west-2:000000000000:datastore/fhir/{'0' * 32}"
 # Every member that one of the operations reads: good in most, anything in some.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -190,32 +189,71 @@ def waited(url: str) -> None:
         assert time.monotonic() < limit
 
 
-async def _ask_to_stop(url: str, job: str) -> None:
-    connection = await asyncpg.connect(url)
-    try:
-        await connection.execute("UPDATE job SET status = 'STOP_REQUESTED' WHERE job_id = $1", job)
-    finally:
-        await connection.close()
-
-
 @pytest.mark.requirement("ST-69")
 def test_a_job_that_is_asked_to_stop_stops_between_portions(
     root: Path, pair: tuple[StoreProcess, StoreProcess], jobs: Jobs
 ) -> None:
     write_lines(root / "lake/stop/a.ndjson", lines(RESOURCES * 2))
     url = pair[0].database_url
-    with gate(url, 2):
+    with ThreadPoolExecutor(1) as pool, gate(url, 2):
         job = jobs.start_import("s3://lake/stop")
         begun(jobs, "import", job, 500)
-        asking = threading.Thread(target=lambda: asyncio.run(_ask_to_stop(url, job)))
-        asking.start()
+        asking = pool.submit(jobs.stop, "import", job)
         waited(url)
-    asking.join(WAIT_SECONDS)
+    assert asking.result(WAIT_SECONDS)["JobStatus"] == "STOP_REQUESTED"
     found = jobs.ended("import", job)
     assert found["JobStatus"] == "STOPPED"
     done = found["JobProgressReport"]["TotalNumberOfResourcesImported"]
     assert 0 < done < RESOURCES * 2 - 1
     once_each(jobs, pair[0], done)
+
+
+@pytest.mark.requirement("ST-69", "ST-70")
+def test_a_stop_that_was_asked_for_outlives_every_process(
+    root: Path, pair: tuple[StoreProcess, StoreProcess], jobs: Jobs
+) -> None:
+    """Asked for where nobody works on jobs: it waits in the database, and is the same however often it is asked for."""
+    write_lines(root / "lake/stay/a.ndjson", lines(RESOURCES))
+    with gate(pair[0].database_url, 2):
+        job = jobs.start_import("s3://lake/stay")
+        begun(jobs, "import", job, 500)
+        for process in pair:
+            process.kill()
+    idle = new_process(pair[0].database_url)
+    idle.settings = pair[0].settings | {"WARDMESH_JOB_WORKERS": "0"}
+    idle.start()
+    try:
+        asked = Jobs(client_of(idle), jobs.datastore)
+        waiting = asked.start_export()
+        for _ in range(2):
+            assert asked.stop("import", job) == {
+                "JobId": job,
+                "JobStatus": "STOP_REQUESTED",
+                "DatastoreId": jobs.datastore,
+            }
+            assert asked.stop("export", waiting)["JobStatus"] == "STOPPED", "nobody had begun with it"
+        assert asked.describe("export", waiting)["EndTime"]
+        assert asked.describe("import", job)["JobStatus"] == "STOP_REQUESTED"
+    finally:
+        idle.kill()
+    for process in pair:
+        process.start()
+    found = jobs.ended("import", job)
+    assert found["JobStatus"] == "STOPPED"
+    done = found["JobProgressReport"]["TotalNumberOfResourcesImported"]
+    assert 0 < done < RESOURCES - 1
+    once_each(jobs, pair[1], done)
+    assert jobs.stop("import", job)["JobStatus"] == "STOPPED"
+    again = jobs.ended("import", jobs.start_import("s3://lake/stay"))
+    assert jobs.stop("import", again["JobId"])["JobStatus"] == "COMPLETED_WITH_ERRORS", "what has ended stays so"
+
+
+def test_only_a_job_of_this_kind_and_datastore_is_stopped(jobs: Jobs) -> None:
+    job = jobs.start_export()
+    other = Jobs(jobs.lake, jobs.lake.create_fhir_datastore(DatastoreTypeVersion="R4")["DatastoreId"])
+    for where, kind, named in ((other, "export", job), (jobs, "import", job), (jobs, "export", "0" * 32)):
+        assert where.stop(kind, named)["__type"] == "ResourceNotFoundException"
+    assert jobs.ended("export", job)["JobStatus"] == "COMPLETED"
 
 
 def test_an_input_that_changes_under_a_job_ends_it(

@@ -15,6 +15,8 @@ from wardmesh_common.vocabulary import Interaction
 from wardmesh_gateway.healthlake_bundles import bundle_of
 from wardmesh_gateway.healthlake_patches import parameters_of
 from wardmesh_gateway.healthlake_templates import WORKED_OUT, validate
+from wardmesh_gateway.tools import TOOLS
+from wardmesh_gateway.tools_healthlake_more import STOP_TOOLS
 
 pytestmark = pytest.mark.anyio
 # Parameter lists as HL-1 to HL-11 give them; `?` marks an optional one, all but three take region_name? as well.
@@ -53,6 +55,9 @@ PARAMETERS = {
 
 def test_there_are_29_tools_with_exactly_these_parameters() -> None:
     assert len(PARAMETERS) == 29
+    assert not {tool.name for tool in STOP_TOOLS} & {tool.name for tool in TOOLS if tool.profiles}, (
+        "in no profile's list"
+    )
     assert TOOLS_OF_HL.keys() == PARAMETERS.keys()
     for name, text in PARAMETERS.items():
         words = text.split() + ([] if name in WORKED_OUT else ["region_name?"])

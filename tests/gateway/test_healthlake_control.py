@@ -35,6 +35,8 @@ SAMPLE: dict[str, Any] = {
         ("start_fhir_export_job", {"output_data_config": OUTPUT, "datastore_id": STORE, "data_access_role_arn": ROLE}, "$start-export-job", STORE, {"OutputDataConfig": OUTPUT, "DatastoreId": STORE, "DataAccessRoleArn": ROLE}),
         ("describe_fhir_import_job", {"datastore_id": STORE, "job_id": "j"}, "$describe-import-job", STORE, {"DatastoreId": STORE, "JobId": "j"}),
         ("describe_fhir_export_job", {"datastore_id": STORE, "job_id": "j"}, "$describe-export-job", STORE, {"DatastoreId": STORE, "JobId": "j"}),
+        ("stop_fhir_import_job", {"datastore_id": STORE, "job_id": "j"}, "$stop-import-job", STORE, {"DatastoreId": STORE, "JobId": "j"}),
+        ("stop_fhir_export_job", {"datastore_id": STORE, "job_id": "j"}, "$stop-export-job", STORE, {"DatastoreId": STORE, "JobId": "j"}),
         ("list_fhir_import_jobs", {"datastore_id": STORE, "job_status": "FAILED", "submitted_before": "2024-01-01T00:00:00Z", "submitted_after": "2023-01-01T00:00:00Z"}, "$list-import-jobs", STORE, {"DatastoreId": STORE, "JobStatus": "FAILED", "SubmittedBefore": "2024-01-01T00:00:00Z", "SubmittedAfter": "2023-01-01T00:00:00Z"}),
         ("list_fhir_export_jobs", {"datastore_id": STORE}, "$list-export-jobs", STORE, {"DatastoreId": STORE}),
         ("tag_resource", {"resource_arn": ARN, "tags": [{"Key": "k", "Value": "v"}]}, "$tag-datastore", STORE, {"ResourceARN": ARN, "Tags": [{"Key": "k", "Value": "v"}]}),

@@ -20,12 +20,14 @@ from wardmesh_gateway.mcp_visit import Visit
 pytestmark = pytest.mark.anyio
 START, DESCRIBE = "start_fhir_import_job", "describe_fhir_import_job"
 PLACE = {"datastore_id": STORE, "job_id": "j1"}
-_open: dict[str, Any] = {"datastore_id": {"type": "string"}, "job_id": {"type": "string"}}
+_open: dict[str, Any] = {name: {"type": "string"} for name in ("datastore_id", "job_id", "region_name")}
 TOOLS = (
     tool(START, properties=_open, read_only=False),
     tool(DESCRIBE, properties=_open),
     tool("start_fhir_export_job", properties=_open, read_only=False),
     tool("describe_fhir_export_job", properties=_open),
+    tool("stop_fhir_import_job", properties=_open, read_only=False),
+    tool("stop_fhir_export_job", properties=_open, read_only=False),
 )
 EXTENSION = {"extensions": {"io.modelcontextprotocol/tasks": {}}}
 
@@ -38,12 +40,19 @@ class Lake(FakeDoor):
     states: list[tuple[str, int]] = field(default_factory=lambda: [("IN_PROGRESS", 1)])
     away: bool = False
     looks: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
+    stops: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
+    no_stop: str = ""  # with which words a stop is refused
 
     async def call_tool(
         self, name: str, arguments: dict[str, Any], caller: Caller, *, progress: Progress | None = None
     ) -> ToolResult:
         if name.startswith("start"):
             return ToolResult(structured={"JobId": "j1", "JobStatus": "SUBMITTED", "DatastoreId": STORE})
+        if name.startswith("stop"):
+            self.stops.append((name, arguments))
+            if self.no_stop:
+                return ToolResult(structured={"error": "forbidden", "message": self.no_stop}, is_error=True)
+            return ToolResult(structured={"JobId": "j1", "JobStatus": "STOP_REQUESTED", "DatastoreId": STORE})
         self.looks.append((name, arguments))
         if self.away:
             return ToolResult(structured={"error": "unavailable", "message": "HTTP 503: away"}, is_error=True)
@@ -124,14 +133,41 @@ async def test_an_answer_without_the_job_is_passed_on_and_ends_its_task(progress
             assert (answer["isError"], answer["structuredContent"]) == (False, {"Odd": 1})
 
 
-async def test_who_cannot_be_asked_just_now_has_not_ended_and_cancelling_stops_nothing() -> None:
+async def test_who_cannot_be_asked_just_now_has_not_ended() -> None:
     lake = Lake(away=True)
     async with stage(door=lake) as one:
         task = await begun(one)
         assert result_of(await ask(one, "get", task))["status"] == "working"
-        assert result_of(await ask(one, "cancel", task))["resultType"] == "complete"
         lake.away = False
         assert result_of(await ask(one, "get", task))["status"] == "working"
+
+
+@pytest.mark.parametrize("kind", ["import", "export"])
+async def test_cancelling_a_task_stops_its_job_through_the_door_of_any_replica(kind: str) -> None:
+    hub = Hub()
+    lake = Lake(states=[("STOP_REQUESTED", 3), ("STOPPED", 3)])
+    async with stage(door=lake, hub=hub, name="gateway-1") as one, stage(door=lake, hub=hub, name="gateway-2") as two:
+        task = await begun(one, f"start_fhir_{kind}_job", region_name="eu-west-1")
+        for _ in range(2):
+            assert result_of(await ask(two, "cancel", task))["resultType"] == "complete"
+        assert lake.stops == [(f"stop_fhir_{kind}_job", {**PLACE, "region_name": "eu-west-1"})] * 2
+        stopping = result_of(await ask(one, "get", task))
+        assert (stopping["status"], stopping["statusMessage"][:14]) == ("working", "STOP_REQUESTED")
+        assert result_of(await ask(two, "get", task))["status"] == "cancelled"
+
+
+async def test_a_task_whose_job_may_not_be_stopped_says_so_and_goes_on() -> None:
+    lake = Lake(no_stop="AWS HealthLake Error (AccessDeniedException): no rule")
+    async with stage(door=lake) as one:
+        task = await begun(one)
+        for more, text in (({}, lake.no_stop), ({"x_mcp_readonly": "true"}, "read-only mode")):
+            told = messages_of(await ask(one, "cancel", task, **more))[-1]["error"]
+            assert text in told["message"]
+        assert messages_of(await ask(one, "cancel", task, token=OTHER))[-1]["error"]["message"] == "Unknown task"
+        assert len(lake.stops) == 1, "a client that takes writing away from itself, and strangers, stop nothing"
+        assert result_of(await ask(one, "update", task))["resultType"] == "complete"
+        assert result_of(await ask(one, "get", task))["status"] == "working"
+        assert len(lake.stops) == 1
 
 
 async def test_a_client_without_the_extension_gets_the_answer_of_aws() -> None:

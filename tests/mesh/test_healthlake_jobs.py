@@ -9,12 +9,13 @@ import httpx
 import pytest
 from mcp.shared.exceptions import MCPError
 
-from mesh.healthlake import lake, new_store, output, put_ndjson, until
-from mesh.mcp_task_client import Follower
+from mesh.healthlake import lake, new_store, output, put_ndjson, refused, until
+from mesh.mcp_task_client import Follower, State
 from mesh.test_healthlake_control import OVER, job
 
 pytestmark = [pytest.mark.anyio, pytest.mark.mesh, pytest.mark.timeout(240)]
 MANY = 6000
+LONG = 30_000
 WATCHED_SECONDS = 30.0
 
 
@@ -83,6 +84,35 @@ async def test_who_knows_tasks_gets_one_that_ends_with_its_job(mesh: Any) -> Non
             assert (result.is_error, failing.states[-1].status) == (True, "completed")
             assert result.structured_content is not None
             assert result.structured_content["JobStatus"] == "FAILED"
+        await plain("delete_datastore", datastore_id=store)
+
+
+class Quitter(Follower):
+    """Cancels as soon as there is a task, twice, and goes on looking."""
+
+    async def look(self, session: Any, task: str = "") -> State:
+        if not self.states:
+            await self.cancel(session)
+            await self.cancel(session)
+        return await super().look(session, task)
+
+
+@pytest.mark.requirement("HL-10")
+async def test_a_cancelled_task_stops_its_job_and_others_are_not_let(mesh: Any) -> None:
+    quitter = Quitter()
+    async with lake(mesh) as plain, lake(mesh, extensions=[quitter]) as call:
+        store = await new_store(plain, datastore_name="stopped")
+        put_ndjson(mesh, "stopped", numbered(LONG))
+        await call.client.call_tool("start_fhir_import_job", job(store, "stopped"))
+        assert quitter.states[-1].status == "cancelled"
+        (known,) = (await plain("list_fhir_import_jobs", datastore_id=store))["ImportJobPropertiesList"]
+        assert known["JobStatus"] == "STOPPED"
+        assert known["JobProgressReport"]["TotalNumberOfResourcesImported"] < LONG
+        place = {"datastore_id": store, "job_id": known["JobId"]}
+        async with lake(mesh, profile="") as whole, lake(mesh, "demo_auditor", profile="") as auditor:
+            assert (await whole("stop_fhir_import_job", **place))["JobStatus"] == "STOPPED"
+            text = await refused(auditor, "stop_fhir_import_job", **place)
+            assert text.startswith("AWS HealthLake Error (AccessDeniedException): Access denied: no rule allows")
         await plain("delete_datastore", datastore_id=store)
 
 

@@ -49,6 +49,8 @@ DATASTORE_CHANGES = (
     "$delete-datastore",
     "$start-import-job",
     "$start-export-job",
+    "$stop-import-job",
+    "$stop-export-job",
     "$tag-datastore",
     "$untag-datastore",
 )

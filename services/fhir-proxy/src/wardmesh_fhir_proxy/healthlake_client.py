@@ -18,6 +18,8 @@ from wardmesh_fhir_proxy.upstream import UpstreamRequest
 ATTEMPTS = 3
 BACKOFF_SECONDS = 0.2
 MAX_PAUSE_SECONDS = 5.0
+STOPS = frozenset({"$stop-import-job", "$stop-export-job"})
+NO_STOP = "AWS HealthLake has no operation that stops a job: it goes on to its end."
 THROTTLED = frozenset({"ThrottlingException", "TooManyRequestsException", "RequestLimitExceeded"})
 
 
@@ -39,6 +41,8 @@ class ControlPlane:
 
     async def ask(self, place: Descriptor, order: Order) -> Said:
         written = self._model.written(order.operation, order.asked, order.token)
+        if order.operation in STOPS and place.healthlake.signing == "sigv4":
+            return Said(400, {}, "ValidationException", NO_STOP)
         bearer = {"Authorization": f"Bearer {order.bearer}"} if order.bearer else {}
         told = {"Accept": "application/json", "Accept-Encoding": "identity", **place.headers, **written.headers}
         request = UpstreamRequest(

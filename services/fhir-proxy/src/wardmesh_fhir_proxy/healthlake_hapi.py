@@ -44,6 +44,7 @@ class Hapi:
             "$list-datastores": self._list,
             "$start-import-job": self._start_import,
             "$start-export-job": self._start_export,
+            "$stop-export-job": self._stop_export,
             "$describe-import-job": self._import_job,
             "$describe-export-job": self._export_job,
         }
@@ -110,6 +111,9 @@ class Hapi:
 
     async def _start_export(self, errand: Errand) -> Answer:
         return await jobs.start_export(errand, (await required(errand, _datastore(errand))).datastore)
+
+    async def _stop_export(self, errand: Errand) -> Answer:
+        return await jobs.stop_export(errand, (await required(errand, _datastore(errand))).datastore)
 
     async def _import_job(self, errand: Errand) -> Answer:
         found = await required(errand, _datastore(errand))

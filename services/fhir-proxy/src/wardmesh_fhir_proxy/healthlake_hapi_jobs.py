@@ -45,17 +45,32 @@ async def start_import(errand: Errand, datastore: str) -> dict[str, Any]:
     return _started("import", datastore, answer)
 
 
+async def stop_export(errand: Errand, datastore: str) -> dict[str, Any]:
+    """The state as it is afterwards: a job that ended before stays as it ended."""
+    answer = await errand.remove(f"{datastore}/$export-poll-status?_jobId={_known(errand, 'export')[1]}")
+    said = await described(errand, "export", datastore)
+    if answer.status == 202 and said["JobStatus"] in ("SUBMITTED", "IN_PROGRESS"):
+        said["JobStatus"] = "STOP_REQUESTED"
+    return {name: said[name] for name in ("JobId", "JobStatus", "DatastoreId")}
+
+
 async def described(errand: Errand, kind: Kind, datastore: str) -> dict[str, Any]:
-    told = _JOB.fullmatch(str(errand.order.asked.get("JobId", "")))
-    if told is None or told[1] != kind:
-        raise Refusal(NOT_FOUND, NO_JOB)
-    answer = await errand.get(f"{datastore}/${kind}-poll-status?_jobId={told[2]}")
+    job, number = _known(errand, kind)
+    answer = await errand.get(f"{datastore}/${kind}-poll-status?_jobId={number}")
     hosts = (urlsplit(errand.place.bases.patient).netloc,)
     said = _export_state(answer) if kind == "export" else _import_state(answer, hosts)
-    known = {"JobId": told[0], "DatastoreId": datastore, **said}
+    known = {"JobId": job, "DatastoreId": datastore, **said}
     if kind == "export":
         known["OutputDataConfig"] = {"S3Configuration": {"S3Uri": WITH_HAPI}}
     return known
+
+
+def _known(errand: Errand, kind: Kind) -> tuple[str, str]:
+    """(JobId, HAPI's own id of the job). Raises Refusal for what is no job of this kind."""
+    told = _JOB.fullmatch(str(errand.order.asked.get("JobId", "")))
+    if told is None or told[1] != kind:
+        raise Refusal(NOT_FOUND, NO_JOB)
+    return told[0], told[2]
 
 
 def _started(kind: Kind, datastore: str, answer: UpstreamAnswer) -> dict[str, Any]:
@@ -73,6 +88,8 @@ def _export_state(answer: UpstreamAnswer) -> dict[str, Any]:
         return _exported(document(answer))
     if answer.status == 500 and issues(answer):
         return {"JobStatus": "FAILED", "Message": FAILED}  # HAPI has no other word for the end of such a job
+    if answer.status == 404 and "was cancelled" in issues(answer):
+        return {"JobStatus": "STOPPED"}
     return _running(answer)
 
 

@@ -9,11 +9,13 @@ from wardmesh_fhir_proxy.healthlake_hapi_server import VALIDATION, Refusal
 
 WITH_HAPI = "hapi:"  # the only place where HAPI puts what a job makes
 NO_LIST = "HAPI keeps no list of jobs: describe a job by the JobId that its start gave."
+NO_STOP = "HAPI has no operation that stops an import: it goes on to its end."
 NO_TAGS = "HAPI keeps no tags of a partition."
 # Whole operations.
 NOT_OFFERED = {
     "$list-import-jobs": NO_LIST,
     "$list-export-jobs": NO_LIST,
+    "$stop-import-job": NO_STOP,
     "$tag-datastore": NO_TAGS,
     "$untag-datastore": NO_TAGS,
     "$list-tags": NO_TAGS,
@@ -42,6 +44,7 @@ LIMITS = (
     "A resource id that a client chose is taken in all datastores of this server.",
     WHERE,
     NO_LIST,
+    NO_STOP,
     NO_TAGS,
     _ONCE,
     _NO_NAME,

@@ -42,6 +42,9 @@ class Errand:
     async def get(self, path: str) -> UpstreamAnswer:
         return await self._send("GET", path, b"", {}, write=False)
 
+    async def remove(self, path: str) -> UpstreamAnswer:
+        return await self._send("DELETE", path, b"", {}, write=True)
+
     async def change(self, path: str, parameters: list[dict[str, Any]], **headers: str) -> UpstreamAnswer:
         """Never repeated by itself: HAPI knows no token that would make a second start the same as the first."""
         body = msgspec.json.encode({"resourceType": "Parameters", "parameter": parameters})

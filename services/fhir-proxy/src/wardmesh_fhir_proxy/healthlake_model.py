@@ -23,6 +23,8 @@ OPERATIONS = {
     "$list-datastores": "ListFHIRDatastores",
     "$start-import-job": "StartFHIRImportJob",
     "$start-export-job": "StartFHIRExportJob",
+    "$stop-import-job": "StopFHIRImportJob",
+    "$stop-export-job": "StopFHIRExportJob",
     "$describe-import-job": "DescribeFHIRImportJob",
     "$describe-export-job": "DescribeFHIRExportJob",
     "$list-import-jobs": "ListFHIRImportJobs",
@@ -39,6 +41,9 @@ EXPORT_PROGRESS = {
         "TotalNumberOfResourcesExported": {"shape": "GenericLong"},
     },
 }
+# The embedded store stops jobs; AWS has no operation for it (healthlake_client.py refuses it there).
+STOPS = ("StopFHIRImportJob", "StopFHIRExportJob")
+STOP = {"input": {"shape": "DescribeFHIRImportJobRequest"}, "output": {"shape": "StartFHIRImportJobResponse"}}
 TOKEN = "ClientToken"  # noqa: S105 - a member's name; with one a repeated request is the same request
 
 
@@ -58,6 +63,8 @@ class Model:
         shapes = description["shapes"]
         shapes["WardmeshExportProgress"] = EXPORT_PROGRESS
         shapes["ExportJobProperties"]["members"]["JobProgressReport"] = {"shape": "WardmeshExportProgress"}
+        for name in STOPS:
+            description["operations"][name] = {"name": name, "http": {"method": "POST", "requestUri": "/"}, **STOP}
         self._service = ServiceModel(description, "healthlake")
         self._serializer = create_serializer("json", include_validation=False)
         self._parser = create_parser("json")
@@ -77,7 +84,8 @@ class Model:
             raise BadRequest("A member of the request has the wrong form.") from None
         headers = {str(name): str(value) for name, value in request["headers"].items()}
         changes = not model.name.startswith(("Describe", "List"))
-        return Written(headers, request["body"], not changes or TOKEN in members)
+        repeatable = not changes or TOKEN in members or model.name in STOPS
+        return Written(headers, request["body"], repeatable)
 
     def read(self, operation: str, answer: UpstreamAnswer) -> Said:
         """Raises BadUpstream for what is no answer of a control plane."""

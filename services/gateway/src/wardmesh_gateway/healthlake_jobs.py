@@ -7,8 +7,11 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Literal
 
+from mcp.shared.exceptions import MCPError
+from mcp_types import INTERNAL_ERROR
 from msgspec import Struct
 
+from wardmesh_gateway.healthlake_words import READ_ONLY
 from wardmesh_gateway.mcp_door import Door, McpTool, Progress, ToolResult
 from wardmesh_gateway.mcp_results import tool_result
 from wardmesh_gateway.mcp_tasks import Context, Json, Verb, moment
@@ -67,17 +70,27 @@ class JobTasks:
         return {"resultType": "task"} | self._ids.envelope(task_id, task) | state
 
     async def handle(self, verb: Verb, task_id: str, responses: Mapping[str, Any], ctx: Context) -> Json | None:
-        """Nothing is asked of a caller, and no operation of HealthLake stops a job: the other verbs change nothing."""
+        """Nothing is asked of a caller, so an update changes nothing. Cancelling stops the job. Raises MCPError."""
         visit = visitor(ctx)
         task = self._ids.open(task_id, visit.principal)
         if task is None:
             return None
-        return self._ids.envelope(task_id, task) | await self._state(task, visit) if verb == "get" else {}
+        if verb == "get":
+            return self._ids.envelope(task_id, task) | await self._state(task, visit)
+        if verb == "cancel":
+            await self._stop(task, visit)
+        return {}
+
+    async def _stop(self, task: JobTask, visit: Visit) -> None:
+        """Through the door, as the tool that stops jobs: whoever may not stop it is told so, and it goes on."""
+        if visit.narrowing.read_only:
+            raise MCPError(INTERNAL_ERROR, READ_ONLY)
+        stopped = await self._door.call_tool(f"stop_fhir_{task.kind}_job", _asked(task), visit.caller)
+        if stopped.is_error:
+            raise MCPError(INTERNAL_ERROR, str(stopped.structured.get("message", "The job cannot be stopped now.")))
 
     async def _state(self, task: JobTask, visit: Visit) -> Json:
-        asked = {"datastore_id": task.datastore, "job_id": task.job}
-        asked |= {"region_name": task.region} if task.region else {}
-        seen = await self._door.call_tool(f"describe_fhir_{task.kind}_job", asked, visit.caller)
+        seen = await self._door.call_tool(f"describe_fhir_{task.kind}_job", _asked(task), visit.caller)
         now = {"lastUpdatedAt": moment(self._ids.clock())}
         if seen.is_error:
             if seen.structured.get("error") in _AWAY:
@@ -89,6 +102,11 @@ class JobTasks:
         if properties["JobStatus"] == "STOPPED":
             return now | {"status": "cancelled"}
         return now | {"status": "completed", "result": tool_result(_ended(properties, seen.call_id))}
+
+
+def _asked(task: JobTask) -> dict[str, str]:
+    asked = {"datastore_id": task.datastore, "job_id": task.job}
+    return asked | ({"region_name": task.region} if task.region else {})
 
 
 class JobWatch:

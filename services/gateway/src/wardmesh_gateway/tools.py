@@ -8,7 +8,7 @@ from wardmesh_gateway.tools_directory import DIRECTORY_TOOLS
 from wardmesh_gateway.tools_fhir import FHIR_TOOLS
 from wardmesh_gateway.tools_healthlake import DATASTORE_TOOLS
 from wardmesh_gateway.tools_healthlake_data import DATA_TOOLS
-from wardmesh_gateway.tools_healthlake_more import MORE_TOOLS
+from wardmesh_gateway.tools_healthlake_more import MORE_TOOLS, STOP_TOOLS
 from wardmesh_gateway.tools_healthlake_server import SERVER_TOOLS
 from wardmesh_gateway.tools_sign_in import SIGN_IN_TOOLS
 from wardmesh_gateway.tools_smedrec import SMEDREC_TOOLS
@@ -21,6 +21,7 @@ TOOLS: tuple[ToolSpec, ...] = (
     *DATASTORE_TOOLS,
     *DATA_TOOLS,
     *MORE_TOOLS,
+    *STOP_TOOLS,
     *SERVER_TOOLS,
     *SMEDREC_TOOLS,
 )

@@ -1,13 +1,14 @@
-"""Three tools beside the 29: names that users of AWS's published server know (HL-15)."""
+"""Tools beside the 29: three names that users of AWS's published server know (HL-15), and two that stop jobs."""
 
 from __future__ import annotations
 
-from wardmesh_common.vocabulary import Interaction
+from wardmesh_common.vocabulary import DATASTORE_CHANGES, Interaction
 from wardmesh_gateway import healthlake_schemas as arg
 from wardmesh_gateway.schemas import Schema
 from wardmesh_gateway.tool_spec import ToolSpec
 from wardmesh_gateway.tools_healthlake import PROFILE
 
+STOP_IMPORT, STOP_EXPORT = "stop_fhir_import_job", "stop_fhir_export_job"
 DETAILS, EVERYTHING, JOBS = "get_datastore_details", "patient_everything", "list_fhir_jobs"
 COUNT: Schema = {
     "type": "integer",
@@ -26,21 +27,31 @@ EVERYTHING_INPUT: dict[str, Schema] = {
     "count": COUNT,
     "next_token": NEXT,
 }
+STOP_INPUT: dict[str, Schema] = {"datastore_id": arg.DATASTORE_ID, "job_id": arg.JOB_ID}
 JOBS_INPUT: dict[str, Schema] = {"datastore_id": arg.DATASTORE_ID, "job_status": arg.STATUS, "job_type": JOB_KIND}
 
 
 def _tool(
-    name: str, title: str, summary: str, operation: str, required: tuple[str, ...], properties: dict[str, Schema]
+    name: str,
+    title: str,
+    summary: str,
+    operation: str,
+    required: tuple[str, ...],
+    properties: dict[str, Schema],
+    profiles: tuple[str, ...] = (PROFILE,),
 ) -> ToolSpec:
+    changes = operation in DATASTORE_CHANGES
     return ToolSpec(
         name=name,
         title=title,
         summary=summary,
         interaction=Interaction.OPERATION,
         operation=operation,
+        changes=changes,
+        scope="fhir.write" if changes else "",
         input=arg.whole(required, **properties, region_name=arg.REGION),
         family=PROFILE,
-        profiles=(PROFILE,),
+        profiles=profiles,
     )
 
 
@@ -68,5 +79,27 @@ MORE_TOOLS: tuple[ToolSpec, ...] = (
         "$list-import-jobs",
         ("datastore_id",),
         JOBS_INPUT,
+    ),
+)
+
+# The lists of the profiles are laid down (C-2): these are offered at /mcp and over REST, and stop cancelled tasks.
+STOP_TOOLS: tuple[ToolSpec, ...] = (
+    _tool(
+        STOP_IMPORT,
+        "Stop an import",
+        "Stop one import job. What it has stored stays; a job that has ended stays as it ended.",
+        "$stop-import-job",
+        ("datastore_id", "job_id"),
+        STOP_INPUT,
+        profiles=(),
+    ),
+    _tool(
+        STOP_EXPORT,
+        "Stop an export",
+        "Stop one export job. Files that it has written stay; a job that has ended stays as it ended.",
+        "$stop-export-job",
+        ("datastore_id", "job_id"),
+        STOP_INPUT,
+        profiles=(),
     ),
 )

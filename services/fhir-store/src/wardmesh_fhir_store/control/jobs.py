@@ -1,4 +1,4 @@
-"""Starts, describes and lists import and export jobs; what carries them out is in `jobs` (HL-10, ST-71)."""
+"""Starts, stops, describes and lists import and export jobs; what carries them out is in `jobs` (HL-10, ST-71)."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from wardmesh_fhir_store.control.datastores import DatastoreControl, hash_of
 from wardmesh_fhir_store.control.faults import ControlFault, conflict, invalid, not_found
 from wardmesh_fhir_store.control.pages import PageTokens
-from wardmesh_fhir_store.control.shapes import DescribeJob, ListJobs, StartExport, StartImport, moment_of
+from wardmesh_fhir_store.control.shapes import ListJobs, OneJob, StartExport, StartImport, moment_of
 from wardmesh_fhir_store.database import Database
 from wardmesh_fhir_store.datastores import Datastores
 from wardmesh_fhir_store.faults import Fault
 from wardmesh_fhir_store.jobs.places import BadPlace, Places
+from wardmesh_fhir_store.jobs.rows import ask_to_stop
 
 _COUNTS = """LEFT JOIN LATERAL (SELECT count(*) AS files, coalesce(sum(size), 0) AS bytes,
     count(*) FILTER (WHERE finished) AS done_files, coalesce(sum(done_count), 0) AS done,
@@ -123,7 +124,20 @@ class JobControl:
         }
         return await self._start(namespace, "export", request, asked)
 
-    async def describe(self, namespace: str, kind: str, request: DescribeJob) -> dict[str, Any]:
+    async def stop(self, namespace: str, kind: str, request: OneJob) -> dict[str, Any]:
+        """Ours: AWS has no such operation. What was stored or written stays; asked again, nothing changes."""
+        key = await self._key(namespace, request.datastore_id)
+
+        async def work(connection: AsyncConnection) -> tuple[str, bool]:
+            return await ask_to_stop(connection, key, kind, request.job_id)
+
+        status, _ = await self._database.write(work)
+        if not status:
+            raise not_found("There is no such job.")
+        self._wake()
+        return {"JobId": request.job_id, "JobStatus": status, "DatastoreId": request.datastore_id}
+
+    async def describe(self, namespace: str, kind: str, request: OneJob) -> dict[str, Any]:
         key = await self._key(namespace, request.datastore_id)
         values = {"datastore": key, "kind": kind, "job_id": request.job_id}
 

@@ -129,7 +129,7 @@ class StartImport(Struct, frozen=True, rename="pascal"):
     client_token: Token | None = None
 
 
-class DescribeJob(Struct, frozen=True, rename="pascal"):
+class OneJob(Struct, frozen=True, rename="pascal"):
     datastore_id: str
     job_id: str
 

@@ -16,6 +16,7 @@ from wardmesh_fhir_store.faults import Fault, not_found
 from wardmesh_fhir_store.jobs.bulk_wishes import wish_of
 from wardmesh_fhir_store.jobs.exporting import files_of, manifest
 from wardmesh_fhir_store.jobs.places import BadPlace, Places
+from wardmesh_fhir_store.jobs.rows import ask_to_stop
 from wardmesh_fhir_store.operations import Operation, Target
 from wardmesh_fhir_store.reading import Reading
 from wardmesh_fhir_store.store import Store
@@ -31,10 +32,6 @@ _FIND = text(
     """SELECT status, request, message, transaction_time,
         (SELECT coalesce(sum(done_count), 0) FROM job_file f WHERE f.job_id = j.job_id) AS done
     FROM job j WHERE job_id = :job AND datastore_id = :datastore AND kind = 'export' AND request ? 'bulk'"""
-)
-_CANCEL = text(
-    """UPDATE job SET status = CASE status WHEN 'SUBMITTED' THEN 'STOPPED' ELSE 'STOP_REQUESTED' END
-    WHERE job_id = :job AND datastore_id = :datastore AND status IN ('SUBMITTED', 'IN_PROGRESS') RETURNING 1"""
 )
 _FORGET = text(
     """DELETE FROM job WHERE job_id = :job AND datastore_id = :datastore
@@ -136,9 +133,8 @@ class Bulk:
         files = await files_of(self._store.database, job)
 
         async def work(connection: AsyncConnection) -> bool:
-            if (await connection.execute(_CANCEL, values)).first() is not None:
-                return False
-            return bool((await connection.execute(_FORGET, values)).rowcount)
+            _, stopping = await ask_to_stop(connection, self._store.datastore, "export", job)
+            return not stopping and bool((await connection.execute(_FORGET, values)).rowcount)
 
         if await self._store.database.write(work):
             for file in files:

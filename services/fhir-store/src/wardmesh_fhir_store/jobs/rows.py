@@ -33,6 +33,14 @@ _STOP = text(
     """UPDATE job SET status = 'STOPPED', ended = now(), worker = NULL, lease_until = NULL
     WHERE job_id = :job AND status = 'STOP_REQUESTED' AND (worker IS NULL OR worker = :worker)"""
 )
+# Once: a job that ended stays as it is, and one that was asked already is asked no more.
+_ASK_TO_STOP = text(
+    """UPDATE job SET status = CASE status WHEN 'SUBMITTED' THEN 'STOPPED' ELSE 'STOP_REQUESTED' END,
+        ended = CASE status WHEN 'SUBMITTED' THEN now() END
+    WHERE job_id = :job AND datastore_id = :datastore AND kind = :kind AND status IN ('SUBMITTED', 'IN_PROGRESS')
+    RETURNING status"""
+)
+_STATUS = text("SELECT status FROM job WHERE job_id = :job AND datastore_id = :datastore AND kind = :kind")
 _INPUTS = text(
     """SELECT number, url, size, fingerprint, position, read_count, finished FROM job_file
     WHERE job_id = :job AND role = 'input' ORDER BY number"""
@@ -84,6 +92,15 @@ async def end(database: Database, job: str, lease: Lease, status: str, message: 
 async def stop(database: Database, job: str, worker: str) -> None:
     """Nothing happens unless a stop was asked for."""
     await database.write(lambda connection: connection.execute(_STOP, {"job": job, "worker": worker}))
+
+
+async def ask_to_stop(connection: AsyncConnection, datastore: int, kind: str, job: str) -> tuple[str, bool]:
+    """(status afterwards, "" for no such job; whether this request changed it). Its worker stops at its next write."""
+    values = {"job": job, "datastore": datastore, "kind": kind}
+    changed = (await connection.execute(_ASK_TO_STOP, values)).scalar()
+    if changed is not None:
+        return changed, True
+    return (await connection.execute(_STATUS, values)).scalar() or "", False
 
 
 async def inputs(database: Database, job: str) -> list[Input]:
