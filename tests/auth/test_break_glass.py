@@ -20,7 +20,7 @@ from wardmesh_common.contracts import Call
 from wardmesh_common.errors import BadRequest
 from wardmesh_common.questions import SessionRevoked
 from wardmesh_common.record_class import announced, classify
-from wardmesh_common.vocabulary import Face, Interaction, Principal
+from wardmesh_common.vocabulary import Emergency, Face, Interaction, Principal
 
 pytestmark = pytest.mark.anyio
 
@@ -115,7 +115,7 @@ def test_without_a_reason_in_words_and_a_code_of_the_list_nothing_is_opened(chan
 def test_what_is_not_wholly_a_pass_of_ours_is_refused_in_the_same_words_and_a_pass_tells_nothing() -> None:
     clock = Clock()
     text, _ = passes(clock).issue(NURSE, ASKED, "store")
-    foreign, _ = Passes(bytes([1] * 32), lambda *_: False, clock).issue(NURSE, ASKED, "store")
+    foreign, _ = Passes(bytes([1] * 32), lambda _name, _principal, _issued: False, clock).issue(NURSE, ASKED, "store")
     flipped = text[:-5] + ("A" if text[-5] != "A" else "B") + text[-4:]
     for bad in (flipped, foreign, text[:-4], "x", "é", "A" * 9000, "p1"):
         with pytest.raises(PassRefused) as refused:
@@ -131,7 +131,10 @@ def test_opening_and_closing_are_records_of_their_own_class_and_a_closed_pass_is
     async def close(name: str) -> None:
         closed.add(name)
 
-    desk = BreakGlass(passes(Clock(), closed), close)
+    async def admit(_principal: Principal, _emergency: Emergency) -> None:
+        pass
+
+    desk = BreakGlass(passes(Clock(), closed), admit, close)
     opening, closing = call_of(NURSE, "open_break_glass"), call_of(NURSE, "close_break_glass")
     outcome = asyncio.run(desk.open(opening, ASKED))
     said = msgspec.json.decode(outcome.body)

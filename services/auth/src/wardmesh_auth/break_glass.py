@@ -106,13 +106,19 @@ class Passes:
 class BreakGlass:
     """The two procedures. Both are records of the class `break_glass`, whatever comes of them."""
 
-    def __init__(self, passes: Passes, close: Callable[[str], Awaitable[None]]) -> None:
-        self._passes, self._close = passes, close
+    def __init__(
+        self,
+        passes: Passes,
+        admit: Callable[[Principal, Emergency], Awaitable[None]],
+        close: Callable[[str], Awaitable[None]],
+    ) -> None:
+        self._passes, self._admit, self._close = passes, admit, close
 
     async def open(self, call: Call, asked: OpenGlass) -> Outcome:
         assert call.principal is not None, "the pair assertion comes first"
         text, emergency = self._passes.issue(call.principal, asked, call.platform)
-        call.emergency = emergency  # from here on the record says for whom and why
+        call.emergency = emergency  # from here on the record says for whom and why, also when it is refused
+        await self._admit(call.principal, emergency)
         body = {"break_glass": text, "id": emergency.id, "expires_in": int(LIFE_SECONDS)}
         return answer(body, "break_glass.opened")
 

@@ -63,3 +63,9 @@ class PassRefused(Denied):
     """A pass of break-glass that is not good, not theirs or over."""
 
     code, event = "break_glass_refused", "break_glass.refused"
+
+
+class PassLimit(Denied):
+    """One pass too many for one person."""
+
+    code, event = "break_glass_limit", "break_glass.refused"

@@ -74,6 +74,8 @@ class AuthSettings(KeySettings, kw_only=True):
     client_agents: dict[str, str] = field(default_factory=dict)  # client id -> how its agent id must begin
     session_max_age: int = 3600
     session_idle_seconds: int = 3600
+    break_glass_at_once: int = 5  # emergency accesses that one person may have open
+    break_glass_per_day: int = 20  # and open in 24 hours
     anonymous_open_platforms: bool = True
     station_limit: int = 512
     oauth_redirect_uri: str = ""  # "" = {public_url}/auth/callback
@@ -128,6 +130,8 @@ def read_settings(environ: Mapping[str, str]) -> AuthSettings:
     _check_keys(settings)
     if not 0 <= settings.clock_skew_seconds <= 120:
         raise BadSettings("WARDMESH_CLOCK_SKEW_SECONDS must be between 0 and 120")
+    if min(settings.break_glass_at_once, settings.break_glass_per_day) < 1:
+        raise BadSettings("WARDMESH_BREAK_GLASS_AT_ONCE and WARDMESH_BREAK_GLASS_PER_DAY must be at least 1")
     if settings.secret_key and len(settings.secret_key) < MIN_SECRET:
         raise BadSettings(f"SECRET_KEY must have at least {MIN_SECRET} characters")
     _check_redirects(settings)

@@ -157,6 +157,18 @@ failed_log_in = Table(
     Index("failed_log_in_by_time", "until"),
 )
 
+# Emergency accesses of the last day, to count them per person. Whose record was opened is nobody's business here.
+break_glass = Table(
+    "break_glass",
+    metadata,
+    Column("id", Text, primary_key=True),  # of the pass, as records name it
+    Column("tenant", Text, nullable=False),
+    Column("principal_id", Text, nullable=False),
+    Column("session", Text, nullable=False),  # in which it was opened
+    _moment("opened_at", now=True),
+    Index("break_glass_by_principal", "principal_id", "opened_at"),
+)
+
 # Agents by the name they give themselves (IB-7).
 agent = Table(
     "agent",

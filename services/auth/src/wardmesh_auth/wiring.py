@@ -13,6 +13,7 @@ from wardmesh_auth.accounts.store import Accounts
 from wardmesh_auth.agents import AgentRegister, Naming, host_of
 from wardmesh_auth.bearers import Bearers
 from wardmesh_auth.break_glass import BreakGlass, Passes
+from wardmesh_auth.break_glass_limit import Openings
 from wardmesh_auth.catalogue import Platforms
 from wardmesh_auth.client_key_ring import ClientKeyRing
 from wardmesh_auth.database import Database, engine_for
@@ -106,6 +107,12 @@ class App:
         seal_key = parse_key(settings.token_seal_key)
         handles = AuthHandles(seal_key)
         self.passes = Passes(seal_key, self.revocations.session_revoked)
+        self.openings = Openings(
+            self.database,
+            self.revocations.session_revoked,
+            at_once=settings.break_glass_at_once,
+            per_day=settings.break_glass_per_day,
+        )
         self.procedures = self._procedures(settings, clients, handles, roles)
         self.grants = Grants(
             self.platforms,
@@ -199,7 +206,7 @@ class App:
             tell=self.tell_grant,
             revoke_token=self.revoke_token,
             log_ins=self.log_ins,
-            break_glass=BreakGlass(self.passes, self.close_pass),
+            break_glass=BreakGlass(self.passes, self.openings.admit, self.close_pass),
             public_url=settings.public_url,
         )
         return Procedures(procedures(parts))
@@ -255,6 +262,7 @@ class App:
         await self.consents.sweep()
         await self.store.sweep()
         await self.accounts.sweep()
+        await self.openings.sweep()
         if gone:
             log.info("removed %d sessions that were over", gone)
             await self.journal.status("session.cleanup", {"removed": gone})
