@@ -109,7 +109,8 @@ class Detector:
     def _rules_for(self, event: Seen, actor: Card | None, patient: Card | None) -> tuple[AnyRule, ...]:
         """The rules that may apply: nearly every event is like one before, and for most there are few."""
         card, about = actor is not None, patient is not None
-        kind = (event.type, event.outcome, event.purpose, event.relationship, event.break_glass, card, about)
+        said = (event.type, event.outcome, event.reason, event.purpose, event.relationship, event.break_glass)
+        kind = (*said, card, about)
         found = self._candidates.get(kind)
         if found is None:
             if len(self._candidates) >= _KINDS:  # these words come from producers
@@ -235,6 +236,7 @@ def _passes(when: When, event: Seen) -> bool:
     return (
         event.type in when.types
         and (not when.outcomes or event.outcome in when.outcomes)
+        and (not when.reasons or event.reason in when.reasons)
         and (not when.purposes or event.purpose in when.purposes)
         and (not when.relationships or event.relationship in when.relationships)
         and (when.break_glass is None or event.break_glass == when.break_glass)

@@ -108,7 +108,7 @@ def _raised(rules: list[AnyRule], month: Month) -> dict[str, list[tuple[int, ...
             raised[alert.rule].append(step.incidents)
         for hit in scoring.hits(event):
             raised[hit.rule.name].append(step.incidents)
-        if event.break_glass and not step.moment.reviewed:
+        if event.break_glass and event.outcome != "denied" and not step.moment.reviewed:
             uses[str(event.event_id)] = step.incidents
             waiting.append(event)
     for rule in rules:

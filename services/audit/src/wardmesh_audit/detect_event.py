@@ -30,11 +30,13 @@ class Seen(Struct, kw_only=True, gc=False):
     purpose: str
     relationship: str
     break_glass: bool
+    reason: str = ""  # the code beside the outcome
     handle: bytes | None = None  # of the patient in the directory; filled in by whoever can look it up
 
 
 class _Code(Struct, frozen=True, gc=False):
     code: str = ""
+    reason: str = ""
 
 
 class _Person(Struct, frozen=True, gc=False):
@@ -106,4 +108,5 @@ def seen(log: int, seq: int, leaf: bytes, stored: datetime) -> Seen | None:
         purpose=data.purpose_of_use,
         relationship=data.relationship,
         break_glass=data.break_glass.used or kind == "break_glass",
+        reason=data.outcome.reason,
     )

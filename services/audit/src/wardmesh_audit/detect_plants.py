@@ -29,6 +29,7 @@ def make_month(seed: int, days: int) -> Month:
     for n in range(EACH):
         plants.single(n)
         plants.emergencies()
+        plants.limit()
         plants.bulk()
         plants.burst()
     steps = sorted(ward.steps, key=lambda step: step.moment.at)
@@ -83,6 +84,22 @@ class _Plants:
                 at=at, actor=self._actor(), patient=whom, type="break_glass", purpose="BTG", reviewed=reviewed
             )
             self._ward.steps.append(Step(moment, tuple(found)))
+
+    def limit(self) -> None:
+        """Somebody wants one emergency access too many, and again."""
+        at, actor, found = self._at(15), self._actor(), self._new("break_glass_limit")
+        for _ in range(2):
+            moment = Moment(
+                at=at,
+                actor=actor,
+                patient=self._ward.somebody(),
+                type="break_glass",
+                purpose="BTG",
+                outcome="denied",
+                reason="break_glass_limit",
+            )
+            self._ward.steps.append(Step(moment, (found,)))
+            at += timedelta(minutes=1)
 
     def bulk(self) -> None:
         at = self._at(13).replace(minute=2)

@@ -31,6 +31,7 @@ class Moment(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     type: str = "access"
     phase: str = "outcome"
     outcome: str = "success"
+    reason: str = ""
     purpose: str = "TREAT"
     relationship: str = "treating"
     break_glass: bool = False
@@ -88,7 +89,7 @@ def event_of(moment: Moment, seq: int) -> Seen:
     data: dict[str, Any] = {
         "action": "R",
         "actor": {"id": moment.actor, "type": moment.actor_type},
-        "outcome": {"code": moment.outcome, "reason": ""},
+        "outcome": {"code": moment.outcome, "reason": moment.reason},
         "phase": moment.phase,
         "purpose_of_use": moment.purpose,
         "relationship": moment.relationship,

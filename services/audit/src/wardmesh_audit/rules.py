@@ -33,6 +33,7 @@ class When(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     types: tuple[str, ...] = ACCESS
     outcomes: tuple[str, ...] = ()
+    reasons: tuple[str, ...] = ()
     purposes: tuple[str, ...] = ()
     relationships: tuple[str, ...] = ()
     break_glass: bool | None = None
