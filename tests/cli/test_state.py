@@ -12,8 +12,9 @@ from pathlib import Path
 import nkeys
 import pytest
 
+from wardmesh_cli.account import public_directory
 from wardmesh_cli.faults import PortTakenFault, StateInUseFault
-from wardmesh_cli.ports import EPHEMERAL, free_port
+from wardmesh_cli.ports import EPHEMERAL, LOWEST, free_port
 from wardmesh_cli.state import NATS_USERS, PortBook, State
 
 
@@ -63,6 +64,20 @@ def test_two_supervisors_never_get_the_same_port(tmp_path: Path) -> None:
         two.take("gateway", only=wish)
     one.release()
     two.release()
+
+
+def test_a_port_that_was_given_to_somebody_is_given_to_nobody_else_for_a_while(tmp_path: Path) -> None:
+    every = set(range(LOWEST, EPHEMERAL))
+    given = free_port()
+    with pytest.raises(OSError, match="no free port"):
+        free_port(taken=every - {given})
+    book = PortBook(tmp_path / "ports.json")
+    kept = book.take("gateway")
+    os.truncate(public_directory("ports") / str(kept), 0)  # nobody but its supervisor keeps it now
+    with pytest.raises(OSError, match="no free port"):
+        free_port(taken=every - {kept})
+    book.release()
+    assert free_port(taken=every - {kept}) == kept
 
 
 def test_a_second_supervisor_in_the_same_state_is_refused(state: State) -> None:

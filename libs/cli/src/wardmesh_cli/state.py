@@ -17,7 +17,7 @@ import nkeys
 
 from wardmesh_cli.account import give, public_directory, reachable
 from wardmesh_cli.faults import PortTakenFault, StateInUseFault
-from wardmesh_cli.ports import EPHEMERAL, free_port, is_free
+from wardmesh_cli.ports import EPHEMERAL, free_port, is_free, reserve
 
 NATS_USERS = ("gateway", "auth", "policy", "fhir-proxy", "audit", "fhir-store", "operations")
 
@@ -182,11 +182,7 @@ class PortBook:
 
     def _reserve(self, port: int) -> bool:
         """Between our look and the child's bind another supervisor could look too; the kernel drops locks for us."""
-        held = (public_directory("ports") / str(port)).open("a")
-        try:
-            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            held.close()
-            return False
-        self._reserved[port] = held
-        return True
+        held = reserve(port)
+        if held is not None:
+            self._reserved[port] = held
+        return held is not None
