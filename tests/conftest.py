@@ -1,13 +1,16 @@
-"""What every test shares: the asyncio backend and the record of which test proves which requirement."""
+"""What every test shares: the asyncio backend, lanes, and the record of which test proves which requirement."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-_PROOFS = pytest.StashKey[dict[str, dict[str, str]]]()
+import lanes
+
+_REQUIREMENT = "requirement"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -20,14 +23,23 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.stash[_PROOFS] = {}
+    target = config.getoption("--requirements-report")
+    if target and not hasattr(config, "workerinput"):  # one of several processes reports to the one that was started
+        config.pluginmanager.register(Proofs(Path(target)))
 
 
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    proofs = config.stash[_PROOFS]
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> lanes.Lanes:
+    config.option.loadscopereorder = False  # the order is that of `lanes.place`
+    return lanes.Lanes(config, log)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: lanes.place(item.nodeid))
     for item in items:
-        for requirement in requirements_of(item):
-            proofs.setdefault(requirement, {})[item.nodeid] = "collected"
+        # Properties travel with the reports of a test.
+        item.user_properties.extend((_REQUIREMENT, name) for name in requirements_of(item))
 
 
 def requirements_of(item: pytest.Item) -> list[str]:
@@ -40,23 +52,32 @@ def requirements_of(item: pytest.Item) -> list[str]:
     return found
 
 
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]):
-    report = yield
-    for requirement in requirements_of(item):
-        tests = item.config.stash[_PROOFS][requirement]
-        if report.failed or report.skipped:
-            tests[item.nodeid] = report.outcome
-        elif report.when == "call" and tests[item.nodeid] != "failed":
-            tests[item.nodeid] = "passed"
-    return report
+class Proofs:
+    """Writes at the end what became of the tests of each requirement."""
 
+    def __init__(self, target: Path) -> None:
+        self._target = target
+        self._outcomes: dict[str, dict[str, str]] = {}
 
-def pytest_sessionfinish(session: pytest.Session) -> None:
-    target = session.config.getoption("--requirements-report")
-    if target:
-        proofs = session.config.stash[_PROOFS]
-        Path(target).write_text(json.dumps(proofs, indent=1, sort_keys=True) + "\n")
+    @pytest.hookimpl(trylast=True)
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        for item in items:
+            self._note(item.nodeid, item.user_properties, "collected")
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if not report.passed:
+            self._note(report.nodeid, report.user_properties, report.outcome)
+        elif report.when == "call":
+            self._note(report.nodeid, report.user_properties, "passed")
+
+    def pytest_sessionfinish(self) -> None:
+        self._target.write_text(json.dumps(self._outcomes, indent=1, sort_keys=True) + "\n")
+
+    def _note(self, test: str, properties: list[tuple[str, object]], outcome: str) -> None:
+        for name, requirement in properties:
+            tests = self._outcomes.setdefault(str(requirement), {}) if name == _REQUIREMENT else {}
+            if tests.get(test) != "failed":
+                tests[test] = outcome
 
 
 @pytest.fixture
