@@ -78,6 +78,10 @@ class FakeDelivery:
         self.reply = reply
         self.parts = parts
         self.taken = 0
+        self.declined = False
+
+    def decline(self) -> None:
+        self.declined = True
 
     async def body(self) -> bytes:
         return b"".join([part async for part in self.stream()])

@@ -239,6 +239,7 @@ class Outcome(Struct, kw_only=True, omit_defaults=True):
     sealed: dict[str, Any] = {}  # free text for the sealed part of the record
     stream: Streamed | None = None  # instead of `body`: content that nobody looks into, however large
     entries: tuple[int, ...] = ()  # how each entry of a batch or transaction ended; for the record only
+    broken_after: int = -1  # bytes that had left when the answer broke off: what is recorded after its first record
 
 
 class Reply(Struct, kw_only=True, omit_defaults=True):

@@ -31,6 +31,7 @@ class Draft(Struct, kw_only=True):
     patient: str = ""  # whose key seals it; "" = the tenant key
     actor_patient: str = ""  # set when the actor is a patient: the open field then holds the pseudonym
     secrets: dict[str, Any] = {}
+    follows: bool = False  # data left before it: however late it is recorded, nothing was held back
 
     @property
     def subjects(self) -> tuple[str, ...]:
@@ -46,6 +47,8 @@ def draft_events(call: Call, outcome: Outcome | None, touched: Iterable[Touched]
 
     `outcome` None means the intent before a write.
     """
+    if outcome is not None and outcome.broken_after >= 0:
+        return [_broken_off(call, outcome, now)]
     if not call.entries:
         return _drafts(call, outcome, tuple(touched), now)
     drafts: list[Draft] = []
@@ -98,6 +101,19 @@ def _drafts(call: Call, outcome: Outcome | None, touched: tuple[Touched, ...], n
             )
         )
     return drafts
+
+
+def _broken_off(call: Call, outcome: Outcome, now: float) -> Draft:
+    """What follows the record of an answer that did not leave whole: one event, joined to it by the request's id.
+
+    It names nobody and needs no key, so that nothing keeps it from being recorded.
+    """
+    draft, *_ = _drafts(call, outcome, (Touched(type=call.resource.type),), now)
+    data = {**draft.data, "facts": {"broken_off_after": outcome.broken_after}}
+    del data["request"]["bytes"]
+    return Draft(
+        event_class=draft.event_class, data=data, tenant=draft.tenant, traceparent=draft.traceparent, follows=True
+    )
 
 
 def status_draft(

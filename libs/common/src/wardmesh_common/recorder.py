@@ -255,7 +255,7 @@ class Recorder:
 
     def _correct(self, handed: _Handed, reason: str) -> None:
         for draft, (log, _, _, event_id) in zip(handed.drafts, handed.stamped, strict=True):
-            if draft.event_class != "audit_status":
+            if draft.event_class != "audit_status" and not draft.follows:
                 self._add_unsealed(withheld(draft, event_id, reason), log)
 
     def _unsealed(self, drafts: Sequence[Draft]) -> None:

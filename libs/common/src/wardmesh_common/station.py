@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import msgspec
 
 from wardmesh_common.budget import Budgets
-from wardmesh_common.contracts import Call, Outcome, Reply, Touched, decode_call, encode
+from wardmesh_common.contracts import Call, Outcome, Touched, decode_call, encode
 from wardmesh_common.deadline import Deadlines
 from wardmesh_common.errors import (
     AuditUnavailable,
@@ -23,8 +23,9 @@ from wardmesh_common.errors import (
     WardmeshError,
 )
 from wardmesh_common.lean import LeanClient, NotConnected, PayloadTooLarge, header_block, status_of
+from wardmesh_common.replies import reply_of
 from wardmesh_common.telemetry import Telemetry
-from wardmesh_common.transfer import INLINE_BYTES, Transfers
+from wardmesh_common.transfer import ABANDONED, INLINE_BYTES, Sent, Transfers
 
 # How long a handed-on call is remembered, so that "no responders" can be answered for it.
 REMEMBER_SECONDS = 1.0
@@ -199,24 +200,35 @@ class Station:
         self._nc.lean_publish(subject, encode(call), reply=f"{self._nc.inbox}.w.n.{call.id}")
 
     async def _end(self, call: Call, outcome: Outcome, expires: float) -> None:
-        """Record, then reply: no record, no data (AR-3). Not cancellable by `cancel`."""
+        """Record, then reply: no record, no data (AR-3). Not cancellable by `cancel`: a reply that nobody waits for is
+        refused by the gateway, and what was under way is recorded."""
         outcome.headers.setdefault("x-wardmesh-station", self._service)
         self._ending.add(call.id)
         try:
-            await self._recorder.outcome(call, outcome)
-        except AuditUnavailable as error:
-            await _closed(outcome)
-            outcome = outcome_of(error)
-        finally:
-            self._ending.discard(call.id)
-        try:
-            await self._reply(call, outcome, expires)
+            try:
+                await self._recorder.outcome(call, outcome)
+            except AuditUnavailable as error:
+                await _closed(outcome)
+                outcome = outcome_of(error)
+            sent = await self._reply(call, outcome, expires)
+            if sent.broken is not None:
+                await self._record_broken(call, sent)
         except NotConnected:
             self._log.warning("the bus was lost before the reply; the call is recorded")
         finally:
+            self._ending.discard(call.id)
             await _closed(outcome)
 
-    async def _reply(self, call: Call, outcome: Outcome, expires: float) -> None:
+    async def _record_broken(self, call: Call, sent: Sent) -> None:
+        """An answer that did not leave whole: its record says that it was given, so another says how far (ADR 36)."""
+        problem = sent.broken
+        assert problem is not None, "only what broke off comes here"
+        try:
+            await self._recorder.outcome(call, broken_off(problem, sent.size))
+        except AuditUnavailable:
+            self._log.warning("an answer broke off; its record is not acknowledged yet")
+
+    async def _reply(self, call: Call, outcome: Outcome, expires: float) -> Sent:
         reply = reply_of(call, outcome, self._service)
         subject = call.reply_to.removesuffix(".c") + ".d"
         if outcome.stream is not None:
@@ -224,17 +236,16 @@ class Station:
             reply.credit_to = f"{self._nc.inbox}.w.k"
             self._transfers.open(call.id)
             self._nc.lean_publish(call.reply_to, encode(reply))
-            await self._transfers.send_stream(call.id, subject, outcome.stream)
-            return
+            return await self._transfers.send_stream(call.id, subject, outcome.stream)
         if len(outcome.body) <= INLINE_BYTES:
             reply.body = outcome.body
             self._nc.lean_publish(call.reply_to, encode(reply))
-            return
+            return Sent(len(outcome.body))
         reply.chunked_bytes = len(outcome.body)
         reply.credit_to = f"{self._nc.inbox}.w.k"
         self._transfers.open(call.id)
         self._nc.lean_publish(call.reply_to, encode(reply))
-        await self._transfers.send(call.id, subject, outcome.body, max(1.0, expires - time.monotonic()))
+        return await self._transfers.send(call.id, subject, outcome.body, max(1.0, expires - time.monotonic()))
 
     async def _fetch_body(self, call: Call, expires: float) -> bytes:
         if call.parked is None:
@@ -275,23 +286,9 @@ def outcome_of(error: WardmeshError, *, expected: bool = True) -> Outcome:
 
 def abandoned(station: str) -> Outcome:
     """The caller hung up. 499 never reaches anyone; it stands in the record."""
-    problem = Problem(code="abandoned", status=499, detail="The caller hung up.", issue="incomplete", station=station)
-    return Outcome(status=499, problem=problem)
+    return Outcome(status=499, problem=msgspec.structs.replace(ABANDONED, station=station))
 
 
-def reply_of(call: Call, outcome: Outcome, station: str) -> Reply:
-    refused = call.principal if outcome.problem is not None and station == "policy" else None
-    return Reply(
-        call_id=call.id,
-        status=outcome.status,
-        media_type=outcome.media_type,
-        headers=outcome.headers,
-        problem=outcome.problem,
-        truncated=outcome.truncated,
-        masked=outcome.masked,
-        withheld=outcome.withheld,
-        decision_id=call.decision.id if call.decision else "",
-        station=station,
-        refused_id=refused.id if refused else "",
-        refused_roles=refused.roles if refused else (),
-    )
+def broken_off(problem: Problem, size: int) -> Outcome:
+    """How an answer ended that was recorded before its first byte: after so many bytes it broke off."""
+    return Outcome(status=problem.status, problem=problem, broken_after=size)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import hashlib
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 
 import msgspec
 
@@ -33,8 +34,8 @@ from wardmesh_common.errors import (
     WardmeshError,
 )
 from wardmesh_common.lean import LeanClient, NotConnected, PayloadTooLarge, status_of
-from wardmesh_common.station import Recorder, outcome_of
-from wardmesh_common.transfer import IDLE_SECONDS, INLINE_BYTES, Transfers
+from wardmesh_common.station import Recorder, broken_off, outcome_of
+from wardmesh_common.transfer import HUNG_UP, IDLE_SECONDS, INLINE_BYTES, SenderLost, Sent, Transfers
 from wardmesh_common.vocabulary import is_write
 
 SEEK_SECONDS = 0.5  # a call without a reply for this long is looked for, and then again as often
@@ -52,10 +53,13 @@ STREAM_PATIENCE_SECONDS = IDLE_SECONDS + 2
 class Delivery:
     """A reply and its body, which may still be on its way in chunks."""
 
-    def __init__(self, reply: Reply, transfers: Transfers, expires: float) -> None:
+    def __init__(
+        self, reply: Reply, transfers: Transfers, expires: float, record: Callable[[Outcome], Awaitable[None]]
+    ) -> None:
         self.reply = reply
         self._transfers = transfers
         self._expires = expires
+        self._record = record
 
     async def body(self) -> bytes:
         """The whole body in memory. Raises TransferBroken when the performer vanished in between."""
@@ -70,9 +74,20 @@ class Delivery:
             return
         patience = STREAM_PATIENCE_SECONDS if self.reply.streamed else max(1.0, self._expires - time.monotonic())
         parts = self._transfers.receive(self.reply.call_id, self.reply.credit_to, patience)
-        async with contextlib.aclosing(parts):
-            async for part in parts:
-                yield part
+        size = 0
+        try:
+            async with contextlib.aclosing(parts):
+                async for part in parts:
+                    size += len(part)
+                    yield part
+        except SenderLost as error:
+            await self._record(broken_off(error.problem, size))
+            raise
+
+    def decline(self) -> None:
+        """The head of the answer is all that is wanted."""
+        if self.reply.chunked_bytes:
+            self._transfers.decline(self.reply.call_id, self.reply.credit_to)
 
 
 class _Pending:
@@ -117,7 +132,7 @@ class Submissions:
         self._parked: dict[str, bytes] = {}
         self._budget = RetryBudget()
         self._deadlines = Deadlines()
-        self._sending: set[asyncio.Task[None]] = set()
+        self._sending: set[asyncio.Task[Sent]] = set()
 
     @property
     def in_flight(self) -> int:
@@ -162,7 +177,7 @@ class Submissions:
             else:
                 code = reply.problem.code if reply.problem else ""
                 if code not in RETRYABLE or not self._may_retry(call, expires, write):
-                    return Delivery(reply, self._transfers, expires)
+                    return Delivery(reply, self._transfers, expires, functools.partial(self._record, call))
             call.attempt += 1
             await asyncio.sleep(0.05)
 
@@ -206,7 +221,7 @@ class Submissions:
         pending = self._pending.get(reply.call_id)
         if pending is None or pending.future.done():
             if reply.chunked_bytes:
-                self._publish_quietly(reply.credit_to, encode(Credit(call_id=reply.call_id, upto=-1)))
+                self._publish_quietly(reply.credit_to, encode(Credit(call_id=reply.call_id, upto=HUNG_UP)))
             return
         if reply.chunked_bytes:
             self._transfers.expect(reply.call_id, reply.chunked_bytes)

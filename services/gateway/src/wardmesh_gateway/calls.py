@@ -63,6 +63,8 @@ class Delivers(Protocol):
 
     def stream(self) -> AsyncGenerator[bytes, None]: ...
 
+    def decline(self) -> None: ...
+
 
 class Submits(Protocol):
     """The part of the bus that the door needs."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
-from contextlib import aclosing
 from urllib.parse import parse_qsl
 
 from wardmesh_common.asking import Refused
@@ -187,8 +186,7 @@ async def _answer(request: Request, send: Send, delivery: Delivers, platform: st
         headers.append(CONTENT_POLICY)
     head = request.method == "HEAD"
     if head and reply.chunked_bytes:
-        async with aclosing(delivery.stream()) as parts:
-            await anext(parts, b"")  # nobody wants the rest: that is how its sender is told
+        delivery.decline()
         await respond_streamed(send, reply.status, headers, reply.chunked_bytes, nothing())
         return
     if reply.chunked_bytes:
