@@ -11,6 +11,8 @@ import httpx2
 from mcp.client import Client
 from mcp.client.streamable_http import streamable_http_client
 
+from mesh.healthlake import every_time, until
+
 
 class Agent:
     """Tool calls with the JSON of their answers; `said` keeps everything that ever came back."""
@@ -35,11 +37,20 @@ class Agent:
     async def wait(self, platform: str, timeout: int = 20) -> dict[str, Any]:
         """As a model does: once more while it is pending."""
         answer: dict[str, Any] = {}
-        for _ in range(3):
+        for _ in range(6):
             answer = await self.ask("wait_for_auth", platform_id=platform, timeout=timeout)
             if answer.get("error") != "timeout":
                 break
         return answer
+
+    async def refused(self, tool: str, **arguments: Any) -> dict[str, Any]:
+        """The refusal, as soon as every replica has heard of what ended."""
+
+        async def again() -> bool:
+            return "error" in await self.ask(tool, **arguments)
+
+        await until(lambda: every_time(again, times=12))
+        return await self.ask(tool, **arguments)
 
     async def forget(self, platform: str) -> None:
         """Whatever an earlier test signed in to is over."""

@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.async_api import Browser, BrowserContext, Page, async_playwright
+from playwright.async_api import Browser, BrowserContext, Page, async_playwright, expect
 
 MOST_PAGES = 8
+PATIENCE_MS = 60_000
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
 
@@ -24,6 +25,7 @@ async def chromium() -> AsyncGenerator[Browser]:
     path = next(filter(None, map(shutil.which, NAMES)), None)
     if path is None:
         pytest.skip("there is no Chromium on this machine: the workflow in a browser was NOT tested")
+    expect.set_options(timeout=PATIENCE_MS)
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
         try:
@@ -99,5 +101,5 @@ async def person(mesh: Any, browser: Browser, name: str = "", account: str = "",
     """A browser of its own: nothing is shared with others."""
     context = await browser.new_context(viewport={"width": 900, "height": 800})
     page = await context.new_page()
-    page.set_default_timeout(30_000)
+    page.set_default_timeout(PATIENCE_MS)
     return Person(mesh, page, name, account, patient)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import os
@@ -17,6 +18,7 @@ from typing import Any
 import pytest
 
 from mesh.platform_server import Platform, platform_server
+from mesh.traffic import steady
 from wardmesh_cli.account import spawn_options
 from wardmesh_cli.control import ask
 from wardmesh_cli.state import PortBook
@@ -26,6 +28,10 @@ STOP_SECONDS = 90
 # Every browser of a run has the same address: what is limited is proven where one gateway is tested.
 SETTINGS = {"gateway": {"WARDMESH_RATE_LIMIT": "1000000", "WARDMESH_CALLBACK_LIMIT": "1000000"}}
 REPLICAS = "gateway=2,auth=2,policy=2,fhir-proxy=2,audit=2"
+# Who keeps what stands in the files of platforms.
+READERS = ("fhir-proxy", "auth", "policy", "gateway")
+READY_SECONDS = 120
+_FAILED = pytest.StashKey[bool]()
 
 
 class Mesh:
@@ -55,8 +61,13 @@ class Mesh:
         return {row["name"]: row for row in self.control("status")["processes"]}
 
     def kill(self, name: str) -> None:
-        """SIGKILL to one process or all replicas of a service; the supervisor starts them again."""
+        """SIGKILL to one process or all replicas of a service; the supervisor, which has noticed, starts them again."""
+        killed = self._running(name)
         self.control("kill", name)
+        limit = time.monotonic() + READY_SECONDS
+        while killed & self._running(name):
+            assert time.monotonic() < limit, f"{name} does not end"
+            time.sleep(0.02)
 
     def freeze(self, name: str) -> None:
         self.control("freeze", name)
@@ -74,24 +85,49 @@ class Mesh:
     def start(self, name: str) -> None:
         self.control("start", name)
 
-    def until_ready(self, name: str, seconds: float = 60) -> None:
-        """Wait until every replica of this service runs and is ready."""
+    def until_ready(self, name: str, seconds: float = READY_SECONDS) -> None:
+        """Wait until every replica of this service, or every process without a name, runs and is ready."""
         limit = time.monotonic() + seconds
-        while any(row["state"] != "ready" for row in self.status().values() if name in (row["name"], row["group"])):
-            assert time.monotonic() < limit, f"{name} did not come back:\n{self.output.read_text()[-2000:]}"
-            time.sleep(0.1)
-
-    def settle(self, seconds: float = 60) -> None:
-        """Wait until every process is ready: what the test before killed is somebody else's trouble."""
-        limit = time.monotonic() + seconds
-        while late := [name for name, row in self.status().items() if row["state"] != "ready"]:
+        # One that was killed a moment ago is called ready until its end was noticed; then it has no id any more.
+        while late := [row["name"] for row in self._rows(name) if row["state"] != "ready" or not row["pid"]]:
             assert time.monotonic() < limit, f"{late} did not come back:\n{self.output.read_text()[-2000:]}"
             time.sleep(0.1)
 
+    def settle(self) -> None:
+        """Wait until every process is ready: what the test before killed is somebody else's trouble."""
+        self.until_ready("")
+
+    def _rows(self, name: str) -> list[dict[str, Any]]:
+        return [row for row in self.status().values() if name in ("", row["name"], row["group"])]
+
+    def _running(self, name: str) -> set[int]:
+        return {row["pid"] for row in self._rows(name)} - {0}
+
+    def files(self) -> dict[Path, tuple[int, bytes]]:
+        """When the files of platforms were written, and what stands in them."""
+        folder = Path(self.ready["platforms_dir"])
+        return {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in folder.iterdir() if path.is_file()}
+
+    def recover(self, files: dict[Path, tuple[int, bytes]]) -> None:
+        """After a test that failed or left other files behind: as it was, known to all, and calls are answered."""
+        for row in self._rows(""):
+            if row["state"] == "frozen":
+                self.thaw(row["name"])
+        self.settle()
+        if (now := self.files()) != files:
+            for path in now.keys() - files.keys():
+                path.unlink()
+            for path, (_, content) in files.items():
+                path.write_bytes(content)
+            for service in READERS:
+                self.restart(service)
+        address = self.ready["gateway"], "/api/fhir/store/Patient/FCE57", self.token("demo_doctor")
+        asyncio.run(steady(*address, calls=12))
+
     def logs(self, name: str) -> list[dict[str, Any]]:
-        """Log lines of one process, as they were written."""
+        """Log lines of one process, as they were written; one that is being written is none yet."""
         path = Path(self.ready["logs"]) / f"{name}.log"
-        return [json.loads(line) for line in path.read_text().splitlines()]
+        return [json.loads(line) for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
 
     def audit(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         command = [str(Path(sys.executable).with_name("wardmesh-audit")), *arguments]
@@ -99,7 +135,11 @@ class Mesh:
         return subprocess.run(command, env=environ, capture_output=True, text=True, timeout=120, check=False)
 
     def audit_verify(self) -> subprocess.CompletedProcess[str]:
-        return self.audit("verify")
+        """What is incomplete or cannot be verified yet may be in a moment; what was tampered with stays so."""
+        limit = time.monotonic() + READY_SECONDS
+        while (done := self.audit("verify")).returncode > 1 and time.monotonic() < limit:
+            time.sleep(0.5)
+        return done
 
 
 @contextlib.contextmanager
@@ -130,6 +170,33 @@ def running(state: Path, *arguments: str) -> Iterator[Mesh]:
         except subprocess.TimeoutExpired:
             process.terminate()  # the second request ends everything at once
             process.wait(10)
+
+
+def content_of(files: dict[Path, tuple[int, bytes]]) -> Iterator[tuple[Path, bytes]]:
+    return ((path, content) for path, (_, content) in files.items())
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]):
+    report = yield
+    if report.failed:
+        item.stash[_FAILED] = True
+    return report
+
+
+@pytest.fixture(autouse=True)
+def as_found(request: pytest.FixtureRequest) -> Iterator[None]:
+    """The next test begins with a mesh that is ready and has its files: one failure is one failure, with its name."""
+    names = [name for name in ("mesh", "lone_mesh") if name in request.fixturenames]
+    found = [(mesh, mesh.files()) for mesh in map(request.getfixturevalue, names)]
+    yield
+    for mesh, files in found:
+        before, after = (dict(content_of(each)) for each in (files, mesh.files()))
+        left = [path.name for path in before.keys() | after.keys() if before.get(path) != after.get(path)]
+        if left or request.node.stash.get(_FAILED, False):
+            mesh.recover(files)
+        mesh.settle()
+        assert not left, f"{request.node.nodeid} left these files changed: {left}"
 
 
 @pytest.fixture(scope="session")

@@ -61,7 +61,7 @@ class Platform:
 
     async def asked_for(self, path: str) -> None:
         """Wait until somebody has asked for this path, or with a method in front: for that."""
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while path not in self.paths and path not in self.heard:
                 await asyncio.sleep(0.01)
 

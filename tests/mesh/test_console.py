@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import subprocess
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,11 @@ import pytest
 from playwright.async_api import Browser, Page, expect
 
 from mesh.chromium import Person, chromium, person
+from mesh.healthlake import until
+from mesh.ledger import place_of
 from wardmesh_cli.directory import LISTED_PATIENT
 
-pytestmark = [pytest.mark.anyio, pytest.mark.mesh, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.anyio, pytest.mark.mesh, pytest.mark.timeout(400)]
 CONSOLE = "/console/audit"
 DENIALS = 24  # the rule fires at 20 in five minutes
 ALERT_MS = 60_000
@@ -63,12 +66,13 @@ async def test_an_auditor_signs_in_and_sees_a_call_made_meanwhile_and_the_histor
     await page.goto(f"{mesh.ready['gateway']}{CONSOLE}?type=access&outcome=success")
     await expect(page.locator("#state")).to_contain_text("Live")
     before = set(await page.locator("#rows tr").evaluate_all("rows => rows.map(row => row.id)"))
+    # The page may hold other calls of the same person, or get them late: this one is known by its place in the ledger.
     async with calls_of(mesh, "demo_doctor") as doctor:
         answer = await doctor.get(f"/fhir/{mesh.ready['store_platform']}/Patient/{identity}")
         assert answer.status_code == 200
-    arrived = page.locator("#rows tr").first
-    await expect(arrived).to_contain_text("demo_doctor", timeout=20_000)
-    assert await arrived.get_attribute("id") not in before
+    name = "e-{}-{}".format(*await place_of(mesh, answer.headers["x-request-id"]))
+    await expect(page.locator(f"#{name}")).to_contain_text("demo_doctor")
+    assert name not in before
     assert identity not in await page.locator("#rows").inner_text(), "an auditor sees pseudonyms"
     await shot(page, "live")
     await page.goto(f"{mesh.ready['gateway']}{CONSOLE}/patient")
@@ -79,8 +83,14 @@ async def test_an_auditor_signs_in_and_sees_a_call_made_meanwhile_and_the_histor
 
 
 async def test_the_auditor_sees_that_the_ledger_was_verified_and_who_cosigned_it(mesh: Any, browser: Browser) -> None:
-    done = await asyncio.to_thread(mesh.audit, "verify", "--against", "witness")
-    assert (done.returncode, done.stderr) == (0, ""), done.stdout + done.stderr
+    async def verified() -> subprocess.CompletedProcess[str] | None:
+        """The witness follows the log: for a moment it may not have cosigned the newest checkpoint."""
+        done = await asyncio.to_thread(mesh.audit, "verify", "--against", "witness")
+        assert done.returncode != 1, done.stdout + done.stderr
+        return done if done.returncode == 0 else None
+
+    done = await until(verified)
+    assert done.stderr == ""
     size = int(re.findall(r"tree size (\d+)", done.stdout)[0])
     auditor = await console(mesh, browser, "demo_auditor")
     page = auditor.page

@@ -14,7 +14,7 @@ from mesh.chromium import chromium, person
 from mesh.ledger import until_event
 from mesh.mcp_call import call_tool
 
-pytestmark = [pytest.mark.mesh, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.mesh, pytest.mark.timeout(400)]
 MINE = {"patient_id": "FCE57", "coverage_id": "FCE57-cov"}
 HCPCS = "http://www.cms.gov/Medicare/Coding/HCPCSReleaseCodeSets"
 

@@ -14,7 +14,7 @@ import pytest
 from joserfc import jwt
 from joserfc.jwk import RSAKey
 
-pytestmark = [pytest.mark.anyio, pytest.mark.mesh]
+pytestmark = [pytest.mark.anyio, pytest.mark.mesh, pytest.mark.timeout(400)]
 
 MCP_PATHS = ("/mcp", "/mcp/")
 LIST = {"jsonrpc": "2.0", "id": 1, "method": "tools/list"}

@@ -10,7 +10,7 @@ import pytest
 from mesh.ledger import until_recorded
 from mesh.traffic import CALM_SECONDS, Traffic, steady
 
-pytestmark = [pytest.mark.anyio, pytest.mark.mesh, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.anyio, pytest.mark.mesh, pytest.mark.timeout(400)]
 
 PATH = "/api/fhir/store/Patient/FCE57"
 DEADLINE_SECONDS = 33.0

@@ -11,7 +11,7 @@ import pytest
 
 from mesh.healthlake import DEMO, ROLE, Failed, every_time, lake, output, refused, until
 
-pytestmark = [pytest.mark.anyio, pytest.mark.mesh, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.anyio, pytest.mark.mesh, pytest.mark.timeout(400)]
 READ_ONLY = "Operation not permitted: HealthLake MCP server is in read-only mode"
 CHANGING = {
     "create_datastore", "delete_datastore", "start_fhir_import_job", "start_fhir_export_job", "tag_resource",

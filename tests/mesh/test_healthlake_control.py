@@ -24,7 +24,7 @@ from mesh.healthlake import (
     until,
 )
 
-pytestmark = [pytest.mark.anyio, pytest.mark.mesh, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.anyio, pytest.mark.mesh, pytest.mark.timeout(400)]
 FOUR = {"DatastoreId", "DatastoreArn", "DatastoreStatus", "DatastoreEndpoint"}
 TEN = FOUR | {
     "DatastoreName", "CreatedAt", "DatastoreTypeVersion", "SseConfiguration", "PreloadDataConfig",

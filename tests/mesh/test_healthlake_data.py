@@ -10,7 +10,7 @@ import pytest
 
 from mesh.healthlake import Failed, Lake, lake, new_store, refused
 
-pytestmark = [pytest.mark.anyio, pytest.mark.mesh, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.anyio, pytest.mark.mesh, pytest.mark.timeout(400)]
 ROUNDS = 5
 LOINC = "http://loinc.org"
 

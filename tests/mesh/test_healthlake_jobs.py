@@ -13,10 +13,10 @@ from mesh.healthlake import lake, new_store, output, put_ndjson, refused, until
 from mesh.mcp_task_client import Follower, State
 from mesh.test_healthlake_control import OVER, job
 
-pytestmark = [pytest.mark.anyio, pytest.mark.mesh, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.anyio, pytest.mark.mesh, pytest.mark.timeout(400)]
 MANY = 6000
 LONG = 30_000
-WATCHED_SECONDS = 30.0
+WATCHED_SECONDS = 50.0  # watching ends after 20 of them, with or without the job
 
 
 def numbered(count: int) -> list[dict[str, Any]]:
@@ -37,7 +37,7 @@ async def test_who_asks_for_progress_hears_of_the_job_until_it_ends(mesh: Any, m
         place = {"datastore_id": store, "job_id": started["JobId"]}
         began = time.monotonic()
         now = (await call("describe_fhir_import_job", **place))["ImportJobProperties"]
-        assert (now["JobStatus"] not in OVER, time.monotonic() - began < 5) == (True, True), "no token, no wait"
+        assert (now["JobStatus"] not in OVER, time.monotonic() - began < 15) == (True, True), "no token, no wait"
         result = await call.client.call_tool("describe_fhir_import_job", place, progress_callback=heard)
         assert time.monotonic() - began < WATCHED_SECONDS
         assert result.structured_content is not None

@@ -11,7 +11,7 @@ import pytest
 from gateway.healthlake_stage import MORE, TOOLS_OF_HL
 from mesh.healthlake import DEMO, PERSON, Failed, Lake, lake, until
 
-pytestmark = [pytest.mark.anyio, pytest.mark.mesh, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.anyio, pytest.mark.mesh, pytest.mark.timeout(400)]
 MRN = "http://hospital.example.org/mrn"
 US_CORE = "http://hl7.org/fhir/us/core/StructureDefinition/us-core-patient"
 ROLE = "arn:aws:iam::000000000000:role/healthlake"

@@ -8,7 +8,7 @@ import pytest
 
 from mesh.healthlake import DEMO, ROLE, Failed, Lake, lake, new_store, people, put_ndjson
 
-pytestmark = [pytest.mark.anyio, pytest.mark.mesh, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.anyio, pytest.mark.mesh, pytest.mark.timeout(400)]
 SERVER = "healthlake-mcp-server"
 TOOLS = {
     "list_datastores", "get_datastore_details", "create_fhir_resource", "read_fhir_resource", "update_fhir_resource",

@@ -10,7 +10,7 @@ import pytest
 
 from mesh.healthlake import content_of, exported, imported, lake, new_store, people, put_ndjson, refused
 
-pytestmark = [pytest.mark.anyio, pytest.mark.mesh, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.anyio, pytest.mark.mesh, pytest.mark.timeout(400)]
 # The seventh use, SMART-authorized access to a store, is in tests/fhir-store/test_smart.py.
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-pytestmark = [pytest.mark.anyio, pytest.mark.mesh, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.anyio, pytest.mark.mesh, pytest.mark.timeout(400)]
 SSN = "http://hl7.org/fhir/sid/us-ssn"
 STAFF = ("demo_admin", "demo_doctor", "demo_nurse", "demo_billing", "demo_reception", "demo_auditor")
 

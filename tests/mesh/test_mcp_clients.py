@@ -11,7 +11,7 @@ import pytest
 from conformance.clients import inspector, typescript_v1, typescript_v2
 from conformance.suites import CURRENT, run_suite
 
-pytestmark = [pytest.mark.anyio, pytest.mark.mesh, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.anyio, pytest.mark.mesh, pytest.mark.timeout(400)]
 
 
 def searching(mesh: Any) -> tuple[str, str, dict[str, Any]]:

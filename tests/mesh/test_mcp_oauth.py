@@ -11,7 +11,7 @@ from mesh.oauth_client import Kept, connected, preregistered
 from wardmesh_cli import identity
 from wardmesh_cli.engines import PEOPLE
 
-pytestmark = [pytest.mark.anyio, pytest.mark.mesh, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.anyio, pytest.mark.mesh, pytest.mark.timeout(400)]
 DOCTOR = next(person for person in identity.people(PEOPLE) if person.name == "demo_doctor")
 
 

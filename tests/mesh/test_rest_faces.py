@@ -11,7 +11,7 @@ import pytest
 
 from mesh.conftest import Mesh
 
-pytestmark = pytest.mark.mesh
+pytestmark = [pytest.mark.mesh, pytest.mark.timeout(400)]
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from playwright.async_api import Browser
 from mesh.agent import agent
 from mesh.chromium import chromium, person
 
-pytestmark = [pytest.mark.anyio, pytest.mark.mesh, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.anyio, pytest.mark.mesh, pytest.mark.timeout(400)]
 CLINICIAN, PATIENT = "local-smart-clinician", "local-smart-patient"
 DONE = "Authentication Successful"
 LABORATORY = {"category": "laboratory"}
@@ -37,7 +37,7 @@ async def test_fg28_from_no_sign_in_to_laboratory_results(mesh: Any, browser: Br
         await mcp.forget(CLINICIAN)
         status = await mcp.ask("get_auth_status", platform_id=CLINICIAN)
         assert (status["authenticated"], status["has_token"]) == (False, False)
-        refused = await mcp.ask("search", platform_id=CLINICIAN, resource_type="Observation", params=LABORATORY)
+        refused = await mcp.refused("search", platform_id=CLINICIAN, resource_type="Observation", params=LABORATORY)
         assert refused["error"] == "session_error"
         started = await mcp.ask("start_auth", platform_id=CLINICIAN)
         link = started["authorization_url"]

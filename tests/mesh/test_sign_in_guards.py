@@ -16,7 +16,7 @@ from mesh.chromium import chromium, person
 from mesh.ledger import events
 from mesh.traffic import steady
 
-pytestmark = [pytest.mark.anyio, pytest.mark.mesh, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.anyio, pytest.mark.mesh, pytest.mark.timeout(400)]
 CLINICIAN = "local-smart-clinician"
 DONE = "Authentication Successful"
 
@@ -32,7 +32,7 @@ async def of_kind(mesh: Any, event: str) -> int:
 
 
 async def until_more(mesh: Any, event: str, than: int) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while await of_kind(mesh, event) <= than:
             await asyncio.sleep(0.2)
 
@@ -102,7 +102,7 @@ async def test_a_revoked_sign_in_is_over_here_and_at_the_hospital(mesh: Any, bro
         assert revoked["success"] is True
         assert revoked["token_revoked"] is True
         assert (await mcp.ask("get_auth_status", platform_id=CLINICIAN))["has_token"] is False
-        read = await mcp.ask("read", platform_id=CLINICIAN, resource_type="Patient", resource_id="FCE57")
+        read = await mcp.refused("read", platform_id=CLINICIAN, resource_type="Patient", resource_id="FCE57")
         assert read["error"] == "session_error"
 
 

@@ -13,7 +13,7 @@ from mesh.agent import agent
 from mesh.mcp_call import PROTOCOL
 from mesh.web import web
 
-pytestmark = [pytest.mark.anyio, pytest.mark.mesh, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.anyio, pytest.mark.mesh, pytest.mark.timeout(400)]
 PATIENT, CLINICIAN = "local-smart-patient", "local-smart-clinician"
 DONE = "Authentication Successful"
 CAPABILITIES = {"elicitation": {"url": {}}, "extensions": {"io.modelcontextprotocol/tasks": {}}}

@@ -12,7 +12,7 @@ from mcp.client.streamable_http import streamable_http_client
 
 from mesh.healthlake import Failed, lake
 
-pytestmark = [pytest.mark.anyio, pytest.mark.mesh, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.anyio, pytest.mark.mesh, pytest.mark.timeout(400)]
 KINDS = ("Patient", "Practitioner", "Organization")
 
 

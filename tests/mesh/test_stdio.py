@@ -16,7 +16,7 @@ from mcp.client.stdio import StdioServerParameters, stdio_client
 from gateway.healthlake_stage import MORE, TOOLS_OF_HL
 from mesh.healthlake import DEMO
 
-pytestmark = [pytest.mark.anyio, pytest.mark.mesh, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.anyio, pytest.mark.mesh, pytest.mark.timeout(400)]
 ROOT = Path(__file__).resolve().parents[2]
 CLIENTS = ROOT / "docs" / "clients" / "stdio"
 PROGRAM = str(Path(sys.executable).with_name("wardmesh"))

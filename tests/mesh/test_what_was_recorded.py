@@ -12,7 +12,7 @@ import pytest
 
 from wardmesh_audit.event_schemas import all_schemas, undocumented
 
-pytestmark = pytest.mark.mesh
+pytestmark = [pytest.mark.mesh, pytest.mark.timeout(400)]
 
 
 def calls(mesh: Any) -> int:
@@ -33,7 +33,9 @@ def calls(mesh: Any) -> int:
 
 
 def size_of(mesh: Any) -> int:
-    return int(json.loads(mesh.audit("status", "--json").stdout.splitlines()[0])["size"])
+    done = mesh.audit("status", "--json")
+    assert done.returncode == 0, done.stderr
+    return int(json.loads(done.stdout.splitlines()[0])["size"])
 
 
 @pytest.mark.requirement("AU-102")
@@ -57,7 +59,7 @@ def test_every_event_of_the_run_validates_against_its_published_schema(mesh: Any
 
 def test_the_ledger_is_what_the_witness_has_cosigned(mesh: Any) -> None:
     assert mesh.status()["witness"]["state"] == "ready"
-    limit = time.monotonic() + 30
+    limit = time.monotonic() + 60
     while (done := mesh.audit("verify", "--against", "witness")).returncode != 0:
         assert time.monotonic() < limit, done.stdout + done.stderr
         time.sleep(0.5)
