@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
@@ -28,6 +29,8 @@ from wardmesh_fhir_proxy.healthlake_model import Model
 from wardmesh_fhir_proxy.healthlake_signing import Signer
 from wardmesh_fhir_proxy.performer import Performer
 from wardmesh_fhir_proxy.upstream import Transport
+
+sys.path.append(str(Path(__file__).parent))
 
 BASE = "http://gateway.example/fhir/probe"
 KEY = bytes(range(32))

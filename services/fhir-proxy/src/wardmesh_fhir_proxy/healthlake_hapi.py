@@ -11,14 +11,14 @@ from botocore.utils import parse_to_aware_datetime
 from wardmesh_fhir_proxy import healthlake_hapi_jobs as jobs
 from wardmesh_fhir_proxy.descriptor import Descriptor
 from wardmesh_fhir_proxy.healthlake_backend import Order, Said
-from wardmesh_fhir_proxy.healthlake_hapi_limits import HOLDS_DATA, LIMITS, check
+from wardmesh_fhir_proxy.healthlake_hapi_emptying import empty
+from wardmesh_fhir_proxy.healthlake_hapi_limits import LIMITS, check
 from wardmesh_fhir_proxy.healthlake_hapi_partitions import (
     CREATE,
     DELETE,
     Note,
     Partition,
     described,
-    holds_data,
     identified,
     parameters,
     partitions,
@@ -83,9 +83,9 @@ class Hapi:
         return _named(errand, known, "ACTIVE")
 
     async def _delete(self, errand: Errand) -> Answer:
+        """HAPI removes a partition without its data, so the data goes first."""
         found = await required(errand, _datastore(errand))
-        if await holds_data(errand, found.datastore):
-            raise Refusal(CONFLICT, HOLDS_DATA)
+        await empty(errand, found.datastore)
         answer = await errand.change(DELETE, [{"name": "id", "valueInteger": found.number}])
         if answer.status >= 300 and found.datastore in await partitions(errand):
             raise Refusal(CONFLICT, "HAPI refused to remove the partition.")

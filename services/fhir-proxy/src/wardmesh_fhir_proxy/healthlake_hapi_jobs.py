@@ -17,7 +17,9 @@ Kind = Literal["import", "export"]
 NDJSON = "application/fhir+ndjson"
 _JOB = re.compile(r"(import|export)-([A-Za-z0-9-]{1,56})")
 _FILE = re.compile(r"([A-Z][A-Za-z]{2,63})(?:[._-][A-Za-z0-9._-]{1,100})?\.ndjson")
+_SEVERAL = re.compile(r"([^{}]*/)\{([^{}/]+)\}")
 _STEPS = re.compile(r"/[A-Za-z0-9._~/-]*")
+MOST_FILES = 100
 NO_JOB = "The job does not exist."
 FAILED = "HAPI ended the job with an error; its own log says which."
 
@@ -30,17 +32,19 @@ async def start_export(errand: Errand, datastore: str) -> dict[str, Any]:
 
 
 async def start_import(errand: Errand, datastore: str) -> dict[str, Any]:
-    """HAPI fetches the file itself, so it must lie where the operator allows it to go."""
+    """HAPI fetches the files itself, so they must lie where the operator allows it to go."""
     asked = errand.order.asked
     check_output(asked.get("JobOutputDataConfig"))
     config: Any = asked.get("InputDataConfig")
     url = str(config.get("S3Uri", "")) if isinstance(config, dict) else ""
-    kind = _type_of(url, errand.place.healthlake.import_from)
+    files = [(_type_of(one, errand.place.healthlake.import_from), one) for one in _each(url)]
     wanted = [
         {"name": "inputFormat", "valueCode": NDJSON},
         {"name": "storageDetail", "part": [{"name": "type", "valueCode": "https"}]},
-        {"name": "input", "part": [{"name": "type", "valueCode": kind}, {"name": "url", "valueUri": url}]},
     ]
+    for kind, one in files:
+        told = [{"name": "type", "valueCode": kind}, {"name": "url", "valueUri": one}]
+        wanted.append({"name": "input", "part": told})
     answer = await errand.change(f"{datastore}/$import", wanted, Prefer="respond-async")
     return _started("import", datastore, answer)
 
@@ -127,6 +131,17 @@ def _running(answer: UpstreamAnswer) -> dict[str, Any]:
     return {"JobStatus": "SUBMITTED" if "QUEUED" in progress else "IN_PROGRESS"}
 
 
+def _each(url: str) -> list[str]:
+    """`https://host/folder/{Patient.ndjson,Group.ndjson}` names several files of one folder: HAPI lists no folders."""
+    several = _SEVERAL.fullmatch(url)
+    if several is None:
+        return [url]
+    files = [f"{several[1]}{name}" for name in several[2].split(",")]
+    if len(files) > MOST_FILES or len(set(files)) < len(files):
+        raise Refusal(VALIDATION, f"HAPI imports at most {MOST_FILES} files in one job, each of them once.")
+    return files
+
+
 def _type_of(url: str, allowed: tuple[str, ...]) -> str:
     """The resource type that the file's name tells. Raises Refusal."""
     if not allowed:
@@ -140,6 +155,6 @@ def _type_of(url: str, allowed: tuple[str, ...]) -> str:
     named = _FILE.fullmatch(url.rpartition("/")[2])
     if named is None:
         raise Refusal(
-            VALIDATION, "HAPI imports one NDJSON file whose name begins with its type, as Patient.ndjson does."
+            VALIDATION, "HAPI imports NDJSON files whose names begin with their type, as Patient.ndjson does."
         )
     return named[1]

@@ -37,10 +37,10 @@ NOT_KEPT: dict[str, dict[str, str]] = {
 WHERE = f"HAPI writes to no bucket: give {WITH_HAPI} as S3Uri. An export's files are Binary resources of the datastore."
 NO_KEY = "HAPI encrypts no single files: leave KmsKeyId out."
 NO_ROLE = "HAPI assumes no role: DataAccessRoleArn was not used."
-HOLDS_DATA = "HAPI removes a partition without its data, so only a datastore that never held any can be deleted."
+ONE_BY_ONE = "HAPI removes data resource by resource: a datastore with much of it is deleted in several calls."
 # Said with every datastore, so that nobody has to find out by trying.
 LIMITS = (
-    HOLDS_DATA,
+    ONE_BY_ONE,
     "A resource id that a client chose is taken in all datastores of this server.",
     WHERE,
     NO_LIST,

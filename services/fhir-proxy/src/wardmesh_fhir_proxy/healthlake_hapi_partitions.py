@@ -69,15 +69,6 @@ async def required(errand: Errand, datastore: str) -> Partition:
     return found
 
 
-async def holds_data(errand: Errand, datastore: str) -> bool:
-    """Deleted resources count: their versions are still there."""
-    answer = await errand.get(f"{datastore}/_history?_count=1")
-    history = document(answer)
-    if answer.status != 200 or history.get("resourceType") != "Bundle":
-        raise BadUpstream("HAPI did not say whether the partition holds data.")
-    return bool(history.get("entry") or history.get("total"))
-
-
 def parameters(partition: Partition, description: str) -> list[dict[str, Any]]:
     return [
         {"name": "id", "valueInteger": partition.number},

@@ -39,6 +39,11 @@ class Errand:
         self.place, self.order = place, order
         self._end = clock() + order.seconds
 
+    @property
+    def left(self) -> float:
+        """Seconds."""
+        return max(0.0, self._end - self._clock())
+
     async def get(self, path: str) -> UpstreamAnswer:
         return await self._send("GET", path, b"", {}, write=False)
 
@@ -47,8 +52,10 @@ class Errand:
 
     async def change(self, path: str, parameters: list[dict[str, Any]], **headers: str) -> UpstreamAnswer:
         """Never repeated by itself: HAPI knows no token that would make a second start the same as the first."""
-        body = msgspec.json.encode({"resourceType": "Parameters", "parameter": parameters})
-        return await self._send("POST", path, body, headers, write=True)
+        return await self.post(path, {"resourceType": "Parameters", "parameter": parameters}, **headers)
+
+    async def post(self, path: str, resource: dict[str, Any], **headers: str) -> UpstreamAnswer:
+        return await self._send("POST", path, msgspec.json.encode(resource), headers, write=True)
 
     async def _send(
         self, method: str, path: str, body: bytes, headers: dict[str, str], *, write: bool
@@ -67,8 +74,7 @@ class Errand:
             retryable=not write,
             write=write,
         )
-        left = max(0.0, self._end - self._clock())
-        answer = await self._exchanges.send(self.place, request, self.order.principal, left)
+        answer = await self._exchanges.send(self.place, request, self.order.principal, self.left)
         if answer.status in _ALWAYS:
             raise Refusal(_ALWAYS[answer.status], "HAPI refused access or asks to slow down.")
         return answer
