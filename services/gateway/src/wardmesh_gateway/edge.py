@@ -40,6 +40,20 @@ class Guest(Struct, frozen=True, kw_only=True):
     budget: str = ""
 
 
+class Message(Struct, frozen=True, kw_only=True):
+    """One message that was admitted, and how it is answered; `path` is named in challenges."""
+
+    scope: Scope
+    receive: Receive
+    send: Send
+    headers: Headers
+    body: bytes
+    inbound: Inbound
+    guest: Guest
+    visit: Visit
+    path: str
+
+
 class Tools(Protocol):
     """The catalogue snapshot: what the edge must know of a tool before it is called."""
 
@@ -126,29 +140,30 @@ class Edge:
         session = None if inbound.modern else self._session(inbound, headers, credential)
         guest = Guest(bearer=token, credential=credential)
         visit = self.visit(scope, inbound, headers, session, guest, profile)
-        await self.dispatch(scope, body, receive, send, inbound, headers, guest, visit, path)
+        message = Message(
+            scope=scope,
+            receive=receive,
+            send=send,
+            headers=headers,
+            body=body,
+            inbound=inbound,
+            guest=guest,
+            visit=visit,
+            path=path,
+        )
+        await self.dispatch(message)
 
-    async def dispatch(
-        self,
-        scope: Scope,
-        body: bytes,
-        receive: Receive,
-        send: Send,
-        inbound: Inbound,
-        headers: Headers,
-        guest: Guest,
-        visit: Visit,
-        path: str,
-    ) -> None:
-        """One message on its way; `path` is named in challenges."""
+    async def dispatch(self, message: Message) -> None:
+        """One message on its way."""
+        inbound, visit = message.inbound, message.visit
         if inbound.is_request:
-            await self.judge(inbound.tool, inbound.id, guest, visit, path)
-            await self._serve(scope, body, receive, send, inbound, headers, visit)
+            await self.judge(inbound.tool, inbound.id, message.guest, visit, message.path)
+            await self._serve(message)
         elif inbound.modern:
-            await self._pass(self._json, scope, body, receive, send, headers, visit)
+            await self._pass(self._json, message, message.send)
         else:
             await self.take(inbound, visit)
-            await respond(send, 202, [], b"")
+            await respond(message.send, 202, [], b"")
 
     def check_size(self, headers: Headers) -> None:
         try:
@@ -230,22 +245,14 @@ class Edge:
             event = "security.rate_limit"
             raise Refusal(429, "Too many requests", request=request, headers=retry, event=event)
 
-    async def _serve(
-        self,
-        scope: Scope,
-        body: bytes,
-        receive: Receive,
-        send: Send,
-        inbound: Inbound,
-        headers: Headers,
-        visit: Visit,
-    ) -> None:
-        json, stream = headers.accepts()
+    async def _serve(self, message: Message) -> None:
+        inbound, visit, send = message.inbound, message.visit, message.send
+        json, stream = message.headers.accepts()
         listening = inbound.method == "subscriptions/listen"
         if not json or (listening and not stream):
             raise Refusal(406, "The client must accept application/json and text/event-stream", request=inbound.id)
         if stream and (listening or inbound.wants_stream or not self._quick(inbound)):
-            await self._pass(self._stream, scope, body, receive, send, headers, visit)
+            await self._pass(self._stream, message, send)
             return
         if inbound.method == "initialize" and not inbound.modern:
             negotiated, info, declared = negotiated_version(inbound), inbound.client_info, inbound.capabilities
@@ -254,12 +261,13 @@ class Edge:
         if tool is not None and self._quick_calls is not None:
 
             async def otherwise(scope: Scope, receive: Receive, send: Send) -> None:
-                await self._json(inner_scope(scope, headers, visit), replaying(body, receive), send)
+                inner = inner_scope(scope, message.headers, visit)
+                await self._json(inner, replaying(message.body, receive), send)
 
             quick = self._quick_calls.answering(tool, inbound, visit, otherwise)
-            await until_hung_up(quick, scope, receive, send)
+            await until_hung_up(quick, message.scope, message.receive, send)
             return
-        await self._pass(self._json, scope, body, receive, send, headers, visit)
+        await self._pass(self._json, message, send)
 
     def _quick(self, inbound: Inbound) -> bool:
         """Answered as plain JSON (mcp.md §2.1). Modern lists are JSON on either way; legacy ones keep their stream."""
@@ -268,11 +276,9 @@ class Edge:
             return tool is None or tool.quick
         return inbound.modern or inbound.method in ("initialize", "ping")
 
-    async def _pass(
-        self, app: App, scope: Scope, body: bytes, receive: Receive, send: Send, headers: Headers, visit: Visit
-    ) -> None:
-        inner = inner_scope(scope, headers, visit)
-        replayed = replaying(body, receive)
+    async def _pass(self, app: App, message: Message, send: Send) -> None:
+        inner = inner_scope(message.scope, message.headers, message.visit)
+        replayed = replaying(message.body, message.receive)
         if app is self._json:
             await until_hung_up(app, inner, replayed, send)
         else:

@@ -11,7 +11,7 @@ from wardmesh_common.contracts import Caller
 from wardmesh_common.errors import WardmeshError
 from wardmesh_gateway.asgi import Receive, Request, Scope, Send, respond
 from wardmesh_gateway.cookies import SESSION_NAMES, read
-from wardmesh_gateway.edge import Edge, Guest
+from wardmesh_gateway.edge import Edge, Guest, Message
 from wardmesh_gateway.edge_answers import JSON, NO_STORE, Refusal
 from wardmesh_gateway.edge_auth import BearerGate
 from wardmesh_gateway.edge_origin import OriginGuard
@@ -111,7 +111,18 @@ class SseEdge:
             raise Refusal(400, _NO_SESSION, request=inbound.id)
         known = None if inbound.modern or begins else session
         visit = self._edge.visit(scope, inbound, headers, known, guest, PROFILE)
-        await self._edge.dispatch(scope, body, receive, send, inbound, headers, guest, visit, _CHALLENGED)
+        message = Message(
+            scope=scope,
+            receive=receive,
+            send=send,
+            headers=headers,
+            body=body,
+            inbound=inbound,
+            guest=guest,
+            visit=visit,
+            path=_CHALLENGED,
+        )
+        await self._edge.dispatch(message)
 
     async def _get(self, scope: Scope, receive: Receive, send: Send, headers: Headers, guest: Guest) -> None:
         visit = self._visit(scope, guest)
