@@ -50,12 +50,14 @@ class Counting:
         self._cerbos = cerbos
         self.requests = 0
         self.resources = 0
+        self.kinds: set[str] = set()
 
     async def ask(
         self, caller: Caller, checks: Sequence[tuple[Check, dict[str, Any]]], timeout_seconds: float
     ) -> list[Verdict]:
         self.requests += 1
         self.resources += len(checks)
+        self.kinds |= {check.kind for check, _ in checks}
         return await self._cerbos.ask(caller, checks, timeout_seconds)
 
 

@@ -15,7 +15,7 @@ from wardmesh_gateway.tools_coverage import COVERAGE_TOOLS
 from wardmesh_gateway.tools_healthlake import DATASTORE_TOOLS
 from wardmesh_policy.bundle import kinds_of
 from wardmesh_policy.cerbos_client import CerbosClient
-from wardmesh_policy.checks import ACTIONS, EMERGENCY
+from wardmesh_policy.checks import ACTIONS, EMERGENCY, PURPOSE
 from wardmesh_policy.offers import OPERATIONS, Offers
 
 pytestmark = pytest.mark.anyio
@@ -169,7 +169,7 @@ async def test_every_tool_and_every_kind_has_a_rule(pdp: engines.Cerbos) -> None
             for operation in operations:
                 if (await judge.ask("Admin", "operation", kind, resource_id=OWN, operation=operation)).allowed:
                     reached.add("operation")
-        assert kinds == set(kinds_of(POLICIES)) - {*PROCEDURE_KINDS.values(), EMERGENCY}
+        assert kinds == set(kinds_of(POLICIES)) - {*PROCEDURE_KINDS.values(), EMERGENCY, PURPOSE}
         assert {str(interaction) for interaction in ASKED.values()} <= reached
         assert set(SPEC_KINDS.split()) <= kinds
 

@@ -10,7 +10,7 @@ from typing import Any
 from msgspec import Struct
 
 from wardmesh_common.contracts import Call, Outcome, Touched
-from wardmesh_common.record_class import classify
+from wardmesh_common.record_class import GLASS_REFUSED, classify, opens_glass
 from wardmesh_common.record_entries import parts_of
 from wardmesh_common.record_patients import OPEN_CHARS, by_patient, emergency_patient
 from wardmesh_common.streamed import UNKNOWN_SIZE, size_of
@@ -76,11 +76,11 @@ def _drafts(call: Call, outcome: Outcome | None, touched: tuple[Touched, ...], n
     if outcome is not None and outcome.facts:
         shared["facts"] = outcome.facts
     told = outcome.sealed if outcome is not None else {}
-    if purpose := _purpose(call, is_patient=bool(actor_patient)):
+    if purpose := _purpose(call, outcome, is_patient=bool(actor_patient)):
         shared["purpose_of_use"] = purpose
     if call.emergency is not None:
         glass = {"used": True, "id": call.emergency.id, "reason_code": _clip(call.emergency.reason_code)}
-        shared |= {"break_glass": glass, "purpose_of_use": "BTG"}
+        shared["break_glass"] = glass
     if call.decision is not None:
         shared["policy"] = _policy(call.decision)
     related = {item.patient: item.relationship for item in reversed(touched) if item.relationship}
@@ -182,8 +182,13 @@ def _actor(call: Call, principal: Principal | None, *, is_patient: bool) -> dict
     }
 
 
-def _purpose(call: Call, *, is_patient: bool) -> str:
-    """Patients ask for themselves; what others do with records is theirs by role. Procedures of ours treat nobody."""
+def _purpose(call: Call, outcome: Outcome | None, *, is_patient: bool) -> str:
+    """Patients ask for themselves; what others do with records is theirs by role. Procedures of ours treat nobody.
+
+    What was refused has the purpose that was asked for: `outcome` and `policy` say that it was not granted.
+    """
+    if call.emergency is not None or opens_glass(call) or (outcome is not None and outcome.event == GLASS_REFUSED):
+        return "BTG"
     if is_patient:
         return "PATRQT"
     return "" if call.decision is None or call.procedure else call.decision.purpose

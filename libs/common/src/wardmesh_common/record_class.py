@@ -27,6 +27,7 @@ _PROCEDURES: Final[dict[str, tuple[str, str, str]]] = {
     "audit": ("audit_read", "R", "GET"),
 }
 BREAK_GLASS = "break_glass"
+GLASS_REFUSED = "break_glass.refused"  # a pass was shown that is not good, or one too many was wanted
 # Opening and closing emergency access is signing in for more than a role gives.
 _GLASS: Final = frozenset({"open_break_glass", "close_break_glass"})
 # What is not reading among the procedures of the ledger.
@@ -41,7 +42,7 @@ _OFFICE: Final[dict[str, tuple[str, str, str]]] = {
 
 def classify(call: Call) -> tuple[str, str, str]:
     if call.procedure:
-        if call.performer == "auth" and call.tool in _GLASS:
+        if opens_glass(call):
             return BREAK_GLASS, "privilege", "POST"
         office = _OFFICE.get(call.tool) if call.performer == "audit" else None
         return office or _PROCEDURES[call.performer]
@@ -52,6 +53,10 @@ def classify(call: Call) -> tuple[str, str, str]:
             return "export", "export", "GET"
     event_class, action, method = _CLASS[call.interaction]
     return (BREAK_GLASS if call.emergency else event_class), action, method
+
+
+def opens_glass(call: Call) -> bool:
+    return call.procedure and call.performer == "auth" and call.tool in _GLASS
 
 
 def announced(call: Call) -> bool:

@@ -198,5 +198,6 @@ class Decision(Struct, frozen=True, kw_only=True, omit_defaults=True):
     expires: float  # unix seconds
     obligations: Obligations = Obligations()
     rule: str = ""
-    purpose: str = ""  # HL7 v3 ActReason of the rule's answer; "" when the roles of the caller name none
+    # HL7 v3 ActReason of the rule's answer, of a refusal what it was asked for; "" when the caller's roles name none
+    purpose: str = ""
     known_as: str = ""  # `Practitioner/<id>`: how this platform's records name the caller; "" when they do not

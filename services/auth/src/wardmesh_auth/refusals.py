@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from wardmesh_common.errors import BadRequest, Denied, NotFound, RateLimited, SignInRequired, Unauthenticated
+from wardmesh_common.record_class import GLASS_REFUSED
 
 
 class InvalidRequest(BadRequest):
@@ -62,10 +63,10 @@ class TokenExpired(SignInRequired):
 class PassRefused(Denied):
     """A pass of break-glass that is not good, not theirs or over."""
 
-    code, event = "break_glass_refused", "break_glass.refused"
+    code, event = "break_glass_refused", GLASS_REFUSED
 
 
 class PassLimit(Denied):
     """One pass too many for one person."""
 
-    code, event = "break_glass_limit", "break_glass.refused"
+    code, event = "break_glass_limit", GLASS_REFUSED

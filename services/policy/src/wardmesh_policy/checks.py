@@ -28,6 +28,8 @@ ACTIONS = {
 }
 SYSTEM = "System"
 EMERGENCY = "Emergency"
+PURPOSE = "Purpose"
+NAME = "name"
 # A body larger than this is not read here: its entries and digest are what policy decides on.
 BODY_BYTES = 256 * 1024
 SUBJECTS = ("subject", "patient", "beneficiary", "individual")

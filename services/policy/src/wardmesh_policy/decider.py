@@ -7,19 +7,21 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
+import msgspec
 from msgspec import Struct
 
 from wardmesh_common.contracts import Call
-from wardmesh_common.errors import BadRequest, Denied, PlatformUnknown
+from wardmesh_common.errors import BadRequest, Denied, PlatformUnknown, Unavailable
 from wardmesh_common.questions import PlatformFacts
 from wardmesh_common.vocabulary import Decision, Grant, Interaction, Principal
 from wardmesh_policy.cache import VerdictCache
-from wardmesh_policy.checks import Caller, Check, caller_of, checks_of
+from wardmesh_policy.checks import NAME, PURPOSE, Caller, Check, caller_of, checks_of
 from wardmesh_policy.verdicts import Contradiction, Verdict, joined
 
 # A decision is good for its call only; this is how long past the call's budget it may be shown.
 GRACE_SECONDS = 5.0
 RECORD_SECONDS = 0.4  # kept for recording a refusal
+PURPOSE_SECONDS = 0.2  # a refusal waits no longer to learn what was asked for
 
 
 class Asks(Protocol):
@@ -67,6 +69,9 @@ class Decider:
         caller = caller_of(call.principal, grant, home=platform.id in self._home)
         verdicts = await self._verdicts(caller, checks, platform, grant, remaining)
         finding = _weigh(call.interaction, checks, verdicts)
+        if not finding.verdict.allowed:
+            purpose = await self._asked_for(call, caller, platform, remaining)
+            finding = Finding(msgspec.structs.replace(finding.verdict, purpose=purpose))
         known_as = f"Practitioner/{caller.practitioner}" if caller.practitioner else ""
         seconds = max(0.0, remaining) + GRACE_SECONDS
         return self._stamp(finding, covers=call.digest(), seconds=seconds, known_as=known_as)
@@ -79,6 +84,19 @@ class Decider:
         caller = caller_of(principal, grant, home=platform.id in self._home)
         verdicts = await self._verdicts(caller, checks, platform, grant, remaining)
         return [self._stamp(Finding(verdict), covers="", seconds=GRACE_SECONDS) for verdict in verdicts]
+
+    async def _asked_for(self, call: Call, caller: Caller, platform: PlatformFacts, remaining: float) -> str:
+        """What a refused call was for, for the record: the refusal stands whether or not anybody can say."""
+        if call.procedure:
+            return ""
+        if call.emergency is not None:
+            return "BTG"
+        budget = min(remaining, RECORD_SECONDS + PURPOSE_SECONDS)
+        try:
+            named = await self._verdicts(caller, [Check(kind=PURPOSE, action=NAME)], platform, None, budget)
+        except Unavailable:
+            return ""
+        return named[0].purpose
 
     def _platform(self, call: Call) -> PlatformFacts:
         """An operation of ours need not concern a platform, or concerns one that is gone by now."""
