@@ -84,20 +84,22 @@ def _drafts(call: Call, outcome: Outcome | None, touched: tuple[Touched, ...], n
     if call.decision is not None:
         shared["policy"] = _policy(call.decision)
     related = {item.patient: item.relationship for item in reversed(touched) if item.relationship}
+    tenant = principal.tenant if principal else "default"
+    resource, secrets = _resource(call, outcome), _secrets(call, principal if actor_patient else None)
     drafts: list[Draft] = []
     for patient, kind, count, references in by_patient(call, touched):
-        data = {**shared, "resource": _resource(call, outcome, kind, count)}
+        data = {**shared, "resource": {**resource, "count": count, "type": _clip(kind)}}
         if patient in related:
             data["relationship"] = related[patient]
         drafts.append(
             Draft(
                 event_class=event_class,
                 data=data,
-                tenant=principal.tenant if principal else "default",
+                tenant=tenant,
                 traceparent=call.traceparent,
                 patient=patient,
                 actor_patient=actor_patient,
-                secrets={**_secrets(call, patient, references, principal if actor_patient else None), **told},
+                secrets={**secrets, **_about(call, patient, references), **told},
             )
         )
     return drafts
@@ -224,8 +226,9 @@ def _request(call: Call, outcome: Outcome | None, method: str, now: float) -> di
     return request
 
 
-def _resource(call: Call, outcome: Outcome | None, kind: str, count: int) -> dict[str, Any]:
-    resource: dict[str, Any] = {"count": count, "platform": _clip(call.platform), "type": _clip(kind)}
+def _resource(call: Call, outcome: Outcome | None) -> dict[str, Any]:
+    """What is the same for every patient; the type and how many come with each."""
+    resource: dict[str, Any] = {"platform": _clip(call.platform)}
     if call.operation:
         resource["operation"] = _clip(call.operation)
     if call.resource.version:
@@ -258,24 +261,31 @@ def _policy(decision: Decision) -> dict[str, Any]:
     return policy
 
 
-def _secrets(call: Call, patient: str, references: list[str], actor: Principal | None) -> dict[str, Any]:
+def _secrets(call: Call, actor: Principal | None) -> dict[str, Any]:
+    """What is sealed with every patient of a call."""
     secrets: dict[str, Any] = {}
-    if patient:
-        secrets["patient"] = patient
-    if references:
-        secrets["resources"] = references
     if call.resource.id:
         secrets["resource"] = f"{call.resource.type}/{call.resource.id}"[:OPEN_CHARS]
     if call.query:
         secrets["query"] = call.query[:_QUERY_CHARS]
         if len(call.query) > _QUERY_CHARS:
             secrets["query_length"] = len(call.query)
-    if call.emergency is not None and patient == emergency_patient(call.platform, call.emergency):
-        # Under this patient's key alone: it tells of nobody else, and goes when the key goes.
-        secrets["break_glass_reason"] = call.emergency.reason
     if actor is not None:
         secrets["actor"] = _clip(actor.id)
     return secrets
+
+
+def _about(call: Call, patient: str, references: list[str]) -> dict[str, Any]:
+    """What is sealed with one patient alone."""
+    about: dict[str, Any] = {}
+    if patient:
+        about["patient"] = patient
+    if references:
+        about["resources"] = references
+    if call.emergency is not None and patient == emergency_patient(call.platform, call.emergency):
+        # Under this patient's key alone: it tells of nobody else, and goes when the key goes.
+        about["break_glass_reason"] = call.emergency.reason
+    return about
 
 
 def instant(seconds: float) -> str:

@@ -13,10 +13,6 @@ _REFERENCE_BYTES = 28_000  # sealed resource references per event; more of them 
 
 def by_patient(call: Call, touched: tuple[Touched, ...]) -> Iterable[tuple[str, str, int, list[str]]]:
     """(patient, type, count, references) per distinct patient; very long lists take several events."""
-    if len(touched) == 1 and len(touched[0].ids) == 1:  # a read: nearly every call
-        item = touched[0]
-        yield item.patient, item.type, item.count or 1, [f"{item.type}/{item.ids[0]}"[:OPEN_CHARS]]
-        return
     merged: dict[str, list[Touched]] = {}
     for item in touched:
         merged.setdefault(item.patient, []).append(item)
@@ -24,6 +20,10 @@ def by_patient(call: Call, touched: tuple[Touched, ...]) -> Iterable[tuple[str, 
         yield _asked_patient(call), call.resource.type, 0, []
         return
     for patient, items in merged.items():
+        if len(items) == 1 and len(items[0].ids) == 1:  # a read, and nearly every patient of a search
+            item = items[0]
+            yield patient, item.type, item.count or 1, [f"{item.type}/{item.ids[0]}"[:OPEN_CHARS]]
+            continue
         kinds = {item.type for item in items}
         kind = kinds.pop() if len(kinds) == 1 else call.resource.type
         references = [f"{item.type}/{ref}"[:OPEN_CHARS] for item in items for ref in item.ids]
