@@ -20,6 +20,7 @@ from wardmesh_fhir_proxy.screening import CONTAINERS, Screen, look, nested_kinds
 from wardmesh_fhir_proxy.upstream import UpstreamAnswer, media_checked
 
 READS = frozenset({Interaction.READ, Interaction.VREAD})
+BUNDLED = frozenset({Interaction.SEARCH, Interaction.HISTORY, Interaction.BATCH, Interaction.TRANSACTION})
 
 
 class Journey(Struct, kw_only=True):
@@ -68,6 +69,8 @@ async def _content(journey: Journey, answer: UpstreamAnswer) -> Outcome:
     body = media_checked(answer, kinds)
     if journey.call.interaction is Interaction.CAPABILITIES:
         return _capabilities(journey, answer, body)
+    if journey.call.interaction in BUNDLED and (found := envelope.answered(body)) is not None:
+        return await journey.pages.outcome(journey, answer, found)
     seen = look(body)
     if seen.resourceType == "Bundle" and not _is_stored_bundle(journey.call):
         bundle = _envelope_of(body)

@@ -118,6 +118,16 @@ def decode(body: bytes) -> Bundle:
         return _decode_generic(body)
 
 
+def answered(body: bytes) -> Bundle | None:
+    """The Bundle in what should be one: read at once, without looking first what it is. None = look more closely."""
+    try:
+        bundle = _bundles.decode(body)
+    except msgspec.DecodeError:
+        return None
+    plain = bundle.id is UNSET or bytes(bundle.id).startswith(b'"')
+    return bundle if plain and bundle.resourceType == "Bundle" and bundle.type in ANSWERS else None
+
+
 def encode(bundle: Bundle) -> bytes:
     entries = entries_of(bundle)
     if "extras" not in bundle.__dict__ and not any("extras" in entry.__dict__ for entry in entries):

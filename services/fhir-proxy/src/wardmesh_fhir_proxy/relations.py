@@ -33,6 +33,7 @@ class Relations:
         self._own = decision.obligations.compartment if decision and decision.purpose == OWN else ""
         self._launched = call.grant.patient if call.grant else ""
         name = decision.known_as if decision else ""
+        self._name = name.encode()
         self._names = (f'"{name}"'.encode(), f'/{name}"'.encode(), f'"{name}/'.encode()) if name else ()
 
     def to(self, patient: str, kind: str, resource: Raw | bytes) -> str:
@@ -44,4 +45,8 @@ class Relations:
         if patient == self._launched:
             return "launch"
         shown = _SHOWN_BY.get(kind, "") if self._names else ""
-        return shown if shown and any(name in bytes(resource) for name in self._names) else ""
+        return shown if shown and self._named_in(bytes(resource)) else ""
+
+    def _named_in(self, text: bytes) -> bool:
+        """Most resources do not hold the name at all: one look tells."""
+        return self._name in text and any(name in text for name in self._names)

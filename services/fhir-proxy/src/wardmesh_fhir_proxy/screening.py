@@ -19,6 +19,7 @@ from wardmesh_fhir_proxy.masks import Masks, nested_resources
 from wardmesh_fhir_proxy.relations import Relations
 
 CONTAINERS = frozenset({"Bundle", "Parameters"})
+_NO_LIMITS = ("", "")
 
 
 class Tally:
@@ -44,7 +45,7 @@ class Tally:
             Touched(
                 patient=f"{self._platform}/Patient/{patient}" if patient else "",
                 type=kind,
-                ids=tuple(identity for identity in ids if identity),
+                ids=tuple(filter(None, ids)),
                 count=len(ids),
                 relationship=self._related.get(patient, ""),
                 entry=entry,
@@ -82,8 +83,8 @@ class Screen:
         verdict = self._checks.decision(seen.resourceType)
         if verdict is None:
             return False
-        limits = {self._obligations.compartment, verdict.obligations.compartment} - {""}
-        return all(self._inside(seen, patient) for patient in limits)
+        limits = (self._obligations.compartment, verdict.obligations.compartment)
+        return limits == _NO_LIMITS or all(self._inside(seen, patient) for patient in {*limits} - {""})
 
     def _inside(self, seen: Any, patient: str) -> bool:
         kind = seen.resourceType
@@ -96,15 +97,16 @@ class Screen:
         if not self.allowed(seen):
             self.tally.withheld += 1
             return None
-        if seen.resourceType == "OperationOutcome":
+        kind = seen.resourceType
+        if kind == "OperationOutcome":
             return Raw(faults.clean_outcome(json_exact.decode(resource), (self._address.host,)))
-        if seen.resourceType not in FREE:
+        if kind not in FREE:
             self.tally.count(seen, self._address, resource)
-        if seen.resourceType in CONTAINERS:
+        if kind in CONTAINERS:
             return self._container(json_exact.decode(resource), resource)
-        contained = [c.resourceType for c in seen.contained]
-        denied = [kind for kind in contained if self._checks.decision(kind) is None]
-        if not denied and not self.masks.concern((seen.resourceType, *contained)):
+        contained = [c.resourceType for c in seen.contained] if seen.contained else []
+        denied = [each for each in contained if self._checks.decision(each) is None]
+        if not denied and not self.masks.concern((kind, *contained)):
             return resource
         return self._changed(json_exact.decode(resource), resource, bool(denied))
 
