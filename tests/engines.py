@@ -105,6 +105,11 @@ class Postgres(Engine):
         name = database or (self.databases[0] if self.databases else "postgres")
         return f"postgresql://{user}@127.0.0.1:{self.port}/{name}"
 
+    def create(self, database: str) -> str:
+        """The address of one more empty database."""
+        _create(self.port, (database,))
+        return self.url(database)
+
 
 @dataclass
 class Cerbos(Engine):

@@ -17,7 +17,7 @@ import httpx
 from botocore.config import Config
 from store_stage import Fhir, StoreProcess
 
-WAIT_SECONDS = 30.0
+WAIT_SECONDS = 60
 ROLE = "arn:aws:iam::000000000000:role/HealthLakeRole"
 KEY = "arn:aws:kms:us-west-2:000000000000:key/00000000-0000-0000-0000-000000000000"
 ENDED = ("COMPLETED", "COMPLETED_WITH_ERRORS", "FAILED", "STOPPED")

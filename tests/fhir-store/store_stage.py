@@ -6,7 +6,8 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -60,7 +61,7 @@ class StoreProcess:
 
     def ready(self) -> bool:
         try:
-            return httpx.get(f"http://127.0.0.1:{self.admin_port}/readyz", timeout=2).status_code == 200
+            return httpx.get(f"http://127.0.0.1:{self.admin_port}/readyz", timeout=20).status_code == 200
         except httpx.HTTPError:
             return False
 
@@ -81,6 +82,23 @@ class StoreProcess:
 def new_process(database_url: str) -> StoreProcess:
     port = free_port()
     return StoreProcess(database_url, port, free_port(taken={port}))
+
+
+@contextmanager
+def running(
+    database_url: str, settings: Mapping[str, str] | None = None, *commands: tuple[str, ...]
+) -> Iterator[StoreProcess]:
+    """A store over an empty database; `commands` come between the schema and the start."""
+    made = new_process(database_url)
+    made.settings = dict(settings or {})
+    for command in (("migrate",), *commands):
+        done = made.command(*command)
+        assert done.returncode == 0, done.stderr.decode()
+    made.start()
+    try:
+        yield made
+    finally:
+        made.kill()
 
 
 class Fhir:

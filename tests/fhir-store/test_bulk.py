@@ -10,23 +10,9 @@ from typing import Any
 import httpx
 import pytest
 from lake_stage import client_of, fhir_of
-from store_stage import Fhir, StoreProcess, issue_of, new_process, observation, patient
+from store_stage import Fhir, StoreProcess, issue_of, observation, patient
 
-from engines import postgres
-
-WAIT_SECONDS = 30.0
-
-
-@pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StoreProcess]:
-    root = tmp_path_factory.mktemp("bulk")
-    with postgres("bulk") as engine:
-        process = new_process(engine.url())
-        process.settings = {"WARDMESH_FILE_ROOTS": json.dumps([str(root)]), "WARDMESH_BULK_URL": root.as_uri()}
-        assert process.command("migrate").returncode == 0
-        process.start()
-        yield process
-        process.kill()
+WAIT_SECONDS = 60
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -12,23 +11,15 @@ import httpx
 import pytest
 from botocore.exceptions import ClientError
 from lake_stage import client_of, fhir_of, until
-from store_stage import Fhir, StoreProcess, new_process, patient
-
-from engines import postgres
+from store_stage import Fhir, StoreProcess, patient
 
 DEFAULT = "1234567890abcdef1234567890abcdef"
 JOHN = "04c704c4-5d2d-4308-9c33-1690a6e47a6b"
 
 
 @pytest.fixture(scope="module")
-def store() -> Iterator[StoreProcess]:
-    with postgres("control") as engine:
-        process = new_process(engine.url())
-        assert process.command("migrate").returncode == 0
-        assert process.command("seed").returncode == 0
-        process.start()
-        yield process
-        process.kill()
+def store_commands() -> tuple[tuple[str, ...], ...]:
+    return (("seed",),)
 
 
 @pytest.fixture(scope="module")

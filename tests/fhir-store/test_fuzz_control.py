@@ -11,10 +11,9 @@ import httpx
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from store_stage import Fhir, StoreProcess, new_process, patient
+from store_stage import Fhir, StoreProcess, patient
 from test_fuzz import JSON, check, mutated
 
-from engines import postgres
 from wardmesh_fhir_store.migrate import DEFAULT_DATASTORE
 
 pytestmark = [pytest.mark.requirement("ST-65"), pytest.mark.timeout(240)]
@@ -35,19 +34,6 @@ GOOD: dict[str, Any] = {
     "Filter": {"DatastoreStatus": "ACTIVE", "CreatedAfter": 0}, "NextToken": "x", "MaxResults": 1,
     "JobStatus": "COMPLETED", "JobName": "x", "SubmittedAfter": 0, "SseConfiguration": {}, "PreloadDataConfig": {},
 }  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StoreProcess]:
-    """One of its own: what it is asked to do may last."""
-    root = tmp_path_factory.mktemp("fuzz")
-    with postgres("fuzz") as engine:
-        process = new_process(engine.url())
-        process.settings = {"WARDMESH_FILE_ROOTS": json.dumps([str(root)]), "WARDMESH_BULK_URL": root.as_uri()}
-        assert process.command("migrate").returncode == 0
-        process.start()
-        yield process
-        process.kill()
 
 
 @pytest.fixture(scope="module")

@@ -8,9 +8,7 @@ from collections.abc import Iterator
 
 import asyncpg
 import pytest
-from store_stage import Fhir, StoreProcess, issue_of, new_process, observation, patient
-
-from engines import postgres
+from store_stage import Fhir, StoreProcess, issue_of, observation, patient, running
 
 ROLE = "store_user"
 
@@ -38,15 +36,11 @@ async def _add(url: str, public_id: str, status: str = "ACTIVE") -> None:
 
 
 @pytest.fixture(scope="module")
-def store() -> Iterator[StoreProcess]:
-    with postgres("isolation") as engine:
-        asyncio.run(_prepare(engine.url()))
-        process = new_process(engine.url(user=ROLE))
-        process.settings = {"WARDMESH_JOB_WORKERS": "0"}  # datastores stay in the state that a test gives them
-        assert process.command("migrate").returncode == 0
-        process.start()
-        yield process
-        process.kill()
+def store(database_url: str) -> Iterator[StoreProcess]:
+    asyncio.run(_prepare(database_url))
+    # Without workers datastores stay in the state that a test gives them.
+    with running(database_url.replace("postgres@", f"{ROLE}@"), {"WARDMESH_JOB_WORKERS": "0"}) as made:
+        yield made
 
 
 @pytest.fixture

@@ -15,28 +15,15 @@ import pytest
 from lake_stage import ENDED, Jobs, client_of, fhir_of, folder_of, gate, read_lines, write_lines
 from store_stage import StoreProcess, new_process, patient
 
-from engines import Postgres, postgres
-
-WAIT_SECONDS = 30.0
+WAIT_SECONDS = 60
 RESOURCES = 3_000
 
 
 @pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("crashes")
-
-
-@pytest.fixture(scope="module")
-def engine() -> Iterator[Postgres]:
-    with postgres("crashes") as found:
-        assert new_process(found.url()).command("migrate").returncode == 0
-        yield found
-
-
-@pytest.fixture(scope="module")
-def pair(engine: Postgres, root: Path) -> Iterator[tuple[StoreProcess, StoreProcess]]:
+def pair(database_url: str, root: Path) -> Iterator[tuple[StoreProcess, StoreProcess]]:
     """Two replicas over one database, quick to notice that the other is gone."""
-    made = (new_process(engine.url()), new_process(engine.url()))
+    made = (new_process(database_url), new_process(database_url))
+    assert made[0].command("migrate").returncode == 0
     for process in made:
         process.settings = {
             "WARDMESH_S3_FOLDER": str(root),

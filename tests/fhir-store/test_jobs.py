@@ -13,25 +13,12 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 from lake_stage import Jobs, client_of, fhir_of, folder_of, read_lines, write_lines
-from store_stage import Fhir, StoreProcess, new_process, observation, patient
-
-from engines import postgres
+from store_stage import Fhir, StoreProcess, observation, patient
 
 
 @pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("jobs")
-
-
-@pytest.fixture(scope="module")
-def store(root: Path) -> Iterator[StoreProcess]:
-    with postgres("jobs") as engine:
-        process = new_process(engine.url())
-        process.settings = {"WARDMESH_S3_FOLDER": str(root), "WARDMESH_FILE_ROOTS": json.dumps([str(root / "files")])}
-        assert process.command("migrate").returncode == 0
-        process.start()
-        yield process
-        process.kill()
+def store_settings(root: Path) -> dict[str, str]:
+    return {"WARDMESH_S3_FOLDER": str(root), "WARDMESH_FILE_ROOTS": json.dumps([str(root / "files")])}
 
 
 @pytest.fixture

@@ -14,23 +14,15 @@ from typing import Any
 
 import pytest
 from lake_stage import client_of, fhir_of, gate, write_lines
-from store_stage import Fhir, StoreProcess, new_process, observation, patient
-
-from engines import postgres
+from store_stage import Fhir, StoreProcess, observation, patient
 
 WAIT_SECONDS = 60.0
 RESOURCES = 3_000
 
 
 @pytest.fixture(scope="module")
-def store() -> Iterator[StoreProcess]:
-    with postgres("loads") as engine:
-        process = new_process(engine.url())
-        process.settings = {"WARDMESH_JOB_LEASE_SECONDS": "3"}
-        assert process.command("migrate").returncode == 0
-        process.start()
-        yield process
-        process.kill()
+def store_settings() -> dict[str, str]:
+    return {"WARDMESH_JOB_LEASE_SECONDS": "3"}
 
 
 @pytest.fixture

@@ -10,9 +10,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from store_stage import SYNTHEA, Fhir, StoreProcess, new_process, patient
-
-from engines import postgres
+from store_stage import SYNTHEA, Fhir, StoreProcess, new_process, patient, running
 
 FILES = sorted(SYNTHEA.glob("*.json"))
 URN = re.compile(rb"urn:uuid:[0-9a-f-]{36}")
@@ -20,18 +18,12 @@ needs_synthea = pytest.mark.skipif(not FILES, reason="WARDMESH_TEST_SYNTHEA name
 
 
 @pytest.fixture(scope="module")
-def demo() -> Iterator[tuple[StoreProcess, Fhir]]:
-    with postgres("demo") as engine:
-        store = new_process(engine.url("demo"))
-        assert store.command("seed").returncode == 1, "without a schema"
-        assert store.command("migrate").returncode == 0
-        assert store.command("migrate").returncode == 0, "safe to repeat"
-        assert store.command("seed").returncode == 0
-        store.start()
+def demo(database_url: str) -> Iterator[tuple[StoreProcess, Fhir]]:
+    assert new_process(database_url).command("seed").returncode == 1, "without a schema"
+    with running(database_url, {}, ("migrate",), ("seed",)) as store:  # the schema twice: safe to repeat
         client = Fhir(store.base)
         yield store, client
         client.http.close()
-        store.kill()
 
 
 def test_the_demo_hospital_has_its_numbers(demo: tuple[StoreProcess, Fhir]) -> None:

@@ -11,9 +11,7 @@ from xml.sax.saxutils import escape
 
 import pytest
 from lake_stage import Jobs, client_of
-from store_stage import StoreProcess, new_process, patient
-
-from engines import postgres
+from store_stage import StoreProcess, patient
 
 PAGE = 2
 ACCESS_KEY = "AKIATESTTESTTESTTEST"
@@ -94,19 +92,13 @@ def bucket() -> Iterator[Bucket]:
 
 
 @pytest.fixture(scope="module")
-def store(bucket: Bucket) -> Iterator[StoreProcess]:
-    with postgres("objects") as engine:
-        process = new_process(engine.url())
-        process.settings = {
-            "WARDMESH_S3_ENDPOINT": f"http://127.0.0.1:{bucket.server_port}",
-            "AWS_ACCESS_KEY_ID": ACCESS_KEY,
-            "AWS_SECRET_ACCESS_KEY": "secret",
-            "NO_PROXY": "127.0.0.1",
-        }
-        assert process.command("migrate").returncode == 0
-        process.start()
-        yield process
-        process.kill()
+def store_settings(bucket: Bucket) -> dict[str, str]:
+    return {
+        "WARDMESH_S3_ENDPOINT": f"http://127.0.0.1:{bucket.server_port}",
+        "AWS_ACCESS_KEY_ID": ACCESS_KEY,
+        "AWS_SECRET_ACCESS_KEY": "secret",
+        "NO_PROXY": "127.0.0.1",
+    }
 
 
 @pytest.mark.requirement("ST-69")

@@ -10,9 +10,8 @@ from typing import Any
 import asyncpg
 import pytest
 from sqlalchemy.dialects import postgresql
-from store_stage import StoreProcess, new_process
+from store_stage import new_process
 
-from engines import postgres
 from wardmesh_fhir_store.conditions import ConditionBuilder
 from wardmesh_fhir_store.definitions import load_definitions
 from wardmesh_fhir_store.matching import Matcher
@@ -50,19 +49,17 @@ TABLES = ("idx_token", "idx_date", "idx_quantity", "idx_ref", "fhir_version")
 
 
 @pytest.fixture(scope="module")
-def url() -> Iterator[str]:
-    with postgres("plans") as engine:
-        store: StoreProcess = new_process(engine.url())
-        assert store.command("migrate").returncode == 0
+def url(database_url: str) -> str:
+    assert new_process(database_url).command("migrate").returncode == 0
 
-        async def fill() -> None:
-            connection = await asyncpg.connect(engine.url())
-            await connection.execute("CREATE ROLE reader LOGIN; GRANT ALL ON ALL TABLES IN SCHEMA public TO reader")
-            await connection.execute(FILL)
-            await connection.close()
+    async def fill() -> None:
+        connection = await asyncpg.connect(database_url)
+        await connection.execute("CREATE ROLE reader LOGIN; GRANT ALL ON ALL TABLES IN SCHEMA public TO reader")
+        await connection.execute(FILL)
+        await connection.close()
 
-        asyncio.run(fill())
-        yield engine.url(user="reader")
+    asyncio.run(fill())
+    return database_url.replace("postgres@", "reader@")
 
 
 def statement(query: str) -> str:

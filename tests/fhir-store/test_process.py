@@ -10,11 +10,11 @@ from collections.abc import Iterator
 import asyncpg
 import httpx
 import pytest
-from store_stage import Fhir, StoreProcess, new_process, patient
+from store_stage import Fhir, StoreProcess, new_process, patient, running
 
 from engines import Postgres, postgres
 
-WAIT_SECONDS = 20.0
+WAIT_SECONDS = 60
 
 
 @pytest.fixture(scope="module")
@@ -25,11 +25,8 @@ def engine() -> Iterator[Postgres]:
 
 @pytest.fixture
 def store(engine: Postgres) -> Iterator[StoreProcess]:
-    made = new_process(engine.url("crash"))
-    assert made.command("migrate").returncode == 0
-    made.start()
-    yield made
-    made.kill()
+    with running(engine.url("crash")) as made:
+        yield made
 
 
 @pytest.fixture

@@ -3,29 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import asyncpg
 import pytest
-from store_stage import Fhir, StoreProcess, new_process, patient
+from store_stage import Fhir, StoreProcess, patient
 
-from engines import postgres
 from wardmesh_fhir_store.tables import INDEX_TABLES
 
 TABLES = [table.name for table in INDEX_TABLES.values()]
 
 
 @pytest.fixture(scope="module")
-def store() -> Iterator[StoreProcess]:
-    with postgres("reindex") as engine:
-        process = new_process(engine.url())
-        assert process.command("migrate").returncode == 0
-        assert process.command("seed", "--patients", "12").returncode == 0
-        process.start()
-        yield process
-        process.kill()
+def store_commands() -> tuple[tuple[str, ...], ...]:
+    return (("seed", "--patients", "12"),)
 
 
 def index_rows(url: str, *statements: str) -> dict[str, list[Any]]:

@@ -11,30 +11,20 @@ from collections.abc import Iterator
 
 import httpx
 import pytest
-from store_stage import FHIR_JSON, Fhir, StoreProcess, new_process, patient
-
-from engines import postgres
+from store_stage import FHIR_JSON, Fhir, StoreProcess, patient, running
 
 SYSTEM = "http://hospital.example.org/mrn"
 CLIENTS = 20
 # Seconds between sending a transaction and the SIGKILL: from before it is read until after its answer.
 MOMENTS = (0.005, 0.02, 0.04, 0.07, 0.12, 0.4)
 ENTRIES = 40
-WAIT_SECONDS = 20.0
+WAIT_SECONDS = 60
 
 
 @pytest.fixture(scope="module")
-def replicas() -> Iterator[list[StoreProcess]]:
-    with postgres("replicas") as engine:
-        made = [new_process(engine.url("replicas")) for _ in range(2)]
-        assert made[0].command("migrate").returncode == 0
-        try:
-            for process in made:
-                process.start()
-            yield made
-        finally:
-            for process in made:
-                process.kill()
+def replicas(database_url: str) -> Iterator[list[StoreProcess]]:
+    with running(database_url) as one, running(database_url) as other:
+        yield [one, other]
 
 
 @contextlib.contextmanager

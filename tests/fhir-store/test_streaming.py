@@ -16,31 +16,13 @@ from pathlib import Path
 import asyncpg
 import httpx
 import pytest
-from store_stage import Fhir, StoreProcess, issue_of, new_process, patient
-
-from engines import postgres
+from store_stage import Fhir, StoreProcess, issue_of, patient
 
 MB = 1024 * 1024
 FILE_MB = 200
 BINARY_MB = 48
-WAIT_SECONDS = 30.0
+WAIT_SECONDS = 60
 pytestmark = pytest.mark.timeout(120)
-
-
-@pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("stream")
-
-
-@pytest.fixture(scope="module")
-def store(root: Path) -> Iterator[StoreProcess]:
-    with postgres("stream") as engine:
-        process = new_process(engine.url())
-        process.settings = {"WARDMESH_FILE_ROOTS": json.dumps([str(root)]), "WARDMESH_BULK_URL": root.as_uri()}
-        assert process.command("migrate").returncode == 0
-        process.start()
-        yield process
-        process.kill()
 
 
 @pytest.fixture

@@ -3,29 +3,25 @@
 from __future__ import annotations
 
 import sys
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from engines import postgres
+from engines import Postgres
 
 sys.path.append(str(Path(__file__).parent))
 
 from exchange import Side
-from store_stage import new_process
+from store_stage import running
 
 
 @pytest.fixture
-def store() -> Iterator[Side]:
-    with postgres("differential") as engine:
-        process = new_process(engine.url("differential"))
-        migrated = process.command("migrate")
-        assert migrated.returncode == 0, migrated.stderr.decode()
-        process.start()
+def store(engine: Postgres) -> Iterator[Side]:
+    with running(engine.create(f"d{uuid.uuid4().hex}")) as process:
         side = Side(process.base)
         try:
             yield side
         finally:
             side.close()
-            process.kill()
