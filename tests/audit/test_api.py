@@ -119,7 +119,7 @@ async def test_every_reading_is_in_the_ledger_before_it_leaves(stage: Stage) -> 
         async def written(call: str = call) -> list[Any]:
             return await stage.query("select event_type, outcome, actor_id from event where request_id = $1", call)
 
-        rows = await until(written, 10)
+        rows = await until(written, 60)
         assert [tuple(row) for row in rows] == [("audit_read", "success", "i:auditor")], path
     refused = await stage.ask("doctor", "/v1/events")
     rows = await until(lambda: stage.query("select outcome, leaf from event where request_id = $1",
@@ -132,20 +132,20 @@ async def test_every_reading_is_in_the_ledger_before_it_leaves(stage: Stage) -> 
 async def test_without_a_record_nothing_leaves(stage: Stage) -> None:
     """The stream of records is full: reading the ledger ends as audit_unavailable, whatever was found."""
     name = "$JS.API.STREAM.UPDATE.AUDIT_IN"
-    info = json.loads((await stage.audit_bus.nc.request("$JS.API.STREAM.INFO.AUDIT_IN", b"", timeout=5)).data)
+    info = json.loads((await stage.audit_bus.nc.request("$JS.API.STREAM.INFO.AUDIT_IN", b"", timeout=20)).data)
     narrow = {**info["config"], "max_bytes": info["state"]["bytes"] + 64}
-    await stage.audit_bus.nc.request(name, json.dumps(narrow).encode(), timeout=5)
+    await stage.audit_bus.nc.request(name, json.dumps(narrow).encode(), timeout=20)
     try:
         answer = await stage.ask("auditor", "/v1/events")
     finally:
-        await stage.audit_bus.nc.request(name, json.dumps(info["config"]).encode(), timeout=5)
+        await stage.audit_bus.nc.request(name, json.dumps(info["config"]).encode(), timeout=20)
     assert (answer.status, answer.json["title"]) == (503, "audit unavailable")
     assert b"events" not in answer.body
 
     async def back() -> bool:
         return (await stage.ask("auditor", "/v1/status")).status == 200
 
-    await until(back, 10)
+    await until(back, 60)
 
 
 @pytest.mark.requirement("AU-604")
@@ -162,7 +162,7 @@ async def test_pages_hold_every_event_once_while_others_are_written(stage: Stage
     try:
         seen: list[int] = []
         cursor = ""
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while len(seen) < EVENTS + 60:
                 query = f"&cursor={cursor}" if cursor else ""
                 page = (await stage.ask("auditor", f"/v1/events?limit=37{query}")).json
@@ -273,7 +273,7 @@ async def test_a_follower_gets_what_comes_resumes_by_cursor_and_ends_with_its_ri
     size = await stage.settled()
     headers = {"authorization": f"Bearer auditor:{SCOPES}", "accept": "text/event-stream"}
     address = f"{stage.base}/v1/events/tail?type=access"
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         async with stage.http.get(address, headers={**headers, "last-event-id": f"0:{size - 2}"}) as stream:
             assert stream.headers["Content-Type"] == "text/event-stream"
             await stage.record(make_call(1, patient="p1"), *make_outcome("p1").touched)
@@ -313,7 +313,7 @@ async def test_following_does_not_feed_itself(stage: Stage) -> None:
     """The record of a following is an event too; it must not wake the follower that caused it."""
     headers = {"authorization": f"Bearer auditor:{SCOPES}"}
     size = await stage.settled()
-    async with asyncio.timeout(30), stage.http.get(f"{stage.base}/v1/events/tail", headers=headers) as stream:
+    async with asyncio.timeout(60), stage.http.get(f"{stage.base}/v1/events/tail", headers=headers) as stream:
         await stream.content.readline()
         await stage.record(make_call(5), *make_outcome("p1").touched)
         await stream.content.readline()

@@ -44,7 +44,7 @@ class Replies:
 
     async def to(self, call: Call) -> Reply:
         put_in(self._bus, call)
-        return await asyncio.wait_for(self._came.get(), 15)
+        return await asyncio.wait_for(self._came.get(), 60)
 
 
 def kept(folder: Path) -> list[bytes]:
@@ -67,7 +67,7 @@ async def delivered(w: World, spool: Path, lines: list[bytes]) -> None:
     async def told() -> bool:
         return not list(spool.iterdir()) and bool(ranges(await leaves(w)))
 
-    await until(told, 30)
+    await until(told, 60)
     stored = await leaves(w)
     assert len(stored) == await w.size(), "nothing is there twice"
     assert all(stored[json.loads(line)["id"]] == line for line in lines)
@@ -123,7 +123,7 @@ async def test_a_server_that_stops_under_a_break_glass_read_finds_its_record_whe
                 async def spooled() -> list[bytes]:
                     return kept(spool)
 
-                lines = await until(spooled, 10)
+                lines = await until(spooled, 60)
                 assert [json.loads(line)["data"]["phase"] for line in lines] == ["outcome"], "the intent had arrived"
                 await asyncio.to_thread(broker.start)
                 async with w.writing():

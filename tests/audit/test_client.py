@@ -62,7 +62,7 @@ async def consuming(w: World, cursor: Path, **options: Any) -> AsyncGenerator[Au
 async def take(consumer: AuditConsumer, count: int, *, commit: bool = True) -> list[Event]:
     """Exactly the next `count` events, or what the consumer raises."""
     found: list[Event] = []
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         async for batch in consumer.batches():
             found += batch
             if commit:

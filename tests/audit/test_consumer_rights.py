@@ -58,7 +58,7 @@ async def test_a_consumer_of_its_own_reads_and_can_do_nothing_else(tmp_path: Pat
             broker.url, nkeys_seed=str(seed_file), inbox_prefix="_INBOX_siem", error_cb=failed, allow_reconnect=False
         )
         consumer = AuditConsumer(siem, "siem", cursor_file=tmp_path / "cursor", log_keys=[VKEY], verified_only=True)
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             async for batch in consumer.batches():
                 consumer.commit(batch)
                 if batch[-1].index == 49:
@@ -79,7 +79,7 @@ async def test_a_consumer_of_its_own_reads_and_can_do_nothing_else(tmp_path: Pat
             errors.clear()
             await siem.publish(subject, b"x")
             await siem.flush()
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(60):
                 while not errors:
                     await asyncio.sleep(0.01)
             assert "permissions violation" in errors[0].lower(), subject

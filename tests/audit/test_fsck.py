@@ -135,7 +135,7 @@ async def test_a_report_is_recorded_before_it_is_shown_and_withheld_without_a_re
     async def recorded() -> list[Any]:
         return await stage.query("select event_type, patient_ref from event where actor_id = 'officer-7'")
 
-    rows = await until(recorded, 10)
+    rows = await until(recorded, 60)
     assert [row["event_type"] for row in rows] == ["audit_read"]
     assert rows[0]["patient_ref"].hex() == report["about"]
     away = await command(

@@ -138,7 +138,7 @@ async def test_a_complete_rewrite_is_seen_by_witness_and_pin_and_by_nothing_else
         assert (report.exit_code, report.findings[0].kind) == (TAMPERED, "checkpoint_fork")
 
         with pytest.raises(GuardTripped, match="another history"):
-            await asyncio.wait_for(signing_once(ledger, witnesses), 30)
+            await asyncio.wait_for(signing_once(ledger, witnesses), 60)
     assert [reason for reason, _ in ledger.statuses] == ["guard_tripped"]
     assert await asyncio.to_thread(convicted, witness) == ["grown_fork"]
 
@@ -177,7 +177,7 @@ async def test_an_old_copy_of_everything_trips_over_what_the_witness_has_seen(
         await remove_streams(ledger.nc)
         await provision(ledger.nc, SMALL)
         with pytest.raises(GuardTripped, match="ahead of the database"):
-            await asyncio.wait_for(publisher(ledger, witnesses).run(), 30)
+            await asyncio.wait_for(publisher(ledger, witnesses).run(), 60)
 
 
 async def test_cosignatures_are_stored_published_and_marked(ledger: World, witness: WitnessProcess) -> None:
@@ -221,12 +221,12 @@ async def test_a_quarter_of_an_hour_without_cosignature_is_recorded_once(ledger:
         async def told() -> bool:
             return bool(ledger.statuses)
 
-        await until(told, 10)
+        await until(told, 60)
         witnesses.states[WITNESS_NAME].cosigned_at = now[0]
 
         async def again() -> bool:
             return len(ledger.statuses) > 1
 
-        await until(again, 10)
+        await until(again, 60)
         await cancel(task)
     assert [reason for reason, _ in ledger.statuses] == ["uncosigned", "cosigned_again"]

@@ -101,7 +101,7 @@ async def sound(w: World) -> None:
         assert all("tile" in each.kind for each in found.findings), found.as_text()
         return not found.findings
 
-    await until(clean, 30)
+    await until(clean, 60)
 
 
 @pytest.fixture(scope="module")
@@ -169,7 +169,7 @@ async def _running(w: World) -> None:
         await asyncio.to_thread(w.pg.process.wait, 0.5)
         w.pg.start()  # not by a thread: the engine ends with the thread that started it
     with contextlib.suppress(AssertionError):
-        await until(answers, 15)
+        await until(answers, 60)
         return
     for pid in reversed(family(w.pg.pid)):
         with contextlib.suppress(ProcessLookupError):

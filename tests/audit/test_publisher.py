@@ -185,9 +185,9 @@ async def test_a_database_restored_from_an_older_copy_gets_no_append_and_no_sign
             writer, puller = w.writer()
             publisher = w.publisher()
             with pytest.raises(GuardTripped):
-                await asyncio.wait_for(writer.run(), 20)
+                await asyncio.wait_for(writer.run(), 60)
             with pytest.raises(GuardTripped):
-                await asyncio.wait_for(publisher.run(), 20)
+                await asyncio.wait_for(publisher.run(), 60)
             puller.stop()
             assert await w.size() == 60, "nothing was appended"
             assert (await w.query("select max(size) as size from checkpoint"))[0]["size"] == 60
@@ -201,7 +201,7 @@ async def test_another_history_with_the_same_size_trips_the_guard(ledger: World)
         await assert_checkpoint_published(ledger, 10)
     await ledger.tamper("update tree_state set root = sha256('x')")
     with pytest.raises(GuardTripped):
-        await asyncio.wait_for(ledger.publisher().run(), 20)
+        await asyncio.wait_for(ledger.publisher().run(), 60)
 
 
 @pytest.mark.requirement("AU-407")
@@ -213,7 +213,7 @@ async def test_a_publisher_with_another_key_refuses_to_start(ledger: World) -> N
     ledger.signer = Signer("test/audit/0", bytes(32))
     task = asyncio.create_task(ledger.publisher().run())
     with pytest.raises(GuardTripped):
-        await asyncio.wait_for(task, 20)
+        await asyncio.wait_for(task, 60)
     await cancel()
 
 

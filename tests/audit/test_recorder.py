@@ -407,4 +407,4 @@ async def until_sent(gate: Gate, count: int) -> None:
     async def enough() -> bool:
         return len(gate.sent) >= count
 
-    await until(enough, 5)
+    await until(enough, 60)

@@ -66,7 +66,7 @@ async def test_a_restored_backup_stops_everything_and_recovery_gives_the_identic
             assert await w.size() == 301
             for role in (w.writer()[0], w.publisher()):
                 with pytest.raises(GuardTripped):
-                    await asyncio.wait_for(role.run(), 20)
+                    await asyncio.wait_for(role.run(), 60)
             assert await w.size() == 301
             assert "guard_tripped" in [reason for reason, _ in w.statuses]
 

@@ -77,10 +77,10 @@ async def test_a_disabled_trigger_or_a_missing_partition_is_refused(ledger: Worl
     await ledger.query(statement)
     writer, puller = ledger.writer()
     with pytest.raises(Unsafe):
-        await asyncio.wait_for(writer.run(), 10)
+        await asyncio.wait_for(writer.run(), 60)
     puller.stop()
     with pytest.raises(Unsafe):
-        await asyncio.wait_for(ledger.publisher().run(), 10)
+        await asyncio.wait_for(ledger.publisher().run(), 60)
 
 
 async def test_missing_months_are_made_by_the_writer_and_missed_by_everyone_else(ledger: World) -> None:

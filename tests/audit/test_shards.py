@@ -101,7 +101,7 @@ async def test_the_step_from_one_log_to_three_narrows_the_first_consumer(broker:
             assert await provision_streams(operations, SHARDED) == []
         finally:
             for log in (1, 2):
-                await w.nc.request(f"$JS.API.STREAM.DELETE.{audit_stream(log)}", b"", timeout=5)
+                await w.nc.request(f"$JS.API.STREAM.DELETE.{audit_stream(log)}", b"", timeout=20)
 
 
 def test_more_logs_than_the_permissions_name_are_refused() -> None:

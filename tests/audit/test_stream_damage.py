@@ -36,7 +36,7 @@ async def offer(w: World, lines: list[bytes]) -> None:
                 return False
             return b'"stream"' in answer.data and b'"error"' not in answer.data
 
-        await until(acknowledged, 30)
+        await until(acknowledged, 60)
 
 
 async def stopped(engine: Nats) -> None:

@@ -240,7 +240,7 @@ async def prepare(database_url: str) -> None:
     await engine.dispose()
 
 
-async def until(condition: Callable[[], Any], seconds: float = 5.0) -> None:
+async def until(condition: Callable[[], Any], seconds: float = 60) -> None:
     """Wait for a condition; fails when it does not come true in time."""
     async with asyncio.timeout(seconds):
         while not condition():

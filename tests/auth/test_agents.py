@@ -73,7 +73,7 @@ def test_a_port_in_the_host_is_written_as_did_web_wants_it() -> None:
 async def test_an_agent_is_registered_once_and_recorded_and_policy_sees_it(pair: Stage) -> None:
     one, other = pair.issuer.sign(sub="one"), pair.issuer.sign(sub="other")
     calls = [pair.call(bearer=bearer, agent=CURSOR) for bearer in (one, other) for _ in range(10)]
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         assert {reply.status for reply in await asyncio.gather(*calls)} == {200}
     identity = "cursor-agent-v1.0.0-st.-mary"
     did = "did:web:agents.example:cursoragentv100stmary"
@@ -100,7 +100,7 @@ async def test_names_that_come_all_at_once_do_not_fill_the_register_either(pair:
     bearer = pair.issuer.sign(sub="one")
     assert (await pair.call(bearer=bearer)).status == 200
     agents = [Agent(id=f"at-once-{number}-agent", name="x", source="meta") for number in range(120)]
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         replies = await asyncio.gather(*(pair.call(bearer=bearer, agent=agent) for agent in agents))
     assert {reply.status for reply in replies} == {200}
     assert 0 < len(await registered(pair)) <= 2 * 32
@@ -117,7 +117,7 @@ async def test_a_database_that_hangs_delays_one_call_of_an_agent_and_no_other(
         await connection.execute(text("LOCK TABLE auth.agent"))
         first = asyncio.create_task(pair.call(bearer=bearer, agent=CURSOR))
         replies = [first, *(asyncio.create_task(pair.call(bearer=bearer, agent=CURSOR)) for _ in range(20))]
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(60):
             took = sorted(await asyncio.gather(*(timed(reply) for reply in replies)))
         assert await timed(asyncio.create_task(pair.call(bearer=bearer, agent=CURSOR))) < 1.0
     await blocker.close()

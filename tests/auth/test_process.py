@@ -82,7 +82,7 @@ async def test_the_service_gets_ready_and_stops_on_sigterm(postgres: engines.Pos
     }
     process = subprocess.Popen([COMMAND], env=environ, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     try:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while not await asyncio.to_thread(engines.answers, f"http://127.0.0.1:{port}/readyz"):
                 assert process.poll() is None, process.communicate()[0]
                 await asyncio.sleep(0.05)

@@ -42,7 +42,7 @@ async def identity_provider(state: Path) -> AsyncIterator[str]:
     command = [str(binaries.node()), str(PEOPLE.parent / "server.mjs")]
     process = subprocess.Popen(command, env=environ, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     try:
-        async with asyncio.timeout(40):
+        async with asyncio.timeout(60):
             while not await asyncio.to_thread(engines.answers, f"{issuer}/healthz"):
                 assert process.poll() is None, process.communicate()[1]
                 await asyncio.sleep(0.05)

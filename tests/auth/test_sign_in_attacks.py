@@ -113,7 +113,7 @@ async def test_a_grant_is_deleted_here_also_when_our_registration_there_is_gone(
     others = [f for f in scene.catalogue if f.id != "sign-in"]
     await scene.change_catalogue(*others, without)
     for replica in scene.replicas:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while (await replica.platforms.serving("sign-in")).has_oauth:
                 await asyncio.sleep(0.005)
     gone = await scene.procedure("revoke_auth", {}, platform="sign-in", cookie=begun["session"])
@@ -146,7 +146,7 @@ async def test_a_session_that_ended_takes_its_handle_and_cached_grants_along_on_
     for _ in range(20):  # both replicas have it in their caches now
         assert (await scene.call(**handle)).status == 200
     await scene.procedure("sign_out", {}, cookie=begun["session"])
-    async with asyncio.timeout(2):
+    async with asyncio.timeout(20):  # sooner than a cached grant grows old
         refused = 0
         while refused < 20:
             refused = refused + 1 if (await scene.call(**handle)).status == 401 else 0

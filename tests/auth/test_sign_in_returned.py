@@ -50,7 +50,7 @@ async def scene(postgres: engines.Postgres, nats: engines.Nats, server: Clinic) 
             sign_in=SignInFacts(client_id="everyone"),
         )
         await ready.change_catalogue(*ready.catalogue, facts)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while AT not in {each.id for each in ready.replicas[0].platforms.all()}:
                 await asyncio.sleep(0.005)
         yield ready

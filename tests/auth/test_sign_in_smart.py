@@ -32,7 +32,7 @@ async def clinic(postgres: engines.Postgres, nats: engines.Nats, **settings: Any
         )
         await scene.change_catalogue(*scene.catalogue, facts)
         for replica in scene.replicas:
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(30):
                 while "clinic" not in {known.id for known in replica.platforms.all()}:
                     await asyncio.sleep(0.005)
         yield scene
@@ -96,7 +96,7 @@ async def test_what_an_sm_login_was_granted_is_renewed_with_the_client_of_that_l
         asked = query(begun["location"])
         assert asked["redirect_uri"] == scene.issuer.token_requests[-1]["redirect_uri"] == back, "in both steps"
         scene.issuer.token_answer = TOKEN | {"refresh_token": "second", "expires_in": 3600}
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while scene.issuer.token_requests[-1]["grant_type"] != "refresh_token":
                 assert (await scene.call(platform="clinic", cookie=cookie)).status == 200
         renewed = scene.issuer.token_requests[-1]

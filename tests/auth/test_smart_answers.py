@@ -85,11 +85,11 @@ async def test_a_slow_an_endless_and_a_garbled_answer_end_the_attempt(smart: Sma
         server.body = body
         with pytest.raises((PlatformDown, PlatformUnconfigured)):
             await who.exchange()
-    server.body, server.delay = None, 3.0
+    server.body, server.delay = None, 60.0
     started = time.monotonic()
     with pytest.raises(PlatformDown):
         await who.exchange()
-    assert time.monotonic() - started < 2.5
+    assert time.monotonic() - started < 30
 
 
 async def test_quirks_of_the_token_service_are_carried_out(smart: SmartClient, server: Clinic) -> None:

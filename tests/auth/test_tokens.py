@@ -267,7 +267,7 @@ async def test_a_start_waits_for_the_first_keys_and_a_failed_attempt_is_soon_rep
         assert not await keys.first(0.3)
         waiting = asyncio.create_task(keys.first(20))
         fake.reachable = True
-        assert await asyncio.wait_for(waiting, 10)
+        assert await asyncio.wait_for(waiting, 60)
         assert keys.known("rsa-1") is not None
         await keys.close()
 

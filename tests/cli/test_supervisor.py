@@ -33,7 +33,7 @@ def alive(pid: int) -> bool:
         return False
 
 
-async def until(condition: Callable[[], bool], seconds: float = 20) -> None:
+async def until(condition: Callable[[], bool], seconds: float = 60) -> None:
     limit = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < limit, "waited too long"
@@ -188,7 +188,7 @@ asyncio.run(main())
     command = [sys.executable, "-c", program, str(tmp_path)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as parent:
         assert parent.stdout is not None
-        pid = int(await asyncio.wait_for(asyncio.to_thread(parent.stdout.readline), 20))
+        pid = int(await asyncio.wait_for(asyncio.to_thread(parent.stdout.readline), 60))
         assert alive(pid)
         parent.kill()
         parent.wait(10)

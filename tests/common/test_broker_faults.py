@@ -16,7 +16,7 @@ from wardmesh_common.station import Hop
 pytestmark = pytest.mark.anyio
 
 
-async def until(condition: object, seconds: float = 10.0) -> None:
+async def until(condition: object, seconds: float = 60) -> None:
     assert callable(condition)
     async with asyncio.timeout(seconds):
         while not condition():
@@ -36,13 +36,13 @@ async def test_a_killed_broker_fails_calls_at_once_runs_none_late_and_comes_back
 
     with nats() as server:
         async with small_mesh(server.url, perform) as mesh:
-            waiting = asyncio.create_task(mesh.gateway.submit(mesh.call()))
+            waiting = asyncio.create_task(mesh.gateway.submit(mesh.call(seconds=60)))
             await until(lambda: performed)
             server.kill()
             started = time.monotonic()
             with pytest.raises(WardmeshError) as lost:
                 await waiting
-            assert time.monotonic() - started < 0.5
+            assert time.monotonic() - started < 10, "at once, not at its deadline"
             assert lost.value.problem.status == 503
             with pytest.raises(WardmeshError):
                 await mesh.gateway.submit(mesh.call())
@@ -70,9 +70,9 @@ async def test_a_frozen_broker_is_noticed_within_seconds_and_nothing_runs_after_
             server.freeze()
             started = time.monotonic()
             with pytest.raises(WardmeshError):
-                await mesh.gateway.submit(mesh.call(seconds=8))
-            assert time.monotonic() - started < 5
+                await mesh.gateway.submit(mesh.call(seconds=60))
+            assert time.monotonic() - started < 20
             server.thaw()
-            await until(lambda: all(bus.connected for bus in mesh.buses), seconds=15)
+            await until(lambda: all(bus.connected for bus in mesh.buses), seconds=60)
             assert (await mesh.gateway.submit(mesh.call())).reply.status == 200
             assert all(left > 0 for left in performed)

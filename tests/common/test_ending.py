@@ -28,7 +28,7 @@ def test_a_task_whose_answer_comes_with_the_cancellation_ends_all_the_same() -> 
         await asyncio.sleep(0)
         ending = asyncio.create_task(ended(task, again_seconds=0.05))
         role.answer.set_result(None)  # in the same turn of the loop
-        await asyncio.wait_for(ending, 5)
+        await asyncio.wait_for(ending, 60)
         assert task.done()
         return role.rounds
 

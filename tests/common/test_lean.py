@@ -53,7 +53,7 @@ async def connect(url: str, **options: object) -> LeanClient:
 
 
 async def subscription(reader: asyncio.StreamReader) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while not (await reader.readline()).startswith(b"SUB"):
             pass
 
@@ -85,7 +85,7 @@ async def test_messages_cut_anywhere_arrive_whole_and_in_order(step: int) -> Non
     async with scripted(script) as url:
         nc = await connect(url)
         nc.lean_subscribe("a", receive)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             await done.wait()
         assert [data for data, _ in seen] == [*payloads, b"end"]
         assert seen[-1][1] == header
@@ -108,7 +108,7 @@ async def test_a_permission_error_is_reported_and_the_connection_lives_on() -> N
     async with scripted(script) as url:
         nc = await connect(url, error_cb=on_error)
         nc.lean_subscribe("a", lambda *_: got.set())
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             await got.wait()
         assert "permissions violation" in errors[0]
         assert nc.is_connected

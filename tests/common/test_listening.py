@@ -30,7 +30,7 @@ async def serving(sock: socket.socket) -> AsyncGenerator[None]:
         uvicorn.Config(farewell, lifespan="off", log_config=None, http="httptools", loop="none", ws="none")
     )
     task = asyncio.create_task(server.serve(sockets=[sock]))
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while not server.started:
             await asyncio.sleep(0.01)
     yield
@@ -40,7 +40,7 @@ async def serving(sock: socket.socket) -> AsyncGenerator[None]:
 
 
 async def ask(port: int) -> bytes:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
         answer = await reader.read()
@@ -73,7 +73,7 @@ async def test_callers_notice_nothing_when_one_server_follows_another_on_an_inhe
             for _ in range(3):
                 async with serving(reserve("127.0.0.1", port, {port: parent.fileno()})):
                     target = len(answers) + 50
-                    async with asyncio.timeout(20):
+                    async with asyncio.timeout(60):
                         while len(answers) < target:
                             await asyncio.sleep(0.01)
         # Nobody serves now: connections wait in the socket until the next server takes them.
@@ -93,11 +93,11 @@ async def test_a_connection_that_is_left_still_gets_its_answer_and_is_told_to_cl
     first = await reader.readuntil(b"ok")
     assert b"connection: close" not in first
     ending = asyncio.create_task(leaving.__aexit__(None, None, None))
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while await connects(port):
             await asyncio.sleep(0.01)
     writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         last = await reader.read()
         await ending
     writer.close()

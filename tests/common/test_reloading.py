@@ -30,7 +30,7 @@ async def create_app(settings, bus, health):
 
 sys.exit(run("reloadable", lambda: load(BusSettings, os.environ), create_app))
 """
-WAIT_SECONDS = 30
+WAIT_SECONDS = 60
 
 
 @pytest.fixture
@@ -65,7 +65,7 @@ def until_it_says(process: subprocess.Popen[bytes], url: str, text: str, log: Pa
         assert process.poll() is None, log.read_text()
         assert time.monotonic() < limit, log.read_text()
         try:
-            if text in httpx.get(url, timeout=5).text:
+            if text in httpx.get(url, timeout=20).text:
                 return
         except httpx.HTTPError:
             pass

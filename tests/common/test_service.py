@@ -52,7 +52,7 @@ def service(url: str, program: str = PROGRAM, **extra: str) -> Iterator[tuple[su
 
 def status(url: str) -> int:
     try:
-        with urllib.request.urlopen(url, timeout=2) as answer:
+        with urllib.request.urlopen(url, timeout=20) as answer:
             return answer.status
     except urllib.error.HTTPError as error:
         error.close()
@@ -63,7 +63,7 @@ def status(url: str) -> int:
 
 def verbose(admin: str) -> bytes:
     try:
-        with urllib.request.urlopen(f"{admin}/startupz?verbose", timeout=2) as answer:
+        with urllib.request.urlopen(f"{admin}/startupz?verbose", timeout=20) as answer:
             return answer.read()
     except urllib.error.HTTPError as error:
         with error:
@@ -72,7 +72,7 @@ def verbose(admin: str) -> bytes:
         return b""
 
 
-def until(condition: Callable[[], bool], seconds: float = 15.0) -> None:
+def until(condition: Callable[[], bool], seconds: float = 60) -> None:
     limit = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < limit, "waited too long"
@@ -85,7 +85,7 @@ def test_health_survives_the_loss_of_the_bus_and_a_sigterm_ends_in_order() -> No
         until(lambda: status(f"{admin}/readyz") == 200)
         assert [status(f"{admin}/{p}") for p in ("livez", "startupz", "nothing")] == [200, 200, 404]
         server.kill()
-        with urllib.request.urlopen(f"{admin}/readyz?verbose", timeout=2) as answer:
+        with urllib.request.urlopen(f"{admin}/readyz?verbose", timeout=20) as answer:
             assert answer.headers["content-type"] == "application/health+json"
         assert [status(f"{admin}/{p}") for p in ("livez", "readyz")] == [200, 200]
         server.start()

@@ -93,7 +93,7 @@ async def test_a_reply_that_comes_as_its_caller_hangs_up_leaves_nothing_behind(n
     async with small_mesh(nats_url, never) as mesh:
         call = mesh.call()
         submitted = asyncio.create_task(mesh.gateway.submit(call))
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             await reached.wait()
         submissions = mesh.gateway._submissions
         assert submissions is not None

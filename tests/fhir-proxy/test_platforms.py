@@ -113,7 +113,7 @@ async def test_fg32_adding_a_file_and_reloading_adds_the_platform(tmp_path: Path
     (tmp_path / "clinic.yaml").write_text(
         "id: clinic\nname: Clinic\ntype: ehr\nbases: {patient: 'https://c.example/r4'}\n"
     )
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         await heard.wait()
     watching.cancel()
     assert told == [platforms.version]

@@ -92,7 +92,7 @@ async def test_fg32_the_catalogue_is_asked_for_and_its_change_is_told(
         f"id: probe\nname: Renamed\ntype: sandbox\nbases: {{patient: '{upstream.base}'}}\n"
     )
     os.kill(os.getpid(), 1)  # SIGHUP
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         await heard.wait()
     again = await mesh.gateway.ask(ASK_CATALOGUE, Changed(version=""), Catalogue)
     assert {p.id: p.name for p in again.platforms}["probe"] == "Renamed"

@@ -102,7 +102,7 @@ async def test_the_timeline_and_the_streams_show_pseudonyms(stage: Stage) -> Non
     for address in (f"{ROOT}/stream?cursor=0:0", "/v1/events/tail?cursor=0:0"):
         async with stage.http.get(stage.base + address, headers=headers) as answer:
             assert answer.status == 200
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 chunk = await answer.content.readuntil(b"\n\n")
             quiet(chunk, address)
 
@@ -159,7 +159,7 @@ async def closing(stage: Stage, review: str) -> list[dict[str, Any]]:
         found = [data for data in found if (data.get("facts") or {}).get("review") == review]
         return found if any(data["phase"] == "outcome" for data in found) else []
 
-    return await until(there, 15)
+    return await until(there, 60)
 
 
 async def test_what_a_review_came_to_is_kept_exported_and_in_the_ledger(stage: Stage) -> None:

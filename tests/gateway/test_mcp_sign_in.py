@@ -244,7 +244,7 @@ async def test_a_stream_that_has_nothing_to_say_shows_life_every_fifteen_seconds
         await asyncio.sleep(15.5)
         door.release.set()
         one.face.drain()
-        answers: list[httpx.Response] = await asyncio.wait_for(asyncio.gather(*calls), 10)
+        answers: list[httpx.Response] = await asyncio.wait_for(asyncio.gather(*calls), 60)
     for answer in answers:
         assert answer.headers["content-type"].startswith("text/event-stream")
         assert answer.headers["x-accel-buffering"] == "no"

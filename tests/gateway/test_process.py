@@ -63,7 +63,7 @@ def started(broker: tuple[engines.Nats, str], log: Path, **more: str) -> Iterato
 
 def _ready(admin: int) -> bool:
     try:
-        return httpx.get(f"http://127.0.0.1:{admin}/readyz", timeout=2).status_code == 200
+        return httpx.get(f"http://127.0.0.1:{admin}/readyz", timeout=20).status_code == 200
     except httpx.TransportError:
         return False
 
@@ -73,10 +73,10 @@ def test_it_comes_up_without_the_other_services_and_stops_in_order(
 ) -> None:
     log = tmp_path / "log"
     with started(broker, log) as (process, base):
-        assert httpx.get(f"{base}/health", timeout=5).json()["platforms_registered"] == 0
-        assert httpx.get(f"{base}/api/fhir/store/Patient", timeout=5).status_code == 503
-        assert httpx.post(f"{base}/mcp", json={}, timeout=5).status_code == 401
-        assert "resource_metadata" in httpx.get(f"{base}/mcp", timeout=5).headers["www-authenticate"]
+        assert httpx.get(f"{base}/health", timeout=20).json()["platforms_registered"] == 0
+        assert httpx.get(f"{base}/api/fhir/store/Patient", timeout=20).status_code == 503
+        assert httpx.post(f"{base}/mcp", json={}, timeout=20).status_code == 401
+        assert "resource_metadata" in httpx.get(f"{base}/mcp", timeout=20).headers["www-authenticate"]
         process.send_signal(signal.SIGTERM)
         assert process.wait(15) == 0
     text = log.read_text()

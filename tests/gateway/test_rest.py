@@ -295,7 +295,7 @@ async def test_more_calls_than_one_replica_may_hold_are_told_so_at_once_and_reco
 
     stage.bus.reply = slow
     first = asyncio.create_task(stage.get("/api/fhir/store/Patient/p1"))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while not stage.bus.calls:
             await asyncio.sleep(0)
     second = await stage.get("/api/fhir/store/Patient/p1")

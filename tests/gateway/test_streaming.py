@@ -60,7 +60,7 @@ async def served(
         reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=64 * 1024)
         writer.write(request)
         try:
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 yield reader, writer
         finally:
             writer.close()

@@ -93,7 +93,7 @@ async def mesh_of(nats: engines.Nats, replicas: int = 2, **settings: Any) -> Asy
             )
             await stack.enter_async_context(create_app(ready, bus, Health(), environ={}))
             mesh.bases.append(f"http://127.0.0.1:{port}")
-        async with aiohttp.ClientSession() as http, asyncio.timeout(10):
+        async with aiohttp.ClientSession() as http, asyncio.timeout(60):
             for base in mesh.bases:
                 while (await (await http.get(f"{base}/health")).json())["platforms_registered"] == 0:
                     await asyncio.sleep(0.01)
@@ -150,14 +150,14 @@ async def test_large_bodies_pass_in_both_directions(nats: engines.Nats) -> None:
 async def test_a_caller_that_hangs_up_stops_the_work(nats: engines.Nats) -> None:
     async with mesh_of(nats, replicas=1) as mesh:
         mesh.hold = asyncio.Event()
-        async with aiohttp.ClientSession(headers=mesh.headers()) as http, asyncio.timeout(10):
+        async with aiohttp.ClientSession(headers=mesh.headers()) as http, asyncio.timeout(60):
             task = asyncio.create_task(http.get(mesh.bases[0] + READ))
             await mesh.entered.wait()
             task.cancel()
             await mesh.cancelled.wait()
         recorder = mesh.small.performer.recorder
         assert isinstance(recorder, MemoryRecorder)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while recorder.codes() != ["abandoned"]:
                 await asyncio.sleep(0.01)
 
@@ -195,7 +195,7 @@ async def test_a_change_of_the_catalogue_reaches_every_replica(nats: engines.Nat
     async with mesh_of(nats) as mesh, aiohttp.ClientSession() as http:
         mesh.catalogue = Catalogue(version="2", platforms=PLATFORMS[:2])
         await mesh.small.performer.tell(EVENT_CATALOGUE_CHANGED, Changed(version="2"))
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             for base in mesh.bases:
                 while (await (await http.get(f"{base}/api/platforms")).json())["total"] != 2:
                     await asyncio.sleep(0.01)

@@ -179,7 +179,7 @@ async def world(
         await stack.enter_async_context(create_app(ready, await small.bus("gateway"), Health(), environ={}))
         http = await stack.enter_async_context(aiohttp.ClientSession(headers=_token(token_issuer)))
         here = World(http, f"http://127.0.0.1:{port}", platform)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while (await here.get("/health")).json()["platforms_registered"] == 0:
                 await asyncio.sleep(0.01)
         yield here

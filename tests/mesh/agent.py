@@ -49,7 +49,7 @@ class Agent:
         async def again() -> bool:
             return "error" in await self.ask(tool, **arguments)
 
-        await until(lambda: every_time(again, times=12))
+        await until(lambda: every_time(again, times=12), seconds=20)  # sooner than what is remembered grows old
         return await self.ask(tool, **arguments)
 
     async def forget(self, platform: str) -> None:

@@ -146,4 +146,4 @@ async def _over(client: httpx.AsyncClient, urgent: dict[str, str]) -> None:
     async def closed() -> bool:
         return (await client.get(f"/fhir/store/Patient/{PATIENT}", headers=urgent)).status_code == 403
 
-    await until(lambda: every_time(closed, times=12))
+    await until(lambda: every_time(closed, times=12), seconds=14)  # sooner than replicas look by themselves

@@ -67,7 +67,7 @@ async def test_fg11_from_the_first_visit_to_the_logout(mesh: Any) -> None:
         async def over() -> bool:
             return (await frida.http.get(LABORATORY)).status_code == 401
 
-        await until(lambda: every_time(over, times=12))  # each replica hears of it when it does
+        await until(lambda: every_time(over, times=12), seconds=20)  # each replica hears of it when it does
 
 
 @pytest.mark.requirement("FG-11")

