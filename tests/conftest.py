@@ -6,11 +6,15 @@ import json
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 
 import lanes
 
 _REQUIREMENT = "requirement"
+# How long an example takes says something about the machine only.
+hypothesis.settings.register_profile("wardmesh", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("wardmesh")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -35,8 +39,9 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> lanes.Lanes:
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    items.sort(key=lambda item: lanes.place(item.nodeid))
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if hasattr(config, "workerinput"):
+        items.sort(key=lambda item: lanes.place(item.nodeid))
     for item in items:
         # Properties travel with the reports of a test.
         item.user_properties.extend((_REQUIREMENT, name) for name in requirements_of(item))

@@ -1,46 +1,70 @@
-"""How `make test` shares the tests out among its processes: what belongs together, and what must be alone."""
+"""How `make test` deals the tests out among its processes: what runs alone, and what stays together."""
 
 from __future__ import annotations
 
 from xdist.scheduler import LoadScopeScheduling
 from xdist.workermanage import WorkerController
 
-# Taken by one process as a whole and first: one mesh serves them all, and they last longest.
-TOGETHER = ("tests/mesh/",)
-# Compare rates, or need a processor at a moment they choose: they begin when every other process has ended.
-ALONE = ("tests/audit/test_cost.py", "tests/audit/test_verify_speed.py")
-_LAST = "alone"
+# Begin of node ids. They hold an amount of time, or of processor, against a limit: one process runs them first, while
+# the others wait.
+ALONE = (
+    "tests/audit/test_cost.py",
+    "tests/audit/test_recorder.py::test_a_frozen_broker_ends_calls_in_time",
+    "tests/audit/test_report_speed.py",
+    "tests/audit/test_verify_speed.py",
+    "tests/auth/test_agents.py::test_a_database_that_hangs_delays_one_call",
+    "tests/auth/test_replicas.py::test_a_sign_in_survives_the_replica_that_began_it",
+    "tests/auth/test_sessions.py::test_a_frozen_database",
+    "tests/auth/test_sessions.py::test_a_revocation_reaches_the_other_replica_within_a_second",
+    "tests/auth/test_smart_answers.py::test_a_slow_an_endless_and_a_garbled_answer",
+    "tests/common/test_broker_faults.py",
+    "tests/common/test_deadline.py",
+    "tests/common/test_journey.py",
+    "tests/fhir-proxy/test_rates.py",
+    "tests/policy/test_faults.py",
+    "tests/policy/test_station.py::test_nothing_is_performed_while_cerbos_is_away",
+    "tests/policy/test_versions.py",
+)
+# Each starts a mesh, or the like: one process runs them all, so that never two meshes share a machine.
+TOGETHER = ("tests/conformance/", "tests/cli/test_up.py", "tests/mesh/")
+FIRST, SECOND = "alone", "together"
 
 
 def place(nodeid: str) -> int:
-    """Sorts the tests of a run, with or without processes beside one another."""
-    if nodeid.startswith(TOGETHER):
+    """Where a test stands when several processes share a run."""
+    if nodeid.startswith(ALONE):
         return 0
-    return 2 if nodeid.startswith(ALONE) else 1
+    if nodeid.startswith(TOGETHER):
+        return 1 + next(place for place, begin in enumerate(TOGETHER) if nodeid.startswith(begin))
+    return 1 + len(TOGETHER)
 
 
 class Lanes(LoadScopeScheduling):
-    """Each process takes the next file when it is done with one; the last one left takes what must be alone."""
+    """A process that has nearly nothing left takes the next file; what is alone or together counts as one file."""
 
     def _split_scope(self, nodeid: str) -> str:
         if nodeid.startswith(ALONE):
-            return _LAST
-        whole = next((folder for folder in TOGETHER if nodeid.startswith(folder)), "")
-        return whole or nodeid.partition("::")[0]
+            return FIRST
+        return SECOND if nodeid.startswith(TOGETHER) else nodeid.partition("::")[0]
 
-    def _assign_work_unit(self, node: WorkerController) -> None:
-        if next(iter(self.workqueue)) != _LAST or self.nodes == [node]:
-            super()._assign_work_unit(node)
+    def mark_test_complete(self, node: WorkerController, item_index: int, duration: float = 0) -> None:
+        super().mark_test_complete(node, item_index, duration)
+        for waiting in self.nodes:
+            self._reschedule(waiting)
 
     def _reschedule(self, node: WorkerController) -> None:
-        others = [other for other in self.nodes if other is not node]
-        if list(self.workqueue) != [_LAST] or not others:
+        if self._must_wait(node):
+            return
+        super()._reschedule(node)
+        # A process begins a test when it knows the next one: a single one would lie there.
+        if self._pending_of(self.assigned_work[node]) == 1:
             super()._reschedule(node)
-        elif self._pending_of(self.assigned_work[node]) <= 2 and not all(other.shutting_down for other in others):
-            node.shutdown()  # another process goes on
 
-    def remove_node(self, node: WorkerController) -> str | None:
-        crashed = super().remove_node(node)
-        for left in self.nodes:
-            self._reschedule(left)
-        return crashed
+    def _assign_work_unit(self, node: WorkerController) -> None:
+        if not self._must_wait(node):
+            super()._assign_work_unit(node)
+
+    def _must_wait(self, node: WorkerController) -> bool:
+        return any(
+            not all(work.get(FIRST, {}).values()) for other, work in self.assigned_work.items() if other is not node
+        )
