@@ -22,13 +22,25 @@ from wardmesh_audit.detect_directory import Directory
 from wardmesh_audit.detect_store import Handles
 from wardmesh_audit.detection import Detection
 from wardmesh_audit.migrate import migrate
-from wardmesh_audit.rules import AnyRule, load_rules
+from wardmesh_audit.rule_folder import RuleFolder, reading_of
+from wardmesh_audit.rules import SHIPPED, load_rules
 from wardmesh_audit.subject_keys import KeyBook, SubjectKey
 
 pytestmark = pytest.mark.anyio
 
 KEY, KEK, HANDLE_KEY = b"d" * 32, b"e" * 32, b"h" * 32
 NOBODY = Directory(None, KEY, HANDLE_KEY)
+
+
+class Only(RuleFolder):
+    """Some of the rules that ship."""
+
+    def __init__(self, *names: str) -> None:
+        super().__init__()
+        self._names = names
+
+    def load(self) -> None:
+        self.reading = reading_of([rule for rule in load_rules() if rule.name in self._names])
 
 
 def leaf(number: int, kind: str = "access", *, at: datetime | None = None, **data: Any) -> bytes:
@@ -49,13 +61,12 @@ def denials(count: int, **data: Any) -> list[bytes]:
 
 
 @contextlib.asynccontextmanager
-async def detecting(
-    w: World, *options: Any, count: int = 1, rules: list[AnyRule] | None = None
-) -> AsyncGenerator[None]:
+async def detecting(w: World, *options: Any, count: int = 1, rules: RuleFolder | None = None) -> AsyncGenerator[None]:
     """So many replicas of it, with a directory and handles when they are given."""
     directory, handles = options or (NOBODY, None)
     connect = connector(w.url("audit_detect"))
-    found = [Detection(w.nc, connect, rules or load_rules(), directory, handles, save_seconds=0) for _ in range(count)]
+    rules = rules or RuleFolder()
+    found = [Detection(w.nc, connect, rules, directory, handles, save_seconds=0) for _ in range(count)]
     tasks = [asyncio.create_task(one.run()) for one in found]
     try:
         yield
@@ -156,10 +167,9 @@ async def test_an_alert_leaves_within_a_second_and_opens_a_review(broker: Nats, 
 
 
 async def test_emergency_access_without_a_review_is_said_after_three_days(broker: Nats, server: Postgres) -> None:
-    rules = [rule for rule in load_rules() if rule.name.startswith("break_glass")]
     long_ago = datetime.now(UTC) - timedelta(hours=80)
     async with ledger(broker, server) as w:
-        async with detecting(w, rules=[rule for rule in rules if rule.name == "break_glass"]):
+        async with detecting(w, rules=Only("break_glass")):
             for number, at in enumerate((long_ago, long_ago + timedelta(minutes=5), long_ago + timedelta(hours=20))):
                 patient = {"pseudonym": f"{number:032x}"}
                 await w.send(leaf(number, "break_glass", at=at, patient=patient, purpose_of_use="BTG"))
@@ -171,7 +181,7 @@ async def test_emergency_access_without_a_review_is_said_after_three_days(broker
         )
         await w.query(closed)
         for _ in range(2):  # a second look says nothing new
-            async with detecting(w, rules=rules):
+            async with detecting(w, rules=Only("break_glass", "break_glass_without_follow_up")):
                 await alerts(w, 4)
                 await caught_up(w)
         found = await alerts(w, 4)
@@ -275,3 +285,49 @@ async def test_a_feed_that_changes_is_used_from_then_on_and_the_ledger_says_so(
             await w.wait_size(7)
             await caught_up(w)
         assert len(await said(w, "directory_loaded")) == len(await said(w, "directory_changed")) == 1
+
+
+def threshold(folder: Path, number: int, text: str = "") -> None:
+    """A rule of the deployment's own, put in place at once."""
+    rule = json.loads((SHIPPED / "denied_burst.json").read_text()) | {"threshold": number}
+    draft = folder / "denied_burst.draft"
+    draft.write_text(text or json.dumps(rule))
+    draft.rename(folder / "denied_burst.json")
+
+
+async def test_rules_that_change_are_used_from_then_on_and_bad_ones_are_not(
+    broker: Nats, server: Postgres, tmp_path: Path
+) -> None:
+    """Nothing is started again; the ledger says which rules it was from when on."""
+    threshold(tmp_path, 20)
+    async with ledger(broker, server) as w:
+        rules = RuleFolder(tmp_path)
+        rules.load()
+        async with detecting(w, rules=rules):
+            (loaded,) = await said(w, "rules_loaded")
+            assert loaded["rules"] == loaded["enabled"] == len(load_rules())
+            await w.send(*denials(5))
+            await w.wait_size(6)
+            await caught_up(w)
+            assert not await w.query("select 1 from alert"), "five are no burst"
+            threshold(tmp_path, 0, '{"name": "denied_burst", "threshold": "few"}')
+            (refused,) = await said(w, "rules_refused")
+            assert refused == {"digest": loaded["digest"]}
+            await w.send(*denials(5, actor="i|clerk"))
+            await w.wait_size(12)
+            await caught_up(w)
+            assert not await w.query("select 1 from alert"), "the earlier rules are in force"
+            threshold(tmp_path, 3)
+            (changed,) = await said(w, "rules_changed")
+            assert changed["digest"] != loaded["digest"]
+            await w.send(*denials(3, actor="i|porter"))
+            (alert,) = await alerts(w, 1)
+            assert alert["data"]["facts"]["about_actor"] == "i|porter"
+            await caught_up(w)
+        # The next process knows which rules were said, and says nothing twice.
+        async with detecting(w, rules=RuleFolder(tmp_path)):
+            await w.send(*denials(3, actor="i|guard"))
+            await alerts(w, 2)
+            await caught_up(w)
+        for reason in ("rules_loaded", "rules_changed", "rules_refused"):
+            assert len(await said(w, reason)) == 1

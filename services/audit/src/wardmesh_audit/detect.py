@@ -61,11 +61,17 @@ class Hit(Struct, frozen=True):
 
 class Detector:
     def __init__(self, rules: Iterable[AnyRule], people: People, state: State | None = None) -> None:
-        self._rules = [rule for rule in rules if rule.enabled]
+        self._rules: list[AnyRule] = []
         self.people = people  # replaced when the directory changes
         self.state = state or State()
         self.touched: dict[tuple[str, datetime], Hour] = {}  # hours that changed since somebody saved them
         self._candidates: dict[tuple[Any, ...], tuple[AnyRule, ...]] = {}
+        self.use(rules)
+
+    def use(self, rules: Iterable[AnyRule]) -> None:
+        """From the next event on; what is remembered stays."""
+        self._rules = [rule for rule in rules if rule.enabled]
+        self._candidates.clear()
 
     @property
     def follow_ups(self) -> list[FollowUp]:

@@ -10,8 +10,9 @@ from typing import Any
 from msgspec import Struct
 
 from wardmesh_audit.detect_people import BadDirectory, People, feed_files, read_entries
+from wardmesh_audit.resting import RestingFiles
 
-Marks = tuple[tuple[str, int, int, int], ...]
+_UNREADABLE = "the directory of feed files cannot be read"
 
 
 class Reading(Struct, frozen=True):
@@ -29,8 +30,7 @@ class Directory:
         self._folder = folder
         self._key = key
         self._handle_key = handle_key
-        self._seen: Marks = ()
-        self._taken: Marks = ()
+        self._files = RestingFiles(self._listed)
         self.reading = Reading(People(key, handle_key), "", {})
 
     @property
@@ -40,20 +40,24 @@ class Directory:
     def load(self) -> None:
         """Takes over what is there now. Raises BadDirectory."""
         if self._folder is not None:
-            marks = _marks(self._folder)
+            try:
+                marks = self._files.marks()
+            except OSError:
+                raise BadDirectory(_UNREADABLE) from None
             self.reading = self._read(self._folder)
-            self._seen = self._taken = marks
+            self._files.take(marks)
 
-    def look(self) -> bool:
-        """True when other files were taken over; they have to look the same twice. Raises BadDirectory, once."""
-        if self._folder is None:
-            return False
-        before, self._seen = self._seen, _marks(self._folder)
-        if self._seen == self._taken or self._seen != before:
-            return False
-        self._taken = self._seen
-        digest, self.reading = self.reading.digest, self._read(self._folder)
-        return self.reading.digest != digest
+    def look(self) -> None:
+        """Takes other files over once they rest. Raises BadDirectory, once."""
+        try:
+            changed = self._files.changed()
+        except OSError:
+            raise BadDirectory(_UNREADABLE) from None
+        if changed and self._folder is not None:
+            self.reading = self._read(self._folder)
+
+    def _listed(self) -> list[Path]:
+        return feed_files(self._folder) if self._folder is not None else []
 
     def _read(self, folder: Path) -> Reading:
         entries = read_entries(folder)
@@ -71,12 +75,3 @@ class Directory:
             "inactive": sum(entry.status != "active" for entry in entries),
         }
         return Reading(people, found.hexdigest(), facts)
-
-
-def _marks(folder: Path) -> Marks:
-    """Names, sizes and times: equal means unchanged. Raises BadDirectory."""
-    try:
-        stats = [(path.name, path.stat()) for path in feed_files(folder)]
-    except OSError:
-        raise BadDirectory("the directory of feed files cannot be read") from None
-    return tuple((name, stat.st_ino, stat.st_size, stat.st_mtime_ns) for name, stat in stats)

@@ -35,6 +35,7 @@ class State(Struct):
     last_seen: dict[str, datetime] = field(default_factory=dict[str, datetime])
     raised: dict[str, datetime] = field(default_factory=dict[str, datetime])
     directory: str = ""  # digest of the feed that was used last
+    rules: str = ""  # and of the rules
 
     def move(self, stored: datetime) -> None:
         """Time goes on; once in an hour what is over is forgotten."""

@@ -11,7 +11,7 @@ from typing import Any
 
 from wardmesh_audit.derived import publish, status
 from wardmesh_audit.detect import Alert, Detector, overdue
-from wardmesh_audit.detect_directory import Directory, Reading
+from wardmesh_audit.detect_directory import Directory
 from wardmesh_audit.detect_event import Seen, seen
 from wardmesh_audit.detect_people import BadDirectory
 from wardmesh_audit.detect_state import BadState, State, decode
@@ -19,7 +19,8 @@ from wardmesh_audit.detect_store import Handles, Store
 from wardmesh_audit.jetstream import api
 from wardmesh_audit.ledger import Connection
 from wardmesh_audit.puller import Pulled
-from wardmesh_audit.rules import AnyRule
+from wardmesh_audit.rule_folder import RuleFolder
+from wardmesh_audit.rules import BadRules
 from wardmesh_audit.streams import audit_stream
 from wardmesh_audit.tail import Hole, batches
 from wardmesh_audit.writer import TRANSIENT
@@ -29,7 +30,7 @@ _SAVE_SECONDS = 5.0
 _OVERDUE_SECONDS = 60.0
 _STANDBY_SECONDS = 2.0
 _PAUSE_SECONDS = 1.0
-_DIRECTORY_SECONDS = 2.0
+_LOOK_SECONDS = 2.0
 
 _log = logging.getLogger("wardmesh.audit")
 
@@ -41,7 +42,7 @@ class Detection:
         self,
         nc: LeanClient,
         connect: Callable[[], Awaitable[Connection]],
-        rules: Sequence[AnyRule],
+        rules: RuleFolder,
         directory: Directory,
         handles: Handles | None = None,
         logs: Sequence[int] = (0,),
@@ -81,14 +82,16 @@ class Detection:
             except BadState as error:
                 _log.error("audit detection: %s; it begins anew", error)
                 state = State()
-            with contextlib.suppress(BadDirectory):  # it was good once; `watch` says that it is not any more
+            # They were good once; `watch` says that they are not any more.
+            with contextlib.suppress(BadDirectory):
                 await asyncio.to_thread(self._directory.load)
-            detector = Detector(self._rules, self._directory.reading.people, state)
+            with contextlib.suppress(BadRules):
+                await asyncio.to_thread(self._rules.load)
+            detector = Detector(self._rules.reading.rules, self._directory.reading.people, state)
             turn = _Turn(self._nc, store, detector, self._handles, places)
             turn.save_seconds = self._save_seconds
             async with asyncio.TaskGroup() as group:
-                if self._directory.watched:
-                    group.create_task(turn.watch(self._directory))
+                group.create_task(turn.watch(self._directory, self._rules))
                 for log_id in self._logs:
                     group.create_task(turn.follow(log_id))
         finally:
@@ -112,24 +115,34 @@ class _Turn:
         self._saved_at = self._looked_at = -_OVERDUE_SECONDS
         self._changed = False
 
-    async def watch(self, directory: Directory) -> None:
-        """For ever. Another feed is said in the ledger before the next event is judged by it."""
-        while True:
+    async def watch(self, directory: Directory, rules: RuleFolder) -> None:
+        """For ever. Another feed, or other rules, are said in the ledger before the next event is judged by them."""
+        while directory.watched or rules.watched:
             try:
                 async with self._one:
-                    await asyncio.to_thread(directory.look)
-                    await self._take_over(directory.reading)
+                    await self._look_at(directory, rules)
             except BadDirectory as error:
                 _log.error("audit detection: the changed directory is not used: %s", error)
                 await self._say("directory_refused", {"digest": directory.reading.facts.get("digest", "")})
-            await asyncio.sleep(_DIRECTORY_SECONDS)
+            except BadRules as error:
+                _log.error("audit detection: the changed rules are not used: %s", error)
+                await self._say("rules_refused", {"digest": rules.reading.facts["digest"]})
+            await asyncio.sleep(_LOOK_SECONDS)
 
-    async def _take_over(self, reading: Reading) -> None:
+    async def _look_at(self, directory: Directory, rules: RuleFolder) -> None:
         state = self._detector.state
-        if state.directory != reading.digest:
-            await self._say("directory_changed" if state.directory else "directory_loaded", reading.facts)
-            self._detector.people, state.directory = reading.people, reading.digest
-            self._changed = True
+        if rules.watched:
+            await asyncio.to_thread(rules.look)
+            if state.rules != rules.reading.digest:
+                await self._say("rules_changed" if state.rules else "rules_loaded", rules.reading.facts)
+                self._detector.use(rules.reading.rules)
+                state.rules, self._changed = rules.reading.digest, True
+        if directory.watched:
+            await asyncio.to_thread(directory.look)
+            if state.directory != directory.reading.digest:
+                await self._say("directory_changed" if state.directory else "directory_loaded", directory.reading.facts)
+                self._detector.people, state.directory = directory.reading.people, directory.reading.digest
+                self._changed = True
 
     async def _say(self, reason: str, facts: dict[str, Any]) -> None:
         now = datetime.now(UTC)

@@ -17,7 +17,8 @@ from wardmesh_audit.ledger import Connection
 from wardmesh_audit.log_role import LogRole, audit_logger
 from wardmesh_audit.pseudonyms import Pseudonyms
 from wardmesh_audit.retention import Retention
-from wardmesh_audit.rules import BadRules, load_rules
+from wardmesh_audit.rule_folder import RuleFolder
+from wardmesh_audit.rules import BadRules
 from wardmesh_audit.settings import AuditSettings, need, secret
 from wardmesh_audit.watch import Watch
 from wardmesh_common.bus import Bus
@@ -71,8 +72,9 @@ def directory_of(settings: AuditSettings) -> Directory:
 
 
 def _detection(settings: AuditSettings, bus: Bus, connect: Callable[[], Awaitable[Connection]]) -> Detection:
+    rules = RuleFolder(settings.audit_rules_dir)
     try:
-        rules = load_rules(settings.audit_rules_dir)
+        rules.load()
     except BadRules as error:
         raise BadSettings(f"WARDMESH_AUDIT_RULES_DIR: {error}") from None
     directory = directory_of(settings)
