@@ -221,11 +221,12 @@ class Recorder:
             if not lane.batcher.room(len(drafts) + 1):
                 raise AuditUnavailable("The audit queue is full.", retry_after=1)
         handed = _Handed(drafts, Ticket(len(drafts), asyncio.get_running_loop().create_future()))
+        moment = self._stamp.moment(len(drafts))
         for draft in drafts:
             log = lane_of(draft, keys, len(lanes))
             lane = lanes[log]
             lane.start()
-            leaf, seq, event_id = lane.stamp.leaf(draft, keys)
+            leaf, seq, event_id = lane.stamp.leaf(draft, keys, moment)
             handed.stamped.append((log, leaf, seq, event_id))
             lane.batcher.queue(leaf, seq, handed.ticket)
         return handed
