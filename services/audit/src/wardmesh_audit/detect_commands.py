@@ -1,4 +1,4 @@
-"""`wardmesh-audit detect`: the rules in force, their own cases, and how good they are on a made-up month."""
+"""`wardmesh-audit detect`: the rules in force, their cases, how good they are on a made-up month, and a feed."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 
+from wardmesh_audit import care_command
 from wardmesh_audit.detect_evaluate import evaluate, load_floors
 from wardmesh_audit.rule_cases import run_cases
 from wardmesh_audit.rules import BadRules, load_rules
@@ -31,10 +32,13 @@ def add_parsers(commands: Any) -> None:
     measure.add_argument("--days", type=_days, default=30)
     measure.add_argument("--floors", type=Path, metavar="FILE", help="what has to be reached, instead of our own")
     measure.add_argument("--json", action="store_true")
+    care_command.add_parser(actions)
 
 
 async def cmd_detect(args: argparse.Namespace, settings: AuditSettings) -> int:
     """Opens no connection. Raises BadSettings when a rule file is not valid."""
+    if args.action == "care-teams":
+        return care_command.care_teams(args)
     try:
         return {"rules": _rules, "test": _test, "evaluate": _evaluate}[args.action](args, settings)
     except BadRules as error:
