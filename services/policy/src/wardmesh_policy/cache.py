@@ -9,6 +9,7 @@ from collections.abc import Callable, Hashable
 from wardmesh_common.questions import PlatformFacts
 from wardmesh_common.vocabulary import Grant
 from wardmesh_policy.checks import Caller, Check, everywhere_by, granted_by
+from wardmesh_policy.flights import Flights
 from wardmesh_policy.verdicts import Verdict
 
 SECONDS = 2.0
@@ -24,6 +25,7 @@ class VerdictCache:
         self._clock = clock
         self._held: OrderedDict[Hashable, tuple[float, Verdict]] = OrderedDict()
         self._settled_at = float("-inf")
+        self.flights = Flights()
 
     @staticmethod
     def key(version: str, caller: Caller, check: Check, platform: PlatformFacts, grant: Grant | None) -> Hashable:
@@ -51,4 +53,5 @@ class VerdictCache:
 
     def policies_changed(self) -> None:
         self._held.clear()
+        self.flights.forget()
         self._settled_at = self._clock() + SETTLE_SECONDS

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any, Protocol
 
 import msgspec
@@ -122,13 +122,16 @@ class Decider:
         # A transaction that creates a thousand resources asks the same few questions again and again.
         missing = {keys[number]: check for number, check in enumerate(checks) if found[number] is None}
         if missing:
-            asked = [(check, check.attributes(platform, grant)) for check in missing.values()]
+
+            async def ask(wanted: Sequence[Hashable], seconds: float) -> list[Verdict]:
+                asked = [(missing[key], missing[key].attributes(platform, grant)) for key in wanted]
+                return await self._cerbos.ask(caller, asked, seconds)
+
+            writes = frozenset(key for key, check in missing.items() if check.write)
             timeout = min(self._timeout, remaining - RECORD_SECONDS)
-            answers = await self._cerbos.ask(caller, asked, timeout)
-            fresh = dict(zip(missing, answers, strict=True))
-            for key, check in missing.items():
-                if not check.write:
-                    self._cache.put(key, fresh[key])
+            fresh = await self._cache.flights.verdicts(list(missing), ask, timeout, writes)
+            for key in fresh.keys() - writes:
+                self._cache.put(key, fresh[key])
             found = [fresh[keys[number]] if verdict is None else verdict for number, verdict in enumerate(found)]
         answered = [verdict for verdict in found if verdict is not None]
         return [_unprobed(check, verdict) for check, verdict in zip(checks, answered, strict=True)]
