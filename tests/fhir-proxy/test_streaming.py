@@ -33,6 +33,7 @@ WORDS = b'{"resourceType":"Observation","valueString":"%s"}\n' % random.Random(6
 PACKED = gzip.compress(WORDS)
 ASKED: dict[str, Any] = {"headers": {"accept": NDJSON}}
 GIGABYTE = 1 << 30
+MAY_EXPORT = {"System": Obligations()}
 
 
 class Export:
@@ -94,7 +95,15 @@ def nats_url() -> Iterator[str]:
 @pytest.fixture
 async def mesh(server: Any, tmp_path: Path, nats_url: str) -> AsyncIterator[Mesh]:
     async with proxy_mesh(server, tmp_path, nats_url) as made:
+        made.kinds = MAY_EXPORT
         yield made
+
+
+@pytest.fixture
+def bench(bench: Any) -> Any:
+    """NDJSON is for who may export."""
+    bench.policy.kinds = dict(MAY_EXPORT)
+    return bench
 
 
 def resident() -> int:

@@ -61,6 +61,7 @@ OTHERS: list[dict[str, Any]] = [
     {"resourceType": "Practitioner", "id": "d", "address": [{"city": "HIDDEN-colleague"}], "name": [{"family": "Roe"}]},
     {"resourceType": "DocumentReference", "id": "f", "content": [{"attachment": {"data": "HIDDEN-document"}}]},
     {"resourceType": "DiagnosticReport", "id": "g", "presentedForm": [{"data": "HIDDEN-report"}]},
+    {"resourceType": "Binary", "id": "b", "contentType": "application/pdf", "data": "HIDDEN-content"},
     {"resourceType": "Observation", "id": "o", "subject": REFERENCE},
     {"resourceType": "Immunization", "id": "i", "patient": REFERENCE},
 ]

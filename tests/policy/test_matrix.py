@@ -123,7 +123,7 @@ async def test_what_has_no_rule_is_refused_with_a_reason_and_without_a_rule(pdp:
             ("Patient", "$match"),
             ("", "$graphql"),
             ("Patient", "$process-message"),
-            ("", "$export"),
+            ("", "$import"),
         ):
             decision = await judge.ask("admin Admin owner", "operation", kind, operation=operation)
             assert not decision.allowed, operation

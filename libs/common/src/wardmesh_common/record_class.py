@@ -6,7 +6,7 @@ from typing import Final
 
 from wardmesh_common.contracts import Call
 from wardmesh_common.record_entries import changes
-from wardmesh_common.vocabulary import EXPORT, STATEFUL_OPERATIONS, Interaction, is_write
+from wardmesh_common.vocabulary import EXPORTS, STATEFUL_OPERATIONS, Interaction, is_write
 
 _CLASS: Final[dict[Interaction, tuple[str, str, str]]] = {  # class, action, method
     Interaction.READ: ("access", "R", "GET"),
@@ -49,7 +49,7 @@ def classify(call: Call) -> tuple[str, str, str]:
     if call.interaction is Interaction.OPERATION:
         if call.operation in STATEFUL_OPERATIONS:
             return "write", "E", "POST"
-        if call.operation == EXPORT:
+        if call.operation in EXPORTS:
             return "export", "export", "GET"
     event_class, action, method = _CLASS[call.interaction]
     return (BREAK_GLASS if call.emergency else event_class), action, method
@@ -63,4 +63,4 @@ def announced(call: Call) -> bool:
     """True when the ledger has an intent before the platform is asked: writes, exports, break-glass (AU-106)."""
     if call.entries:
         return changes(call)
-    return is_write(call.interaction, call.operation) or call.operation == EXPORT or call.emergency is not None
+    return is_write(call.interaction, call.operation) or call.operation in EXPORTS or call.emergency is not None

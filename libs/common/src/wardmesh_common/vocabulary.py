@@ -70,6 +70,10 @@ STATEFUL_OPERATIONS = frozenset({"$process-message", "$submit-data", "$closure",
 
 # Data leaves in bulk: announced in the ledger before it is asked for, like a write.
 EXPORT = "$export"
+# Our own words for what follows a kick-off: asking how far it is, and reading one of its files.
+EXPORT_STATUS = "$export-status"
+EXPORT_FILE = "$export-file"
+EXPORTS = frozenset({EXPORT, EXPORT_FILE})
 
 # What we ask of a payer for a Coverage (FG-10): our own words, carried out by fhir-proxy and never sent on.
 CHECK_PRIOR_AUTH = "$check-prior-auth"

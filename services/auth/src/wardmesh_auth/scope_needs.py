@@ -15,6 +15,8 @@ from wardmesh_common.pieces import Piece, piece_of
 from wardmesh_common.vocabulary import (
     CHECK_PRIOR_AUTH,
     COVERAGE_OPERATIONS,
+    EXPORT_STATUS,
+    EXPORTS,
     STATEFUL_OPERATIONS,
     Interaction,
     criteria_of,
@@ -32,7 +34,9 @@ LETTERS = {
 _CONDITIONAL = frozenset({Interaction.UPDATE, Interaction.PATCH, Interaction.DELETE})
 _EVERYTHING = "cruds"
 # Operations whose answer holds resources of many types, whatever type they are called on.
-_WIDE = frozenset({"$everything", "$document", "$summary", "$evaluate-measure", "$collect-data", "$export", "$graphql"})
+_WIDE = frozenset(
+    {"$everything", "$document", "$summary", "$evaluate-measure", "$collect-data", "$graphql", *EXPORTS, EXPORT_STATUS}
+)
 _FREE = frozenset({"_filter", "_query"})  # expressions that may name any type
 _TYPE = re.compile(r"[A-Z][A-Za-z]{0,63}")
 ANY = "*"

@@ -8,7 +8,7 @@ import msgspec
 
 from wardmesh_common.contracts import Call
 from wardmesh_common.errors import BadRequest, Conflict, Denied, NotFound
-from wardmesh_common.vocabulary import Interaction, Obligations, criteria_of, is_write
+from wardmesh_common.vocabulary import EXPORT_FILE, Interaction, Obligations, criteria_of, is_write
 from wardmesh_fhir_proxy import batches, headers, json_exact, widening
 from wardmesh_fhir_proxy.compartment import patients_of, peek
 from wardmesh_fhir_proxy.kinds import KindChecks
@@ -26,7 +26,7 @@ ReadStored = Callable[[], Awaitable[UpstreamAnswer]]
 
 def require_format(call: Call) -> None:
     """Binary content may be asked for as what it is; everything else is FHIR JSON."""
-    if call.resource.type == "Binary" and call.interaction in READS:
+    if (call.resource.type == "Binary" and call.interaction in READS) or call.operation == EXPORT_FILE:
         return
     accept = call.headers.get("accept", "")
     if accept or call.query:

@@ -10,8 +10,20 @@ from msgspec import Struct
 from wardmesh_common.contracts import Call, Outcome
 from wardmesh_common.errors import BadUpstream, NotFound, TooLarge
 from wardmesh_common.streamed import size_of
-from wardmesh_common.vocabulary import Interaction, is_write
-from wardmesh_fhir_proxy import capability, envelope, etags, faults, headers, json_exact, links, model_view
+from wardmesh_common.vocabulary import EXPORT, EXPORT_FILE, EXPORT_STATUS, Interaction, is_write
+from wardmesh_fhir_proxy import (
+    capability,
+    content,
+    envelope,
+    etags,
+    exports,
+    faults,
+    headers,
+    json_exact,
+    links,
+    model_view,
+)
+from wardmesh_fhir_proxy.cursors import Cursors
 from wardmesh_fhir_proxy.descriptor import Descriptor
 from wardmesh_fhir_proxy.links import Address
 from wardmesh_fhir_proxy.pages import Pages
@@ -31,6 +43,7 @@ class Journey(Struct, kw_only=True):
     address: Address
     screen: Screen
     pages: Pages
+    keys: Cursors
     denied: tuple[int, ...] = ()
 
     @property
@@ -59,7 +72,9 @@ async def _shaped(journey: Journey, answer: UpstreamAnswer, now: float) -> Outco
             raise BadUpstream("The platform answered with nothing.")
         return Outcome(status=answer.status, headers=_headers(journey, answer))
     if raw_content(journey.call):
-        return _binary(journey, answer)
+        return await _binary(journey, answer)
+    if journey.call.operation == EXPORT_STATUS:
+        return _manifest(journey, answer)
     return await _content(journey, answer)
 
 
@@ -115,6 +130,8 @@ def _headers(journey: Journey, answer: UpstreamAnswer) -> dict[str, str]:
     for name in ("Location", "Content-Location"):
         if name in passed:
             mapped = links.rewrite(journey.address, journey.call.base_url, passed[name])
+            if name == "Content-Location" and journey.call.operation == EXPORT:
+                mapped = exports.status_link(journey.call, journey.keys, journey.address, passed[name])
             if mapped is None:
                 del passed[name]
             else:
@@ -130,16 +147,40 @@ def _not_modified(journey: Journey, answer: UpstreamAnswer) -> Outcome:
     return Outcome(status=304, headers=passed)
 
 
-def _binary(journey: Journey, answer: UpstreamAnswer) -> Outcome:
-    """Bytes nobody can look into leave only for callers without limits: NDJSON may hold whatever a mask hides."""
-    if journey.limited or journey.screen.masks.by_type:
+def _manifest(journey: Journey, answer: UpstreamAnswer) -> Outcome:
+    """Of an export that has ended, or 202 of one that goes on and says more than its headers."""
+    if answer.status != 200:
+        return Outcome(status=answer.status, headers=_headers(journey, answer))
+    call = journey.call
+    told = exports.manifest(call, journey.keys, journey.address, answer.body, call.base_url)
+    return Outcome(status=200, body=told, media_type=headers.JSON, headers=_headers(journey, answer))
+
+
+async def _binary(journey: Journey, answer: UpstreamAnswer) -> Outcome:
+    """Bytes nobody can look into leave only for callers without masks, and where what stands in for them may (ADR 36).
+
+    A file of an export was found by a link of its own; it may hold whatever a limit keeps back.
+    """
+    call, screen = journey.call, journey.screen
+    if call.operation == EXPORT_FILE:
+        permitted = not journey.limited
+    else:
+        seen = content.described(call, answer)
+        await screen.learn([seen])
+        permitted = screen.allowed(seen)
+        if permitted and not screen.masks.by_type:
+            screen.note(seen, b"")
+    if not permitted or screen.masks.by_type:
         return withheld()
     kind = answer.headers.get("Content-Type", "application/octet-stream")
     passed = _headers(journey, answer)
     if answer.encoding:
         passed |= {"Content-Encoding": answer.encoding, "Vary": "Accept, Accept-Encoding"}
-    outcome = Outcome(status=200, body=answer.body, stream=answer.stream, media_type=kind, headers=passed)
-    return _capped(journey.call, outcome)
+    touched = screen.tally.touched()
+    outcome = Outcome(
+        status=200, body=answer.body, stream=answer.stream, media_type=kind, headers=passed, touched=touched
+    )
+    return _capped(call, outcome)
 
 
 def _capabilities(journey: Journey, answer: UpstreamAnswer, body: bytes) -> Outcome:

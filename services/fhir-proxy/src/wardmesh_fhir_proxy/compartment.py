@@ -64,6 +64,9 @@ SHARED = frozenset(
 _TOPS = sorted({path[0] for row in PATIENT_COMPARTMENT.values() for path in row.paths})
 
 
+BINARY = "Binary"
+
+
 class Contained(Struct):
     resourceType: str = ""  # noqa: N815 - FHIR's name
     id: str = ""
@@ -76,6 +79,8 @@ Peek = msgspec.defstruct(
         ("resourceType", str, ""),
         ("id", str, ""),
         ("contained", list[Contained], msgspec.field(default_factory=list)),
+        ("contentType", Any, None),
+        ("securityContext", Any, None),
         *((name, Any, None) for name in _TOPS),
     ],
 )
@@ -92,6 +97,9 @@ def patients_of(seen: Any, address: Address) -> tuple[str, ...]:
     if seen.resourceType == "Patient":
         # Another person's Patient that merely links to this one is that person's, not this one's (SM-7).
         return (seen.id,) if seen.id else ()
+    if seen.resourceType == BINARY:
+        kind, identity = context_of(seen, address) or ("", "")
+        return (identity,) if kind == "Patient" else ()
     row = PATIENT_COMPARTMENT.get(seen.resourceType)
     if row is None:
         return ()
@@ -116,9 +124,25 @@ def _collect(value: Any, rest: tuple[str, ...], address: Address, found: dict[st
 
 def patient_id(reference: Any, address: Address) -> str:
     """`Patient/1`, versioned or absolute under this platform's base -> `1`; anything else -> ""."""
+    kind, identity = _target(reference, address)
+    return identity if kind == "Patient" else ""
+
+
+def context_of(seen: Any, address: Address) -> tuple[str, str] | None:
+    """Type and id of what stands in for a Binary (R4 `securityContext`); None without one.
+
+    What names nothing at this platform is ("", ""): nobody can say who may read that.
+    """
+    if seen.securityContext is None:
+        return None
+    context = seen.securityContext
+    return _target(context.get("reference") if isinstance(context, dict) else None, address)
+
+
+def _target(reference: Any, address: Address) -> tuple[str, str]:
     if not isinstance(reference, str):
-        return ""
+        return "", ""
     suffix = address.suffix(reference) if "://" in reference else reference
     parts = suffix.split("/") if suffix else []
     plain = len(parts) == 2 or (len(parts) == 4 and parts[2] == "_history")
-    return parts[1] if plain and parts[0] == "Patient" else ""
+    return (parts[0], parts[1]) if plain else ("", "")

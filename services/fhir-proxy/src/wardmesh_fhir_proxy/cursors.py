@@ -55,8 +55,10 @@ class Cursors:
         self._ring = {hashlib.sha256(key).digest()[:_NAME]: AESGCM(key) for key in keys}
         self._first = hashlib.sha256(keys[0]).digest()[:_NAME]
 
-    def issue(self, call: Call, url: str, offset: int = 0, now: float | None = None) -> str:
-        expires = (now or time.time()) + LIFETIME_SECONDS
+    def issue(
+        self, call: Call, url: str, offset: int = 0, now: float | None = None, seconds: float = LIFETIME_SECONDS
+    ) -> str:
+        expires = (now or time.time()) + seconds
         nonce = os.urandom(_NONCE)
         sealed = self._ring[self._first].encrypt(nonce, _encoder.encode(page_of(call, url, offset, expires)), _AAD)
         return base64.urlsafe_b64encode(self._first + nonce + sealed).rstrip(b"=").decode()

@@ -28,7 +28,9 @@ CANONICAL = {
     "traceparent": "traceparent",
 }
 FHIR_JSON = "application/fhir+json"
-JSON_TYPES = frozenset({"json", "application/json", "application/json+fhir", FHIR_JSON, "text/json"})
+FHIR_NDJSON = "application/fhir+ndjson"
+JSON = "application/json"
+JSON_TYPES = frozenset({"json", JSON, "application/json+fhir", FHIR_JSON, "text/json"})
 ANY_TYPE = frozenset({"*/*", "application/*"})
 MAX_RETRY_AFTER = 3600
 

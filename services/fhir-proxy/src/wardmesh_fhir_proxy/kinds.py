@@ -15,6 +15,7 @@ AskKinds = Callable[[KindsQuestion], Awaitable[KindsAnswer]]
 
 # An OperationOutcome speaks about the request; Parameters only wrap resources that are checked one by one.
 FREE = frozenset({"OperationOutcome", "Parameters", "Bundle"})
+SYSTEM = "System"
 
 
 class KindChecks:
@@ -55,6 +56,15 @@ class KindChecks:
         found = {verdict.kind: verdict.decision for verdict in answer.verdicts}
         for kind in wanted:
             self._known[kind, interaction] = found.get(kind)
+
+    async def learn_export(self) -> None:
+        """Have a verdict on who may copy everything out."""
+        if (SYSTEM, Interaction.OPERATION) not in self._known:
+            await self.learn_all((SYSTEM,), Interaction.OPERATION)
+
+    @property
+    def may_export(self) -> bool:
+        return self.decision(SYSTEM, Interaction.OPERATION) is not None
 
     def decision(self, kind: str, interaction: Interaction = Interaction.READ) -> Decision | None:
         """The call's own Decision, the verdict, or None when refused."""

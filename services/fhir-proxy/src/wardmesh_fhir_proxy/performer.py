@@ -13,7 +13,7 @@ from wardmesh_common.contracts import Call, Outcome, Touched
 from wardmesh_common.errors import BadUpstream, Denied, OutcomeUnknown, TimedOut, TooLarge, WardmeshError
 from wardmesh_common.record_class import announced
 from wardmesh_common.vocabulary import is_write
-from wardmesh_fhir_proxy import admission, batches, coverage_desk, cursors, healthlake_desk, touching
+from wardmesh_fhir_proxy import admission, batches, content, coverage_desk, cursors, exports, healthlake_desk, touching
 from wardmesh_fhir_proxy.answers import Journey, shape
 from wardmesh_fhir_proxy.catalogue import Platforms
 from wardmesh_fhir_proxy.coverage_desk import CoverageDesk
@@ -25,7 +25,7 @@ from wardmesh_fhir_proxy.healthlake_desk import ControlDesk
 from wardmesh_fhir_proxy.kinds import AskKinds, KindChecks
 from wardmesh_fhir_proxy.links import Address
 from wardmesh_fhir_proxy.pages import Pages, open_page
-from wardmesh_fhir_proxy.request import FORM, build, for_page, policy_filter
+from wardmesh_fhir_proxy.request import FORM, build, for_page, policy_filter, upstream_headers
 from wardmesh_fhir_proxy.screening import Screen
 from wardmesh_fhir_proxy.upstream import UpstreamAnswer, UpstreamRequest
 
@@ -99,7 +99,16 @@ class Performer:
             answer = await self._exchanges.send(descriptor, request, principal.id, seconds)
         if answer.status == 401 and request.retryable and call.grant and call.grant.sealed_token:
             answer = await self._once_more(call, descriptor, request, answer, hop)
-        journey = Journey(call=call, descriptor=descriptor, address=address, screen=screen, pages=pages, denied=denied)
+        await content.find_whose(call, answer, screen, self._reader(call, descriptor, address, hop))
+        journey = Journey(
+            call=call,
+            descriptor=descriptor,
+            address=address,
+            screen=screen,
+            pages=pages,
+            keys=self._keys,
+            denied=denied,
+        )
         return await self._shaped(journey, answer, request, touched)
 
     async def _at_desk(self, call: Call, descriptor: Descriptor, hop: Hop) -> Outcome:
@@ -154,6 +163,19 @@ class Performer:
         outcome.touched = touching.completed(outcome.touched, touched)
         return outcome
 
+    def _reader(self, call: Call, descriptor: Descriptor, address: Address, hop: Hop) -> content.Fetch:
+        """Reads beside the answer, as the same caller."""
+
+        async def read(path: str) -> UpstreamAnswer:
+            assert call.principal is not None
+            plain = msgspec.structs.replace(call, headers={}, query="")
+            sent = upstream_headers(plain, descriptor, self._open_token(call), "", has_body=False)
+            request = UpstreamRequest(method="GET", url=address.url(path), headers=sent, retryable=True)
+            seconds = hop.remaining() - ENDING_SECONDS
+            return await self._exchanges.send(descriptor, request, call.principal.id, seconds)
+
+        return read
+
     def _address(self, descriptor: Descriptor) -> Address:
         key = (descriptor.bases.patient, descriptor.page_link.hosts)
         found = self._addresses.get(key)
@@ -176,6 +198,7 @@ class Performer:
     ) -> tuple[UpstreamRequest, Pages]:
         token = self._open_token(call)
         cursor = cursors.token_in(call.query)
+        exports.check(call, cursor)
         obligations = call.decision.obligations if call.decision else None
         added = policy_filter(call, obligations) if obligations else None
         checked = None if descriptor.handling_strict else added

@@ -6,7 +6,7 @@ import re
 
 from wardmesh_common.contracts import Call
 from wardmesh_common.errors import BadRequest, Conflict, Denied, NotAllowed
-from wardmesh_common.vocabulary import Interaction, Obligations, is_write
+from wardmesh_common.vocabulary import EXPORT, EXPORT_FILE, EXPORT_STATUS, Interaction, Obligations, is_write
 from wardmesh_fhir_proxy import etags, headers
 from wardmesh_fhir_proxy.compartment import PATIENT_COMPARTMENT
 from wardmesh_fhir_proxy.cursors import PARAMETER
@@ -93,6 +93,8 @@ def with_filter(query: str, added: tuple[str, str] | None) -> str:
 
 def raw_content(call: Call) -> bool:
     """Content is asked for as what it is, NDJSON of a bulk export for instance, and not as a resource in JSON."""
+    if call.interaction is Interaction.OPERATION:
+        return call.operation == EXPORT_FILE
     if call.resource.type != "Binary" or call.interaction not in (Interaction.READ, Interaction.VREAD):
         return False
     return not headers.wants_json(call.headers.get("accept", ""), call.query)
@@ -130,7 +132,7 @@ def for_page(call: Call, descriptor: Descriptor, url: str, token: str) -> Upstre
     """A page that a cursor stands for; conditional headers of the first request do not apply to it."""
     sent = upstream_headers(call, descriptor, token, "", has_body=False)
     kept = {name: value for name, value in sent.items() if not name.startswith("If-")}
-    return UpstreamRequest(method="GET", url=url, headers=kept, retryable=True)
+    return UpstreamRequest(method="GET", url=url, headers=kept, retryable=True, streamed=raw_content(call))
 
 
 def upstream_headers(
@@ -143,6 +145,10 @@ def upstream_headers(
     if raw_content(call):
         sent["Accept"] = given.get("accept", "*/*")
         sent["Accept-Encoding"] = given.get("accept-encoding", "identity")
+    if call.operation == EXPORT_FILE:
+        sent["Accept"] = headers.FHIR_NDJSON
+    elif call.operation == EXPORT_STATUS:
+        sent["Accept"] = headers.JSON
     if has_body:
         sent["Content-Type"] = call.media_type or headers.FHIR_JSON
     for name in headers.TO_UPSTREAM:
@@ -192,6 +198,8 @@ def _method(call: Call, body: bytes) -> str:
 
 def _retryable(call: Call, method: str, write: bool) -> bool:
     """Never what could happen twice: a bare POST, PATCH, batch or transaction."""
+    if call.operation == EXPORT:
+        return False  # each is a job of its own
     if not write:
         return method == "GET" or call.interaction is Interaction.SEARCH
     if call.interaction in (Interaction.UPDATE, Interaction.DELETE):

@@ -12,7 +12,8 @@ from wardmesh_common.contracts import Call, Touched
 from wardmesh_common.errors import BadUpstream
 from wardmesh_common.vocabulary import Obligations
 from wardmesh_fhir_proxy import faults, json_exact
-from wardmesh_fhir_proxy.compartment import PATIENT_COMPARTMENT, SHARED, patients_of, peek
+from wardmesh_fhir_proxy.compartment import BINARY, PATIENT_COMPARTMENT, SHARED, patients_of, peek
+from wardmesh_fhir_proxy.contexts import Contexts
 from wardmesh_fhir_proxy.kinds import FREE, KindChecks
 from wardmesh_fhir_proxy.links import Address
 from wardmesh_fhir_proxy.masks import Masks, nested_resources
@@ -34,8 +35,9 @@ class Tally:
         self.withheld = 0
         self.entry = 0  # of a batch or transaction, whose answer is looked at now
 
-    def count(self, seen: Any, address: Address, resource: Raw | bytes) -> None:
-        for patient in patients_of(seen, address) or ("",):
+    def count(self, seen: Any, address: Address, resource: Raw | bytes, about: Any = None) -> None:
+        """`about`: whose references tell the patients, where that is another resource than what is shown."""
+        for patient in patients_of(about or seen, address) or ("",):
             self._found.setdefault((self.entry, patient, seen.resourceType), []).append(seen.id)
             if patient not in self._related and (shown := self._relations.to(patient, seen.resourceType, resource)):
                 self._related[patient] = shown
@@ -63,6 +65,7 @@ class Screen:
         self._address = address
         self._obligations = call.decision.obligations if call.decision else Obligations()
         self.tally = Tally(call)
+        self.contexts = Contexts(checks, address)
         self.masks = Masks(self._obligations.masks)
 
     async def learn(self, seen: Iterable[Any], nested: Iterable[str] = ()) -> None:
@@ -72,6 +75,8 @@ class Screen:
             kinds.add(item.resourceType)
             if item.contained:
                 kinds.update(c.resourceType for c in item.contained)
+            if item.resourceType == BINARY:
+                kinds.add(await self.contexts.learn(item))
         if not await self._checks.learn(kinds):
             return
         known = [mask for verdict in self._checks.masks_known() for mask in verdict.obligations.masks]
@@ -81,7 +86,7 @@ class Screen:
     def allowed(self, seen: Any) -> bool:
         """May this resource leave at all?"""
         verdict = self._checks.decision(seen.resourceType)
-        if verdict is None:
+        if verdict is None or (seen.resourceType == BINARY and not self.contexts.allow(seen, self.allowed)):
             return False
         limits = (self._obligations.compartment, verdict.obligations.compartment)
         return limits == _NO_LIMITS or all(self._inside(seen, patient) for patient in {*limits} - {""})
@@ -90,6 +95,8 @@ class Screen:
         kind = seen.resourceType
         if kind in FREE or kind in SHARED:
             return True
+        if kind == BINARY:
+            return self.contexts.inside(seen, patient)
         return kind in PATIENT_COMPARTMENT and patient in patients_of(seen, self._address)
 
     def pass_on(self, seen: Any, resource: Raw | bytes) -> Raw | bytes | None:
@@ -101,7 +108,7 @@ class Screen:
         if kind == "OperationOutcome":
             return Raw(faults.clean_outcome(json_exact.decode(resource), (self._address.host,)))
         if kind not in FREE:
-            self.tally.count(seen, self._address, resource)
+            self.note(seen, resource)
         if kind in CONTAINERS:
             return self._container(json_exact.decode(resource), resource)
         contained = [c.resourceType for c in seen.contained] if seen.contained else []
@@ -109,6 +116,11 @@ class Screen:
         if not denied and not self.masks.concern((kind, *contained)):
             return resource
         return self._changed(json_exact.decode(resource), resource, bool(denied))
+
+    def note(self, seen: Any, resource: Raw | bytes) -> None:
+        """For the record: this leaves."""
+        about = self.contexts.about(seen) if seen.resourceType == BINARY else seen
+        self.tally.count(seen, self._address, resource, about)
 
     def _changed(self, document: dict[str, Any], resource: Raw | bytes, denied: bool) -> Raw | bytes | None:
         if denied:
@@ -139,7 +151,7 @@ class Screen:
         seen = look(resource)
         if self.allowed(seen):
             if seen.resourceType not in FREE:
-                self.tally.count(seen, self._address, resource)
+                self.note(seen, resource)
             return True
         self.tally.withheld += 1
         return False

@@ -8,7 +8,7 @@ from urllib.parse import parse_qsl
 from wardmesh_common.asking import Refused
 from wardmesh_common.contracts import Entry
 from wardmesh_common.errors import BadRequest, NotFound, TooLarge
-from wardmesh_common.vocabulary import Face, Interaction
+from wardmesh_common.vocabulary import EXPORT_FILE, Face, Interaction
 from wardmesh_gateway.asgi import Request, Send, respond, respond_streamed
 from wardmesh_gateway.bodies import (
     FHIR_JSON,
@@ -56,7 +56,7 @@ class FhirFace:
         if not platform or "//" in rest:
             raise NotFound("There is nothing at this address.")
         target = target_of(request.method, parts, has_query=bool(request.query))
-        raw = target.type == "Binary" and target.interaction in _READS
+        raw = _is_raw(target)
         query = request.query if raw else checked_query(request)
         facts = self._door.platform(platform, Face.FHIR)
         visit = await self._entrance.visit(request)
@@ -68,7 +68,7 @@ class FhirFace:
     async def _wanted(self, request: Request, target: Target, query: str) -> Wanted:
         body, media_type = b"", ""
         headers = request_headers(request)
-        if target.type == "Binary" and target.interaction in _READS:
+        if _is_raw(target):
             headers["accept"] = request.joined(b"accept")
             if takes_gzip(request.joined(b"accept-encoding")):
                 headers["accept-encoding"] = "gzip"
@@ -102,6 +102,11 @@ class FhirFace:
             headers=headers,
             entries=entries,
         )
+
+
+def _is_raw(target: Target) -> bool:
+    """Content that may be asked for as what it is."""
+    return target.operation == EXPORT_FILE or (target.type == "Binary" and target.interaction in _READS)
 
 
 async def nothing() -> AsyncGenerator[bytes, None]:

@@ -21,7 +21,7 @@ from wardmesh_common.errors import BadRequest
 from wardmesh_common.health import Health
 from wardmesh_common.questions import Ask, Changed, KindsAnswer, KindsQuestion, KindVerdict, ToolsAnswer, ToolsQuestion
 from wardmesh_common.station import Hop
-from wardmesh_common.vocabulary import Interaction
+from wardmesh_common.vocabulary import EXPORT, Interaction
 from wardmesh_policy.bundle import Bundle
 from wardmesh_policy.cache import VerdictCache
 from wardmesh_policy.cerbos_client import CerbosClient
@@ -33,6 +33,12 @@ from wardmesh_policy.platforms import Platforms
 from wardmesh_policy.settings import PolicySettings
 
 ASK_SECONDS = 1.0
+# Content that is a file of an export leaves only to who may export.
+ASKED = {
+    Interaction.READ: ACTIONS[Interaction.READ],
+    Interaction.SEARCH: ACTIONS[Interaction.SEARCH],
+    Interaction.OPERATION: f"operation:{EXPORT.lstrip('$')}",
+}
 
 
 @asynccontextmanager
@@ -105,10 +111,10 @@ def _hear_load(bus: Bus, service: str, choice: PerformerChoice) -> None:
 
 async def answer_kinds(decider: Decider, question: KindsQuestion) -> KindsAnswer:
     """Verdicts for kinds that came along in an answer, or that a search reaches into."""
-    if question.interaction not in (Interaction.READ, Interaction.SEARCH):
-        raise BadRequest("Kinds are read or searched by; nothing else is asked about them.")
-    action = ACTIONS[question.interaction]
-    came_along = question.interaction is not Interaction.SEARCH
+    action = ASKED.get(question.interaction)
+    if action is None:
+        raise BadRequest("Kinds are read, searched by or exported; nothing else is asked about them.")
+    came_along = question.interaction is Interaction.READ
     checks = [Check(kind=kind, action=action, came_along=came_along) for kind in question.kinds]
     decisions = await decider.judge(question.principal, question.grant, question.platform, checks, ASK_SECONDS)
     pairs = zip(question.kinds, decisions, strict=True)

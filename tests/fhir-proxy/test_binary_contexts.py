@@ -1,0 +1,180 @@
+"""A Binary leaves as what its securityContext refers to would: to whom it may, and to a patient only the own record."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import pytest
+from aiohttp import web
+
+from wardmesh_common.contracts import Outcome
+from wardmesh_common.vocabulary import Mask, Obligations
+
+pytestmark = pytest.mark.anyio
+PDF = b"%PDF-1.4 content"
+DOCUMENT = {
+    "resourceType": "DocumentReference",
+    "id": "d1",
+    "status": "current",
+    "subject": {"reference": "Patient/p1"},
+}
+WHOLE = Obligations()
+OWN = Obligations(compartment="p1")
+OTHERS = Obligations(compartment="p2")
+
+
+class Shelf:
+    """A platform with one Binary, as bytes and as JSON, and the documents that may stand in for it."""
+
+    def __init__(self, bench: Any, context: Any = None, kind: str = "application/pdf") -> None:
+        self.bench = bench
+        self.context, self.kind = context, kind
+        self.stored: dict[str, dict[str, Any]] = {"DocumentReference/d1": DOCUMENT}
+        bench.upstream.respond = self.respond
+
+    def respond(self, seen: Any) -> web.Response:
+        path = seen.path.removeprefix("/r4/")
+        if path != "Binary/b1":
+            found = self.stored.get(path)
+            return web.json_response(found or {}, status=200 if found else 404, content_type="application/fhir+json")
+        if "json" in seen.headers["Accept"]:
+            body: dict[str, Any] = {"resourceType": "Binary", "id": "b1", "contentType": self.kind, "data": "JVBERg=="}
+            if self.context is not None:
+                body["securityContext"] = self.context
+            return web.json_response(body, content_type="application/fhir+json")
+        named = {"Content-Type": self.kind}
+        if self.context is not None:
+            named["X-Security-Context"] = str(self.context.get("reference", ""))
+        return web.Response(body=PDF, headers=named)
+
+    async def read(self, duties: Obligations = WHOLE, *, raw: bool = True) -> Outcome:
+        accept = {"headers": {"accept": "application/pdf" if raw else "application/fhir+json"}}
+        return await self.bench.perform("read", "Binary", "b1", obligations=duties, **accept)
+
+    @property
+    def asked(self) -> list[str]:
+        return [seen.path.removeprefix("/r4/") for seen in self.bench.upstream.requests]
+
+
+def refers(reference: str) -> dict[str, str]:
+    return {"reference": reference}
+
+
+@pytest.mark.parametrize("raw", [True, False])
+async def test_without_a_context_only_who_sees_every_record_reads_it(bench: Any, raw: bool) -> None:
+    shelf = Shelf(bench)
+    outcome = await shelf.read(raw=raw)
+    assert outcome.status == 200
+    assert outcome.body == PDF if raw else msgspec.json.decode(outcome.body)["data"]
+    assert [(item.patient, item.type, item.ids) for item in outcome.touched] == [("", "Binary", ("b1",))]
+    refused = await shelf.read(OWN, raw=raw)
+    assert (refused.status, refused.touched) == (404, ())
+
+
+@pytest.mark.parametrize("raw", [True, False])
+async def test_a_patient_reads_what_stands_in_the_own_record_and_the_record_says_whose(bench: Any, raw: bool) -> None:
+    for context in ("Patient/p1", "Patient/p1/_history/2", "DocumentReference/d1", f"{bench.upstream.base}/Patient/p1"):
+        shelf = Shelf(bench, refers(context))
+        bench.policy.kinds = {"DocumentReference": Obligations(), "Patient": Obligations()}
+        outcome = await shelf.read(OWN, raw=raw)
+        assert outcome.status == 200, context
+        assert [item.patient for item in outcome.touched] == ["probe/Patient/p1"]
+        assert (await shelf.read(OTHERS, raw=raw)).status == 404, context
+        assert (await shelf.read(raw=raw)).touched[0].patient == "probe/Patient/p1", "for staff as well"
+
+
+@pytest.mark.parametrize("raw", [True, False])
+async def test_a_rule_that_limits_what_stands_in_limits_the_content(bench: Any, raw: bool) -> None:
+    shelf = Shelf(bench, refers("DocumentReference/d1"))
+    for limit, status in ((OWN, 200), (OTHERS, 404)):
+        bench.policy.kinds = {"DocumentReference": limit}
+        assert (await shelf.read(raw=raw)).status == status
+
+
+@pytest.mark.parametrize("raw", [True, False])
+@pytest.mark.parametrize(
+    "context",
+    [
+        refers("AuditEvent/a1"),
+        refers("DocumentReference/gone"),
+        refers("Bundle/1"),
+        refers("Binary/b1"),
+        refers("Parameters/1"),
+        refers("https://elsewhere.example/fhir/Patient/p1"),
+        refers("Patient/.."),
+        refers("Patient"),
+        refers("#p1"),
+        {"identifier": {"value": "x"}},
+    ],
+)
+async def test_what_the_caller_may_not_read_or_nobody_can_find_lets_nothing_out(
+    bench: Any, context: dict[str, Any], raw: bool
+) -> None:
+    shelf = Shelf(bench, context)
+    shelf.stored |= {"AuditEvent/a1": {"resourceType": "AuditEvent", "id": "a1"}}
+    bench.policy.kinds = {"DocumentReference": Obligations(), "Patient": Obligations()}
+    for duties in (Obligations(), OWN):
+        outcome = await shelf.read(duties, raw=raw)
+        assert (outcome.status, outcome.stream, outcome.touched) == (404, None, ())
+    assert set(shelf.asked) <= {"Binary/b1", "DocumentReference/gone"}, "what is refused anyway is not asked for"
+
+
+async def test_a_context_that_answers_as_something_else_lets_nothing_out(bench: Any) -> None:
+    shelf = Shelf(bench, refers("DocumentReference/d2"))
+    shelf.stored["DocumentReference/d2"] = DOCUMENT
+    bench.policy.kinds = {"DocumentReference": Obligations()}
+    assert (await shelf.read(OWN)).status == 404
+
+
+async def test_who_sees_documents_without_their_content_gets_none(bench: Any) -> None:
+    masked = Obligations(masks=(Mask(type="Binary", path="", action="keep", value="contentType"),))
+    shelf = Shelf(bench, refers("Patient/p1"))
+    bench.policy.kinds = {"Patient": Obligations()}
+    assert (await shelf.read(masked)).status == 404
+    shown = msgspec.json.decode((await shelf.read(masked, raw=False)).body)
+    assert shown == {"resourceType": "Binary", "id": "b1", "contentType": "application/pdf"}
+
+
+@pytest.mark.parametrize("raw", [True, False])
+async def test_a_file_of_an_export_is_for_who_may_export(bench: Any, raw: bool) -> None:
+    shelf = Shelf(bench, kind="application/fhir+ndjson")
+    assert (await shelf.read(raw=raw)).status == 404
+    bench.policy.kinds = {"System": Obligations()}
+    assert (await shelf.read(raw=raw)).status == 200
+
+
+async def test_in_a_bundle_the_type_of_the_context_has_to_do(bench: Any) -> None:
+    held = [
+        {"resourceType": "Binary", "id": name, "contentType": "a/b", "securityContext": refers(context)}
+        for name, context in (("1", "DocumentReference/d1"), ("2", "AuditEvent/1"), ("3", "Patient/p1"))
+    ]
+    bundle = {"resourceType": "Bundle", "type": "searchset", "entry": [{"resource": one} for one in held]}
+    bench.upstream.answer(bundle)
+
+    async def asked(duties: Obligations) -> Outcome:
+        return await bench.perform("operation", "Patient", "p1", operation="$everything", obligations=duties)
+
+    for limit, shown in ((Obligations(), {"1", "3"}), (OWN, {"3"}), (OTHERS, set[str]())):
+        bench.policy.kinds = {"Binary": limit, "DocumentReference": limit, "Patient": limit}
+        body = msgspec.json.decode((await asked(limit)).body)
+        found = {
+            entry["resource"]["id"] for entry in body.get("entry", ()) if entry["resource"]["resourceType"] == "Binary"
+        }
+        assert found == shown
+
+
+async def test_a_failing_look_at_the_context_gives_the_connection_back(bench: Any) -> None:
+    bench.describe(max_concurrent=2)
+    lane = bench.exchanges.lane(bench.platforms.descriptors["probe"])
+    large = PDF * 40_000
+    bench.upstream.respond = lambda seen: (
+        web.Response(body=large, headers={"Content-Type": "a/b", "X-Security-Context": "DocumentReference/d1"})
+        if seen.path.endswith("/Binary/b1")
+        else web.Response(body=b"no JSON", headers={"Content-Type": "application/fhir+json"})
+    )
+    bench.policy.kinds = {"DocumentReference": Obligations()}
+    for _ in range(3):
+        with pytest.raises(Exception, match="cannot be read"):
+            await bench.perform("read", "Binary", "b1", headers={"accept": "a/b"})
+    assert lane._streams == 0
