@@ -259,9 +259,10 @@ async def remove_streams(nc: LeanClient, logs: int = 1) -> None:
 
 @contextlib.asynccontextmanager
 async def recorder_on(w: World, **options: Any) -> AsyncGenerator[Recorder]:
-    """A recorder of a station with a bus of its own; closed (with its closing event) at the end."""
+    """A recorder of a station with a bus of its own, patient; closed (with its closing event) at the end."""
     bus = await Bus.connect("fhir-proxy", w.nats.url, "")
-    recorder = Recorder(BusPublisher(bus), KeyRing(Keys().lend), service="fhir-proxy", instance=bus.instance, **options)
+    named = {"service": "fhir-proxy", "instance": bus.instance, "deadline_seconds": PATIENT_SECONDS}
+    recorder = Recorder(BusPublisher(bus), KeyRing(Keys().lend), **{**named, **options})
     try:
         yield recorder
     finally:

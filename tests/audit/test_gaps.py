@@ -88,7 +88,7 @@ async def test_a_silent_producer_that_answers_is_not_lost_and_a_lost_one_is_reco
         await w.wait_size(5)
         conn = await w.connect("audit_detect")
         try:
-            replicas = [watch(w, silent_seconds=0.15) for _ in range(3)]
+            replicas = [watch(w, silent_seconds=0.15, ping_seconds=0.8) for _ in range(3)]
 
             async def recorded() -> bool:
                 for replica in replicas:

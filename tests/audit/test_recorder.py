@@ -198,31 +198,43 @@ async def test_three_patients_are_three_events_of_one_request_and_all_must_be_ac
 @pytest.mark.requirement("AU-105", "AU-109")
 async def test_a_frozen_broker_ends_calls_in_time_and_each_gets_its_correction(server: Postgres) -> None:
     with nats() as broker:
-        async with world(broker, server) as w, w.writing(), recorder_on(w) as recorder:
-            await recorder.outcome(make_call(), make_outcome("p1"))
+        impatient = {"deadline_seconds": DEADLINE_SECONDS}
+        async with world(broker, server) as w, w.writing(), recorder_on(w, **impatient) as recorder:
+            await until(lambda: _works(recorder))
+            before = recorder.next_seq
             broker.freeze()
             try:
-                started = time.monotonic()
-                results = await asyncio.gather(
-                    *(recorder.outcome(make_call(i), make_outcome("p1")) for i in range(64)), return_exceptions=True
-                )
-                took = time.monotonic() - started
+                took = await _all_refused(recorder, 60)
+                single: list[float] = []
+                while len(single) < 4:  # a machine may be busy with something else
+                    single.append(await _all_refused(recorder, 1))
             finally:
                 broker.thaw()
-            assert all(isinstance(result, AuditUnavailable) for result in results)
-            assert took < DEADLINE_SECONDS + 0.1
+            assert took < DEADLINE_SECONDS + 1.5, "together they take as long as one, not as the broker stays away"
+            assert min(single) < DEADLINE_SECONDS + 0.1
             await until(lambda: _recorded(recorder))
             await until(lambda: _works(recorder))
-            await w.wait_size(2 + 128 + 1)
+            await w.wait_size(before + 128 + 1)
             rows = await w.query("select event_id::text, leaf from event where event_type = 'access'")
             events = {row["event_id"]: json.loads(row["leaf"]) for row in rows}
             corrections = [e for e in events.values() if e["data"]["outcome"]["code"] == "withheld"]
+            # What was tried while the broker came back may have been in time or not.
+            corrections = [e for e in corrections if e["data"]["request"]["id"] != "call-9999"]
             assert len(corrections) == 64
             for correction in corrections:
                 first = events[correction["data"]["corrects"]]
                 assert first["data"]["outcome"]["code"] == "success"
                 assert first["data"]["request"] == correction["data"]["request"]
             assert (await w.query("select count(*) - count(distinct event_id) as n from event"))[0]["n"] == 0
+
+
+async def _all_refused(recorder: Recorder, count: int) -> float:
+    """Seconds until so many calls at once have been told that they could not be recorded."""
+    started = time.monotonic()
+    calls = (recorder.outcome(make_call(i), make_outcome("p1")) for i in range(count))
+    results = await asyncio.gather(*calls, return_exceptions=True)
+    assert all(isinstance(result, AuditUnavailable) for result in results)
+    return time.monotonic() - started
 
 
 async def _recorded(recorder: Recorder) -> bool:
@@ -273,7 +285,7 @@ async def test_a_full_queue_refuses_at_once() -> None:
     await recorder.outcome(make_call(), make_outcome("p1"))
     gate.open.clear()
     tasks = [asyncio.create_task(recorder.outcome(make_call(i), make_outcome("p1"))) for i in range(40)]
-    done, waiting = await asyncio.wait(tasks, timeout=0.1)
+    done, waiting = await asyncio.wait(tasks, timeout=4, return_when=asyncio.FIRST_COMPLETED)
     assert done and all(isinstance(task.exception(), AuditUnavailable) for task in done)
     gate.open.set()
     await asyncio.gather(*waiting)

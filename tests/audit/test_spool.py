@@ -48,7 +48,7 @@ class Outage:
 def station(bus: Bus, keys: Keys, spool: Path) -> tuple[Recorder, Outage]:
     outage = Outage(BusPublisher(bus))
     ring = KeyRing(keys.lend)
-    made = Recorder(outage, ring, service="fhir-proxy", instance=bus.instance, spool_dir=spool, deadline_seconds=0.1)
+    made = Recorder(outage, ring, service="fhir-proxy", instance=bus.instance, spool_dir=spool, deadline_seconds=1.0)
     return made, outage
 
 

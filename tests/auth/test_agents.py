@@ -20,6 +20,7 @@ from wardmesh_common.vocabulary import Agent
 from wardmesh_gateway.agent import Agents, load_aliases
 
 pytestmark = pytest.mark.anyio
+HANGS_SECONDS = 2.9  # so long, and a moment longer, the register waits for its database
 DID = "did:web:agents.example:cursoragent"
 DEVELOPER = "did:web:dev.example"
 CURSOR = Agent(id="cursor-agent-v1.0.0", name="Cursor", version="1.0.0", source="meta")
@@ -119,9 +120,9 @@ async def test_a_database_that_hangs_delays_one_call_of_an_agent_and_no_other(
         replies = [first, *(asyncio.create_task(pair.call(bearer=bearer, agent=CURSOR)) for _ in range(20))]
         async with asyncio.timeout(60):
             took = sorted(await asyncio.gather(*(timed(reply) for reply in replies)))
-        assert await timed(asyncio.create_task(pair.call(bearer=bearer, agent=CURSOR))) < 1.0
+        assert await timed(asyncio.create_task(pair.call(bearer=bearer, agent=CURSOR))) < HANGS_SECONDS
     await blocker.close()
-    assert sum(seconds > 1.0 for seconds in took) <= len(pair.replicas), took
+    assert sum(seconds >= HANGS_SECONDS for seconds in took) <= len(pair.replicas), took
     assert {reply.result().status for reply in replies} == {200}
 
 

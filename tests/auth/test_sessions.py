@@ -213,7 +213,7 @@ async def test_a_frozen_database_is_unavailable_soon_and_usable_again_after_it_t
                 replies = await asyncio.gather(*(scene.call(cookie=m.secret) for m in made))
                 took = time.monotonic() - started
                 assert [r.status for r in replies] == [503] * 12, [r.problem for r in replies]
-                assert took < 8.0
+                assert took < 10.0, "before the deadline of the calls"
                 assert (await scene.call(bearer=scene.issuer.sign())).status == 200
             finally:
                 for pid in family:

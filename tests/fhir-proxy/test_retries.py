@@ -83,7 +83,7 @@ async def test_px9_a_broken_connection_is_retried_for_reads_and_unknown_for_writ
     bench.upstream.requests.clear()
     bench.upstream.respond = hang
     with pytest.raises(OutcomeUnknown):
-        await bench.perform("create", "Patient", body=b'{"resourceType":"Patient"}', seconds=0.5)
+        await bench.perform("create", "Patient", body=b'{"resourceType":"Patient"}', seconds=3)
     release.set()
     assert len(bench.upstream.requests) == 1
 
@@ -92,10 +92,10 @@ async def test_px9_a_broken_connection_is_retried_for_reads_and_unknown_for_writ
 async def test_px9_retry_after_is_obeyed_within_the_deadline(bench: Any) -> None:
     bench.upstream.answer(b"", 429, Content_Type="text/plain", Retry_After="1")
     started = time.monotonic()
-    outcome = await bench.perform("read", "Patient", "p1", seconds=2.0)
+    outcome = await bench.perform("read", "Patient", "p1", seconds=8)
     assert outcome.status == 429 and outcome.headers["Retry-After"] == "1"
-    assert len(bench.upstream.requests) == 2
-    assert time.monotonic() - started >= 1.0
+    assert len(bench.upstream.requests) == 3
+    assert time.monotonic() - started >= 2.0
     bench.upstream.answer(b"", 429, Content_Type="text/plain", Retry_After="100")
     bench.upstream.requests.clear()
     await bench.perform("read", "Patient", "p1")
@@ -104,12 +104,12 @@ async def test_px9_retry_after_is_obeyed_within_the_deadline(bench: Any) -> None
 
 @pytest.mark.requirement("PX-9")
 async def test_px9_retry_after_may_be_a_date_and_is_capped(bench: Any) -> None:
+    started = time.monotonic()
     when = format_datetime(datetime.now(UTC) + timedelta(seconds=1.2), usegmt=True)
     answers = iter([web.Response(status=503, headers={"Retry-After": when})])
     patient = web.json_response({"resourceType": "Patient", "id": "p1"}, content_type="application/fhir+json")
     bench.upstream.respond = lambda _: next(answers, patient)
-    started = time.monotonic()
-    assert (await bench.perform("read", "Patient", "p1", seconds=5.0)).status == 200
+    assert (await bench.perform("read", "Patient", "p1", seconds=10)).status == 200
     assert time.monotonic() - started >= 0.15, "as long as the date says, which is in whole seconds"
     for said in ("999999", format_datetime(datetime.now(UTC) + timedelta(days=9), usegmt=True)):
         assert retry_after_seconds(said, time.time()) == MAX_RETRY_AFTER

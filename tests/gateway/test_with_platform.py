@@ -280,7 +280,7 @@ async def test_writes_return_the_stored_resource_with_status_etag_and_a_location
 async def test_a_dead_slow_or_broken_platform_is_503_504_or_502_and_nothing_inside_is_named(
     nats: engines.Nats, tmp_path: Path
 ) -> None:
-    async with world(nats, tmp_path, timeout_seconds=0.5) as here:
+    async with world(nats, tmp_path, timeout_seconds=3) as here:
         host = here.platform.base.removeprefix("http://").partition("/")[0]
         texts: list[str] = []
 
