@@ -6,6 +6,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Iterator
+from subprocess import CompletedProcess
 
 import asyncpg
 import httpx
@@ -44,6 +45,25 @@ def test_health_follows_the_life_of_the_process(store: StoreProcess) -> None:
         httpx.get(f"http://127.0.0.1:{store.admin_port}/livez")
 
 
+def without_temporary_tables(engine: Postgres) -> CompletedProcess[bytes]:
+    """How a store ends whose user lost a right that everybody has by default."""
+    url = engine.create("bare")
+    assert new_process(url).command("migrate").returncode == 0
+
+    async def revoke() -> None:
+        connection = await asyncpg.connect(url)
+        try:
+            await connection.execute("REVOKE TEMPORARY ON DATABASE bare FROM PUBLIC; CREATE ROLE bare LOGIN")
+            await connection.execute("GRANT ALL ON ALL TABLES IN SCHEMA public TO bare")
+        finally:
+            await connection.close()
+
+    asyncio.run(revoke())
+    ended = new_process(engine.url("bare", user="bare")).command()
+    assert (ended.returncode, b"GRANT TEMPORARY" in ended.stdout + ended.stderr) == (1, True)
+    return ended
+
+
 def test_what_keeps_the_store_from_starting_is_named(engine: Postgres, store: StoreProcess) -> None:
     ended = new_process(engine.url("postgres")).command()
     assert (ended.returncode, b"migrate" in ended.stdout + ended.stderr) == (1, True)
@@ -51,7 +71,8 @@ def test_what_keeps_the_store_from_starting_is_named(engine: Postgres, store: St
     assert (second.returncode, b"port" in second.stdout + second.stderr) == (1, True)
     nowhere = new_process("postgresql://postgres@127.0.0.1:9/none").command()
     assert (nowhere.returncode, b"database" in nowhere.stdout + nowhere.stderr) == (1, True)
-    for ending in (ended, second, nowhere):
+    bare = without_temporary_tables(engine)
+    for ending in (ended, second, nowhere, bare):
         assert b"Traceback" not in ending.stdout + ending.stderr
 
 

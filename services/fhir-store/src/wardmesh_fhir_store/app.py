@@ -18,7 +18,7 @@ from wardmesh_fhir_store.feed.publisher import published
 from wardmesh_fhir_store.front import Front
 from wardmesh_fhir_store.jobs.wiring import Jobs
 from wardmesh_fhir_store.migrate import DEFAULT_DATASTORE
-from wardmesh_fhir_store.opening import NotMigrated, registry
+from wardmesh_fhir_store.opening import Unusable, registry
 from wardmesh_fhir_store.settings import StoreSettings
 from wardmesh_fhir_store.smart_face import SmartFace
 from wardmesh_fhir_store.wire import AsgiApp
@@ -48,8 +48,8 @@ async def serve(settings: StoreSettings) -> int:
             jobs = Jobs(settings, datastores, key)
             async with jobs.running(), published(settings, key):
                 await _answer(settings, create_app(settings, datastores, jobs), health, stop)
-    except NotMigrated:
-        _LOG.error("the database has no store yet: run wardmesh-fhir-store migrate")
+    except Unusable as error:
+        _LOG.error("%s", error)
         return EXIT_FAILURE
     except (OSError, BadSettings) as error:
         _LOG.error("cannot start, a port is taken or the database is away: %s", type(error).__name__)

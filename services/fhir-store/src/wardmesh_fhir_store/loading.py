@@ -19,7 +19,7 @@ from wardmesh_fhir_store.jobs.leases import Lost
 from wardmesh_fhir_store.jobs.loads import Busy, Content, Loaded, load_content
 from wardmesh_fhir_store.jobs.places import SUFFIXES
 from wardmesh_fhir_store.loading_bar import Bar
-from wardmesh_fhir_store.opening import NotMigrated, registry
+from wardmesh_fhir_store.opening import Unusable, registry
 from wardmesh_fhir_store.settings import StoreSettings
 from wardmesh_fhir_store.store import Store
 
@@ -110,8 +110,8 @@ async def load_files(settings: StoreSettings, paths: Sequence[Path], datastore: 
                 await loader.load(path)
             if loader.resources >= MANY:
                 await refresh_statistics(store)
-    except NotMigrated:
-        _LOG.error("the database has no store yet: run wardmesh-fhir-store migrate")
+    except Unusable as error:
+        _LOG.error("%s", error)
         return 1
     except Fault as fault:
         _LOG.error("nothing was loaded: %s", fault)

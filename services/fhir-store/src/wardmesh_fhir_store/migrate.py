@@ -48,6 +48,12 @@ async def is_migrated(engine: AsyncEngine) -> bool:
         return row.first() is not None
 
 
+async def makes_temporary_tables(engine: AsyncEngine) -> bool:
+    async with engine.connect() as connection:
+        asked = await connection.execute(text("SELECT has_database_privilege(current_database(), 'TEMPORARY')"))
+        return bool(asked.scalar_one())
+
+
 async def migrate_url(database_url: str) -> int:
     """`wardmesh-fhir-store migrate`."""
     engine = engine_for(database_url, pool_size=1, statement_timeout_ms=0)

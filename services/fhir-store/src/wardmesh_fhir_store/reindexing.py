@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from wardmesh_fhir_store import tables
 from wardmesh_fhir_store.jsontext import decode_object
-from wardmesh_fhir_store.opening import NotMigrated, registry
+from wardmesh_fhir_store.opening import Unusable, registry
 from wardmesh_fhir_store.records import index_parts, index_values
 from wardmesh_fhir_store.settings import StoreSettings
 from wardmesh_fhir_store.store import Store
@@ -59,7 +59,7 @@ async def reindex(settings: StoreSettings) -> int:
             for number, public_id in enumerate(await datastores.database.read(active), start=1):
                 count = await reindex_store(await datastores.active(public_id))
                 _LOG.info("datastore %d: %d resources indexed anew", number, count)
-    except NotMigrated:
-        _LOG.error("the database has no store yet: run wardmesh-fhir-store migrate")
+    except Unusable as error:
+        _LOG.error("%s", error)
         return 1
     return 0

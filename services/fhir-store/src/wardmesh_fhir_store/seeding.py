@@ -12,7 +12,7 @@ import msgspec
 from wardmesh_fhir_store.demo.hospital import demo_resources
 from wardmesh_fhir_store.jobs.loads import Busy, Content, load_content
 from wardmesh_fhir_store.loading import LARGEST_FILE, refresh_statistics
-from wardmesh_fhir_store.opening import NotMigrated, opened
+from wardmesh_fhir_store.opening import Unusable, opened
 from wardmesh_fhir_store.settings import StoreSettings
 from wardmesh_fhir_store.store import Store
 
@@ -46,8 +46,8 @@ async def seed(settings: StoreSettings, patients: int) -> int:
     try:
         async with opened(settings) as store:
             count = await seed_store(store, today, patients)
-    except NotMigrated:
-        _LOG.error("the database has no store yet: run wardmesh-fhir-store migrate")
+    except Unusable as error:
+        _LOG.error("%s", error)
         return 1
     _LOG.info("stored %d demo resources" if count else "the demo data is there already (%d stored)", count)
     return 0
