@@ -147,7 +147,7 @@ def test_the_image_of_a_leaf_is_that_of_its_columns(
         # An id that is no canonical UUID is no row's id; everything else has no image.
         if (read := uuid_or_none(identifier)) is not None and str(read) == identifier:
             # No column holds a NUL, so nothing needs to look for one.
-            assert "\x00" in (request or "") or Images().tail(leaf, written(time), seq, known) is None
+            assert "\x00" in f"{request}{actor}" or Images().tail(leaf, written(time), seq, known) is None
         return
     occurred = written(time)
     tail = Images().tail(leaf, occurred, seq, known)
@@ -161,6 +161,20 @@ def test_the_image_of_a_leaf_is_that_of_its_columns(
         assert differing(leaf, stored | {name: b"other"}) == [name]
     for other in ((occurred + 1, seq, known), (occurred, seq + 1, known), (occurred, seq, known[::-1])):
         assert Images().tail(leaf, *other) is None
+
+
+def test_of_a_far_year_only_the_columns_decide() -> None:
+    """There the microseconds of an instant are no longer told apart as fractions of its seconds."""
+    seq, known = EVENT["data"]["producer"]["seq"], EVENT["id"].encode()
+    columns = cut(Images().tail(msgspec.json.encode(EVENT), written(EVENT["time"]), seq, known) or b"")
+    columns |= {"event_id": known, "producer_seq": seq.to_bytes(8, "big")}
+    for year, made in (("1970", True), ("2199", True), ("2200", False), ("9998", False)):
+        leaf = msgspec.json.encode(EVENT | {"time": f"{year}-12-31T23:59:59.999999Z"})
+        occurred = written(f"{year}-12-31T23:59:59.999999Z")
+        assert (Images().tail(leaf, occurred, seq, known) is not None) == made
+        assert differing(leaf, columns | {"occurred_at": occurred.to_bytes(8, "big", signed=True)}) == []
+        for other in (occurred - 1, occurred + 1):
+            assert Images().tail(leaf, other, seq, known) is None
 
 
 def written(time: str) -> int:

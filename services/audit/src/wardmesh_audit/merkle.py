@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Iterable, Sequence
 
 HASH_BYTES = 32
+_BEGUN = hashlib.sha256(b"\x01")  # every hash of an inner node begins so
 EMPTY_ROOT = hashlib.sha256(b"").digest()
 
 # A perfect subtree: (level, index), covering the leaves [index << level, (index + 1) << level).
@@ -55,8 +56,7 @@ class CompactRange:
                 nodes.insert(0, self.hashes.pop())
             if len(nodes) & 1:
                 single.append(nodes.pop())
-            pairs = iter(nodes)
-            nodes = [hashlib.sha256(b"\x01" + left + right).digest() for left, right in zip(pairs, pairs, strict=True)]
+            nodes = _parents(nodes)
             size >>= 1
         self.hashes += reversed(single)
 
@@ -65,6 +65,17 @@ class CompactRange:
 
     def frontier(self) -> bytes:
         return b"".join(self.hashes)
+
+
+def _parents(nodes: Sequence[bytes]) -> list[bytes]:
+    """One level up; a copied hash costs less than a new one."""
+    made: list[bytes] = []
+    for left, right in zip(nodes[::2], nodes[1::2], strict=True):
+        node = _BEGUN.copy()
+        node.update(left)
+        node.update(right)
+        made.append(node.digest())
+    return made
 
 
 def fold(hashes: Sequence[bytes]) -> bytes:

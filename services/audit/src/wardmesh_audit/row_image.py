@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from binascii import unhexlify
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -13,7 +14,6 @@ from wardmesh_audit.projection import (
     PROJECTED,
     TEXT_BYTES,
     BadLeaf,
-    Event,
     decoded,
     event_class,
     project,
@@ -33,22 +33,23 @@ TAIL: tuple[str, ...] = (
     "resource_type",
     "purpose",
     "break_glass",
-    "actor_id",
     "producer",
     "epoch",
+    "actor_id",
     "patient_ref",
     "request_id",
     "trace_id",
 )
 _EPOCH = datetime(2000, 1, 1, tzinfo=UTC)  # PostgreSQL counts from here
-# Instants a leaf may hold whatever its zone; of those at the edge `differing` decides.
-_FIRST, _LAST = (int((datetime(year, 1, 2, tzinfo=UTC) - _EPOCH).total_seconds()) * 1_000_000 for year in (1970, 9998))
+# Later ones are left to `differing`: up to here microseconds are told apart as fractions of a second.
+_FIRST_YEAR, _LAST_YEAR = 1970, 2200
 _NULL = b"\xff\xff\xff\xff"
 _LENGTHS = [length.to_bytes(4, "big") for length in range(TEXT_BYTES + 1)]  # a longer text is an IndexError
-_NONE = len(_LENGTHS)
+_BOOLEAN, _UUID = _LENGTHS[1], _LENGTHS[16]
+_PSEUDONYM = {16: _UUID}  # another length is a KeyError
 _KEPT = 4096
 # What a leaf without an image raises; TypeError: a time without a zone.
-_NO_IMAGE = (msgspec.MsgspecError, ValueError, OverflowError, TypeError, IndexError, BadLeaf)
+_NO_IMAGE = (msgspec.MsgspecError, ValueError, OverflowError, TypeError, LookupError, BadLeaf)
 _instant = datetime.fromisoformat
 
 Field = bytes | None
@@ -65,64 +66,52 @@ class Images:
 
     def __init__(self) -> None:
         self._repeated: dict[tuple[Any, ...], bytes] = {}
+        self._last: tuple[Any, ...] = ()
+        self._image = b""  # of the last ones
 
-    def tail(self, leaf: bytes, occurred: int, number: int, identifier: bytes) -> bytes | None:
-        """The bytes of the TAIL columns, each with its length, of a leaf that agrees with those of HEAD.
+    def tail(self, leaf: bytes | memoryview, occurred: int, number: int, identifier: bytes) -> bytes | None:
+        """The bytes of the TAIL columns, each with its length, of a leaf that agrees with those of HEAD, else None.
 
-        None when it does not, or is no valid event: who wants to know which, asks `differing`.
+        Without a function for each column: a verification comes by millions of times. `differing` says what differs.
         """
         try:
             event = decoded(leaf)
-            since = _instant(event.time) - _EPOCH
-            if (
-                (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds != occurred
-                or event.id.encode() != identifier
-                or event.data.producer.seq != number
-                or event.specversion != "1.0"
-                or not _FIRST <= occurred < _LAST
-            ):
+            data, at = event.data, _instant(event.time)
+            producer, outcome, resource, glass = data.producer, data.outcome, data.resource, data.break_glass
+            # The seconds of either are the nearest there is, so equal if the microseconds are.
+            if producer.seq != number or (at - _EPOCH).total_seconds() != occurred / 1e6:
                 return None
-            return self._tail(event)
+            if event.id.encode() != identifier or not _FIRST_YEAR <= at.year < _LAST_YEAR:
+                return None
+            key = (
+                data.action, event.type, resource and resource.type, outcome and outcome.code, data.phase,
+                data.purpose_of_use, glass and glass.used, producer.epoch, producer.id, event.tenant,
+            )  # fmt: skip
+            if key != self._last:
+                self._image, self._last = self._repeated.get(key) or self._remember(key), key
+            who = whom = asked = traced = b""
+            one = two = three = four = _NULL
+            if (actor := data.actor) and (text := (actor.on_behalf_of or actor).id) is not None:
+                who = text.encode()
+                one = _LENGTHS[len(who)]
+            if patient := data.patient:
+                whom = unhexlify(patient.pseudonym)
+                two = _PSEUDONYM[len(whom)]
+            if (request := data.request) and (text := request.id) is not None:
+                asked = text.encode()
+                three = _LENGTHS[len(asked)]
+            if (trace := event.traceparent) and len(parts := trace.split("-", 3)) == 4 and len(parts[1]) == 32:
+                traced = parts[1].encode()
+                four = _LENGTHS[len(traced)]
+            return b"".join((self._image, one, who, two, whom, three, asked, four, traced))
         except _NO_IMAGE:
             return None
 
-    def _tail(self, event: Event) -> bytes:
-        """Without a function for each column: a verification comes by millions of times."""
-        data, trace = event.data, event.traceparent
-        actor, glass, outcome, patient = data.actor, data.break_glass, data.outcome, data.patient
-        producer, request, resource = data.producer, data.request, data.resource
-        key = (
-            producer.epoch,
-            actor and (actor.on_behalf_of or actor).id,
-            data.action,
-            event.type,
-            outcome and outcome.code,
-            resource and resource.type,
-            data.phase,
-            data.purpose_of_use,
-            glass is not None and glass.used,
-            event.tenant,
-            producer.id,
-        )
-        whom = asked = traced = _NULL
-        if patient:
-            raw = bytes.fromhex(patient.pseudonym)
-            whom = _LENGTHS[16 if len(raw) == 16 else _NONE] + raw
-        if request and request.id is not None:
-            raw = request.id.encode()
-            asked = _LENGTHS[len(raw)] + raw
-        if trace:
-            parts = trace.split("-", 3)
-            if len(parts) == 4 and len(parts[1]) == 32:
-                raw = parts[1].encode()
-                traced = _LENGTHS[len(raw)] + raw
-        return b"".join((self._repeated.get(key) or self._remember(key), whom, asked, traced))
-
     def _remember(self, key: tuple[Any, ...]) -> bytes:
-        epoch, actor, action, type_, outcome, resource, phase, purpose, glass, tenant, producer = key
+        action, type_, resource, outcome, phase, purpose, glass, epoch, producer, tenant = key
         texts = (tenant, event_class(type_), phase, action, outcome, resource, purpose)
         parts = [_text(text) for text in texts]
-        parts += [_LENGTHS[1] + bytes([glass]), _text(actor), _text(producer), _LENGTHS[16] + uuid_of(epoch).bytes]
+        parts += [_BOOLEAN + bytes([bool(glass)]), _text(producer), _UUID + uuid_of(epoch).bytes]
         if len(self._repeated) >= _KEPT:
             self._repeated.clear()
         made = self._repeated[key] = b"".join(parts)
