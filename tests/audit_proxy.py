@@ -50,7 +50,7 @@ def proxy(url: str, folder: Path, platform: Platform, **settings: str) -> Iterat
     with (folder / "log").open("ab") as log:
         process = subprocess.Popen([COMMAND], env=environ, stdout=log, stderr=log)
     try:
-        limit = time.monotonic() + 30
+        limit = time.monotonic() + 90
         while not answers(f"http://127.0.0.1:{port}/readyz"):
             assert process.poll() is None and time.monotonic() < limit, (folder / "log").read_text()
             time.sleep(0.05)

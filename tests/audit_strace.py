@@ -33,7 +33,7 @@ async def injecting(engine: Engine, calls: str, what: str, log: Path) -> AsyncGe
     command = [STRACE, "-f", "-qq", "-o", str(log), "-e", f"trace={calls}", "-e", f"inject={calls}:{what}", *pids]
     tracer = subprocess.Popen(command, stderr=subprocess.DEVNULL)
     try:
-        limit = time.monotonic() + 10
+        limit = time.monotonic() + 60
         status = Path(f"/proc/{engine.pid}/status")
         while f"TracerPid:\t{tracer.pid}" not in status.read_text():
             assert tracer.poll() is None and time.monotonic() < limit, "strace could not attach"

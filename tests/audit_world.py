@@ -46,7 +46,7 @@ SEED = bytes(range(32))
 PATIENT_SECONDS = 5.0
 
 
-async def until(check: Callable[[], Awaitable[Any]], seconds: float = 30.0) -> Any:
+async def until(check: Callable[[], Awaitable[Any]], seconds: float = 60.0) -> Any:
     """Polls until the check gives something true."""
     limit = time.monotonic() + seconds
     while True:
@@ -152,7 +152,7 @@ class World:
 
     async def send(self, *lines: bytes, msg_id: str = "") -> None:
         headers = {"Nats-Msg-Id": msg_id} if msg_id else None
-        answer = await self.nc.request("audit.in.0", b"\n".join(lines), timeout=5, headers=headers)
+        answer = await self.nc.request("audit.in.0", b"\n".join(lines), timeout=20, headers=headers)
         assert b'"error"' not in answer.data, answer.data
 
     async def connect(self, role: str = "postgres") -> Connection:
@@ -183,13 +183,13 @@ class World:
     async def size(self) -> int:
         return (await self.query("select size from tree_state where log_id = 0"))[0]["size"]
 
-    async def wait_size(self, size: int, seconds: float = 30.0) -> None:
+    async def wait_size(self, size: int, seconds: float = 60.0) -> None:
         async def reached() -> bool:
             return await self.size() >= size
 
         await until(reached, seconds)
 
-    async def wait_signed(self, size: int, seconds: float = 30.0) -> None:
+    async def wait_signed(self, size: int, seconds: float = 60.0) -> None:
         async def reached() -> bool:
             rows = await self.query("select max(size) as size from checkpoint")
             return (rows[0]["size"] or 0) >= size
@@ -254,7 +254,7 @@ async def world(nats: Nats, pg: Postgres, settings: StreamSettings = SMALL) -> A
 
 async def remove_streams(nc: LeanClient, logs: int = 1) -> None:
     for stream in ("AUDIT_IN", "AUDIT_CHECKPOINT", *(audit_stream(log) for log in range(logs))):
-        await nc.request(f"$JS.API.STREAM.DELETE.{stream}", b"", timeout=5)
+        await nc.request(f"$JS.API.STREAM.DELETE.{stream}", b"", timeout=20)
 
 
 @contextlib.asynccontextmanager

@@ -21,8 +21,8 @@ from wardmesh_cli.account import give, reachable, spawn_options
 from wardmesh_cli.binaries import Binaries
 from wardmesh_cli.ports import free_port
 
-READY_SECONDS = 60.0
-STOP_SECONDS = 10.0
+READY_SECONDS = 120.0
+STOP_SECONDS = 30.0
 
 
 @dataclass
@@ -119,7 +119,7 @@ class Cerbos(Engine):
 
 def answers(url: str) -> bool:
     try:
-        with urllib.request.urlopen(url, timeout=1) as answer:
+        with urllib.request.urlopen(url, timeout=5) as answer:
             return answer.status == 200
     except OSError:
         return False

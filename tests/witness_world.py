@@ -106,7 +106,7 @@ def witness_process(home: Path, vkey: str, *, port: int = 0) -> Iterator[Witness
     process = subprocess.Popen(line, env=environ, stdout=log, stderr=log)
     url = f"http://127.0.0.1:{port}"
     try:
-        limit = time.monotonic() + 30
+        limit = time.monotonic() + 90
         while not _answers(f"{url}/readyz"):
             assert process.poll() is None and time.monotonic() < limit, (home / "witness.log").read_text()
             time.sleep(0.05)
@@ -119,7 +119,7 @@ def witness_process(home: Path, vkey: str, *, port: int = 0) -> Iterator[Witness
 
 def _answers(url: str) -> bool:
     try:
-        with urllib.request.urlopen(url, timeout=1) as answer:
+        with urllib.request.urlopen(url, timeout=5) as answer:
             return answer.status == 200
     except OSError:
         return False

@@ -77,7 +77,7 @@ async def stored(w: World) -> list[bytes]:
 
 
 @pytest.mark.requirement("AU-601")
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(400)
 async def test_a_consumer_killed_anywhere_sees_every_index_at_least_once_and_in_order(
     ledger: World, tmp_path: Path
 ) -> None:

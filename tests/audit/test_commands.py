@@ -238,7 +238,7 @@ def oracle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.requirement("AU-402", "AU-403")
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(400)
 async def test_go_verifies_checkpoint_tiles_entries_and_proofs_and_rejects_a_tampered_entry(
     ledger: World, oracle: Path, tmp_path: Path
 ) -> None:

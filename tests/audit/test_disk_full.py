@@ -68,7 +68,7 @@ async def answering(w: World) -> bool:
 
 
 @pytest.mark.requirement("AU-305")
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(400)
 async def test_a_full_disk_stops_the_writer_with_a_clear_error_and_drains_when_there_is_room(
     broker: Nats, caplog: pytest.LogCaptureFixture
 ) -> None:

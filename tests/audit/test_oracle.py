@@ -101,7 +101,7 @@ def blocks(kind: str) -> list[str]:
 
 @pytest.mark.anyio
 @pytest.mark.requirement("AU-402", "AU-609")
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(400)
 async def test_a_stranger_who_follows_the_page_verifies_an_export_and_notices_every_change(
     broker: Nats, server: Postgres, tmp_path: Path
 ) -> None:

@@ -87,7 +87,7 @@ async def test_the_service_gets_ready_and_stops_on_sigterm(postgres: engines.Pos
                 assert process.poll() is None, process.communicate()[0]
                 await asyncio.sleep(0.05)
         process.terminate()
-        output = (await asyncio.to_thread(process.communicate, timeout=20))[0]
+        output = (await asyncio.to_thread(process.communicate, timeout=60))[0]
     finally:
         process.kill()
         process.wait(10)

@@ -21,7 +21,7 @@ from wardmesh_cli import identity
 from wardmesh_cli.engines import PEOPLE
 from wardmesh_cli.ports import free_port
 
-pytestmark = [pytest.mark.anyio, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.anyio, pytest.mark.timeout(400)]
 DOCTOR = next(person for person in identity.people(PEOPLE) if person.name == "demo_doctor")
 SCENARIOS = (
     "authorization-server-metadata-endpoint: 2 passed, 0 failed",

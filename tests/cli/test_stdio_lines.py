@@ -11,7 +11,7 @@ from aiohttp import web
 
 from wardmesh_cli.stdio import VERSION_KEY, Bridge
 
-pytestmark = [pytest.mark.anyio, pytest.mark.timeout(30)]
+pytestmark = [pytest.mark.anyio, pytest.mark.timeout(400)]
 MODERN = {VERSION_KEY: "2026-07-28"}
 
 

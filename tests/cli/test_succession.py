@@ -58,7 +58,7 @@ def unit(journal: Path, admin: int, *, listeners: dict[int, int] | None = None, 
         ports=(*(listeners or {}), admin),
         admin_port=admin,
         listeners=listeners or {},
-        ready_seconds=20,
+        ready_seconds=60,
     )
 
 

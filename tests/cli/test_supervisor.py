@@ -65,7 +65,7 @@ class Stage:
             command=[sys.executable, "-c", program, str(self.journal), name],
             environ={"PATH": os.environ["PATH"]},
             ready=self._begun(name, count),
-            ready_seconds=20,
+            ready_seconds=60,
             stop_seconds=stop_seconds,
         )
 

@@ -18,7 +18,7 @@ from conformance.round_robin import RoundRobin, round_robin
 from engines import nats
 from wardmesh_cli.ports import free_port
 
-READY_SECONDS = 30.0
+READY_SECONDS = 90.0
 
 
 class Listeners:

@@ -10,7 +10,7 @@ import pytest
 from conformance.clients import inspector, typescript_v1, typescript_v2
 from conformance.replicas import listeners
 
-pytestmark = [pytest.mark.anyio, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.anyio, pytest.mark.timeout(400)]
 
 TOOL = "test_simple_text"
 TEXT = "This is a simple text response for testing."

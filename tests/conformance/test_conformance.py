@@ -23,7 +23,7 @@ SECONDS = 150.0
 
 
 @pytest.mark.anyio
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(400)
 @pytest.mark.requirement("C-8", "GW-1", "GW-2", "OA-8", "B-8")
 @pytest.mark.parametrize(("program", "options", "expected"), RUNS)
 async def test_one_replica_passes_every_check_of_the_suite(
@@ -35,7 +35,7 @@ async def test_one_replica_passes_every_check_of_the_suite(
 
 
 @pytest.mark.anyio
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(400)
 @pytest.mark.requirement("X-25")
 @pytest.mark.parametrize(("program", "options", "expected"), RUNS)
 async def test_two_replicas_without_affinity_pass_the_same_checks(

@@ -20,7 +20,7 @@ FHIR_JSON = "application/fhir+json"
 BESIDE_THE_REPOSITORY = Path(__file__).parents[3] / "shared" / "data" / "synthea"
 SYNTHEA = Path(os.environ.get("WARDMESH_TEST_SYNTHEA", BESIDE_THE_REPOSITORY))
 NODE_MODULES = Path(__file__).parents[2] / "node_modules"
-START_SECONDS = 30.0
+START_SECONDS = 90.0
 
 
 @dataclass
@@ -48,7 +48,7 @@ class StoreProcess:
 
     def command(self, *arguments: str) -> subprocess.CompletedProcess[bytes]:
         command = [sys.executable, "-m", "wardmesh_fhir_store", *arguments]
-        return subprocess.run(command, env=self.environ, capture_output=True, timeout=60, check=False)
+        return subprocess.run(command, env=self.environ, capture_output=True, timeout=120, check=False)
 
     def start(self) -> None:
         command = [sys.executable, "-m", "wardmesh_fhir_store"]
@@ -74,7 +74,7 @@ class StoreProcess:
     def stop(self) -> int:
         assert self.process is not None
         self.process.terminate()
-        code = self.process.wait(20)
+        code = self.process.wait(60)
         self.process = None
         return code
 

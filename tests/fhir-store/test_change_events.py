@@ -29,7 +29,7 @@ from wardmesh_fhir_store.feed.queue import settled
 CONF = Path(__file__).resolve().parents[2] / "deploy" / "nats" / "nats.conf"
 WAIT_SECONDS = 60
 DEFAULT = "1234567890abcdef1234567890abcdef"
-pytestmark = [pytest.mark.requirement("ST-73"), pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.requirement("ST-73"), pytest.mark.timeout(400)]
 
 
 def new_key() -> tuple[str, str]:

@@ -16,7 +16,7 @@ from test_fuzz import JSON, check, mutated
 
 from wardmesh_fhir_store.migrate import DEFAULT_DATASTORE
 
-pytestmark = [pytest.mark.requirement("ST-65"), pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.requirement("ST-65"), pytest.mark.timeout(400)]
 SETTINGS = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 TARGETS = (
     "CreateFHIRDatastore", "DescribeFHIRDatastore", "ListFHIRDatastores", "DeleteFHIRDatastore", "TagResource",

@@ -14,7 +14,7 @@ from store_stage import Fhir, StoreProcess, issue_of, new_process, observation, 
 from cli.hospital_stage import Hospital, Visit, server
 from wardmesh_cli.ports import free_port
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(400)
 OWN, OTHER = "DP100", "FCE57"
 RECORDS: list[dict[str, Any]] = [
     patient("Own") | {"id": OWN},

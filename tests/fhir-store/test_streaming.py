@@ -22,7 +22,7 @@ MB = 1024 * 1024
 FILE_MB = 200
 BINARY_MB = 48
 WAIT_SECONDS = 60
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(400)
 
 
 @pytest.fixture

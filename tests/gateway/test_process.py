@@ -50,7 +50,7 @@ def started(broker: tuple[engines.Nats, str], log: Path, **more: str) -> Iterato
     with log.open("wb") as out:
         process = subprocess.Popen(command(), env=environ, stdout=out, stderr=out, stdin=subprocess.DEVNULL)
     try:
-        limit = time.monotonic() + 30
+        limit = time.monotonic() + 90
         while not _ready(admin):
             assert process.poll() is None, log.read_text()
             assert time.monotonic() < limit, log.read_text()
@@ -86,6 +86,6 @@ def test_it_comes_up_without_the_other_services_and_stops_in_order(
 
 def test_a_configuration_fault_is_one_clear_line_and_exit_78() -> None:
     environ = {**os.environ, "WARDMESH_GATEWAY_KEYS": "CANARY"}
-    ended = subprocess.run(command(), env=environ, capture_output=True, text=True, timeout=30, check=False)
+    ended = subprocess.run(command(), env=environ, capture_output=True, text=True, timeout=120, check=False)
     assert ended.returncode == 78
     assert ended.stderr == "wardmesh-gateway: WARDMESH_GATEWAY_KEYS is not a JSON list of base64url keys\n"

@@ -169,7 +169,7 @@ async def test_a_missing_station_is_503_at_once_and_recorded(nats: engines.Nats)
         answer = await http.get(mesh.bases[0] + READ)
         assert answer.status == 503
         assert await answer.json() == {"detail": "No instance of auth is up."}
-        assert asyncio.get_running_loop().time() - started < 2
+        assert asyncio.get_running_loop().time() - started < 10, "long before a call's deadline"
         recorder = mesh.small.buses[-1].recorder
         assert isinstance(recorder, MemoryRecorder)
         assert recorder.codes() == ["unavailable"]
