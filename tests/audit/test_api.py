@@ -6,6 +6,7 @@ import asyncio
 import gzip
 import json
 import uuid
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ import pytest
 from audit_stage import PEOPLE, SCOPES, Stage, audit_stage
 from audit_world import make_call, make_outcome, until
 from engines import Nats, Postgres
+from wardmesh_audit.log_list import list_keys, open_list
 from wardmesh_audit.merkle import leaf_hash
 from wardmesh_audit.note import open_note, parse_checkpoint
 from wardmesh_audit.proof import check_proof, parse_proof
@@ -34,6 +36,7 @@ READS = (
     "/v1/actors/i:doctor/activity-report",
     "/v1/disclosures?patient=p1",
     "/log/0/checkpoint",
+    "/log/logs",
     "/log/0/tile/0/000",
 )
 
@@ -49,6 +52,7 @@ async def stage(broker: Nats, server: Postgres):
         for start in range(0, EVENTS, 50):
             await asyncio.gather(*(access(made, number) for number in range(start, start + 50)))
         await made.settled()
+        await until(lambda: made.query("select 1 from log_list"), 120.0)
         yield made
 
 
@@ -258,6 +262,24 @@ async def test_one_event_its_proof_and_the_files_of_the_log_verify(stage: Stage)
         assert (await stage.ask("auditor", f"/log/0/tile/{wrong}")).status == 404, wrong
     assert (await stage.ask("auditor", "/log/7/checkpoint")).status == 404
     assert (await stage.ask("auditor", f"/v1/events/{uuid.uuid4()}")).status == 404
+
+
+async def test_the_signed_list_of_logs_is_read_like_any_file_and_recorded(stage: Stage) -> None:
+    keys = list_keys("test", [stage.signer.verifier])
+    newest = await stage.ask("auditor", "/log/logs")
+    made = open_list(newest.body.decode(), keys)
+    assert [log.origin for log in made.logs] == ["test/audit/0"]
+    assert newest.headers["Content-Type"].startswith("text/plain") and newest.headers["Cache-Control"] == "no-store"
+    assert (await stage.ask("auditor", f"/log/logs/{made.day}")).body == newest.body
+    before = made.day - timedelta(days=1)
+    for path, status in ((f"logs/{before}", 404), ("logs/2026-13-01", 400), ("logs/today", 404), ("logs?day=1", 400)):
+        assert (await stage.ask("auditor", f"/log/{path}")).status == status, path
+
+    async def recorded() -> Any:
+        told = "convert_from(leaf, 'UTF8')::jsonb #>> '{data,request,route}'"
+        return await stage.query(f"select 1 from event where event_type = 'audit_read' and {told} = 'read_log_list'")
+
+    await until(recorded)
 
 
 def unbundled(data: bytes) -> list[bytes]:

@@ -73,8 +73,8 @@ def test_every_described_route_makes_a_call_unless_it_is_on_the_list_of_unrecord
         "platform": "smarthealthit-sandbox-patient" if path.startswith("/auth/") else "store",
         "resource_type": "Patient", "resource_id": "p1", "version_id": "1",
         "operation": "$everything", "platform_id": "store", "log": "0", "level": "0", "number": "000",
-        "event_id": LEDGER_ID, "hold_id": LEDGER_ID, "review_id": LEDGER_ID, "patient_id": "p1", "actor_id": "a", "day": "2026-05-04",
-        "procedure_code": "70551",
+        "event_id": LEDGER_ID, "hold_id": LEDGER_ID, "review_id": LEDGER_ID, "patient_id": "p1", "actor_id": "a",
+        "procedure_code": "70551", "day": "2026-05-04",
     }  # fmt: skip
     target = re.sub(r"{(\w+)}", lambda found: values[found[1]], path)
     target += "?patient=p1" if path == "/v1/disclosures" else ""

@@ -15,7 +15,7 @@ from wardmesh_audit.api_office import Office
 from wardmesh_audit.api_reports import Reports
 from wardmesh_audit.following import Following
 from wardmesh_audit.growth import Growth
-from wardmesh_audit.log_files import checkpoint, entry_bundle, hash_tile, tile_of
+from wardmesh_audit.log_files import checkpoint, entry_bundle, hash_tile, log_list, tile_of
 from wardmesh_audit.overview import Check, overview
 from wardmesh_audit.prove import NotThere, prove
 from wardmesh_audit.pseudonyms import Pseudonyms
@@ -25,6 +25,7 @@ from wardmesh_audit.query_args import (
     EventsArgs,
     Filters,
     FollowArgs,
+    ListArgs,
     LogArgs,
     Nothing,
     arguments,
@@ -66,6 +67,7 @@ class Api:
             "prove_event": self.prove_event,
             "own_records": self.own_records,
             "read_checkpoint": self.read_checkpoint,
+            "read_log_list": self.read_log_list,
             "read_tile": self.read_tile,
             "read_entries": self.read_entries,
             "read_status": self.read_status,
@@ -143,6 +145,12 @@ class Api:
         args = arguments(body, LogArgs)
         async with self._pool.acquire() as conn:
             note = await checkpoint(conn, args.log)
+        return Outcome(status=200, body=note.encode(), media_type="text/plain; charset=utf-8")
+
+    async def read_log_list(self, _principal: Principal, body: bytes) -> Outcome:
+        args = arguments(body, ListArgs)
+        async with self._pool.acquire() as conn:
+            note = await log_list(conn, args.day)
         return Outcome(status=200, body=note.encode(), media_type="text/plain; charset=utf-8")
 
     async def read_tile(self, _principal: Principal, body: bytes) -> Outcome:

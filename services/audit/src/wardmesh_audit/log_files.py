@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import re
+from datetime import date
 
 from wardmesh_audit import signing
 from wardmesh_audit.ledger import Connection
@@ -35,6 +36,15 @@ async def checkpoint(conn: Connection, log: int) -> str:
     if newest is None:
         raise NotFound("There is no checkpoint of this log.")
     return newest[1]
+
+
+async def log_list(conn: Connection, day: date | None) -> str:
+    """The signed list of all logs of a day, without one the newest."""
+    query = "select note from log_list where $1::date is null or day = $1 order by day desc limit 1"
+    note: str | None = await conn.fetchval(query, day)
+    if note is None:
+        raise NotFound("There is no list of logs of this day." if day else "There is no list of logs yet.")
+    return note
 
 
 async def hash_tile(conn: Connection, log: int, tile: Tile) -> bytes:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from typing import TypeVar
 
 import msgspec
@@ -84,6 +84,10 @@ class LogArgs(Struct, kw_only=True, forbid_unknown_fields=True):
 
     log: int = 0
     path: str = ""
+
+
+class ListArgs(Struct, kw_only=True, forbid_unknown_fields=True):
+    day: date | None = None  # None: the newest
 
 
 class Nothing(Struct, kw_only=True, forbid_unknown_fields=True):

@@ -40,6 +40,7 @@ ACTIVITY = REPORT - {"platform"}
 DISCLOSURES = frozenset(["patient", "platform", "from", "to", "format", "sealed"])
 
 _log = re.compile(r"/log/([0-9]{1,4})/(checkpoint|tile/[0-9a-z/.]{3,80})").fullmatch
+_lists = re.compile(r"/log/logs(?:/([0-9]{4}-[0-9]{2}-[0-9]{2}))?").fullmatch
 _event = re.compile(r"/v1/events/([0-9A-Fa-f-]{36})(/proof)?").fullmatch
 _patient = re.compile(r"/v1/patients/([^/]+)/access-report").fullmatch
 _actor = re.compile(r"/v1/actors/(.{1,255})/activity-report").fullmatch
@@ -88,16 +89,26 @@ def _simple(request: Request) -> Asked | None:
     if path in _LISTS:
         tool, known = _LISTS[path]
         return Asked(tool=tool, arguments=typed(parameters(request, known)))
-    if found := _log(path):
+    if (file := _file(request)) is not None:
+        return file
+    if found := _event(path):
+        given = parameters(request, frozenset() if found[2] else frozenset(["sealed"]))
+        tool = "open_event" if _opens(given) else "read_event"
+        return Asked(tool="prove_event" if found[2] else tool, arguments={"id": found[1]})
+    return None
+
+
+def _file(request: Request) -> Asked | None:
+    """The list of all logs, and the files of one."""
+    if found := _lists(request.path):
+        parameters(request, frozenset())
+        return Asked(tool="read_log_list", arguments={"day": found[1]} if found[1] else {})
+    if found := _log(request.path):
         arguments = {"log": int(found[1])}
         if found[2] == "checkpoint":
             return Asked(tool="read_checkpoint", arguments=arguments)
         tool = "read_entries" if found[2].startswith("tile/entries/") else "read_tile"
         return Asked(tool=tool, arguments={**arguments, "path": found[2]})
-    if found := _event(path):
-        given = parameters(request, frozenset() if found[2] else frozenset(["sealed"]))
-        tool = "open_event" if _opens(given) else "read_event"
-        return Asked(tool="prove_event" if found[2] else tool, arguments={"id": found[1]})
     return None
 
 

@@ -16,6 +16,7 @@ _PARTS: Json = {
     "review_id": _UUID,
     "patient_id": {"type": "string", "pattern": r"^[A-Za-z0-9\-.]{1,64}$"},
     "actor_id": {"type": "string", "minLength": 1, "maxLength": 200},
+    "day": {"type": "string", "format": "date"},
     "level": {"type": "integer", "minimum": 0, "maximum": 7},
     "number": {"type": "string", "pattern": "^[0-9]{3}$", "description": "Three digits; larger ones are x001/234."},
 }
@@ -62,6 +63,8 @@ _OUTCOME: Json = {
 # path -> method, operation, summary, what a good answer is, query parameters
 _READS: tuple[tuple[str, str, str, Json, Json], ...] = (
     ("/log/{log}/checkpoint", "auditCheckpoint", "Newest signed checkpoint", _PLAIN, {}),
+    ("/log/logs", "auditLogs", "Newest signed list of all logs", _PLAIN, {}),
+    ("/log/logs/{day}", "auditLogsOfDay", "The signed list of all logs of a day (UTC)", _PLAIN, {}),
     ("/log/{log}/tile/{level}/{number}", "auditTile", "A tile of hashes (C2SP tlog-tiles)", _BYTES, {}),
     ("/log/{log}/tile/entries/{number}", "auditEntries", "A bundle of entries (C2SP tlog-tiles)", _BYTES, {}),
     ("/v1/events", "auditEvents", "Search the ledger", _JSON, {**_FILTERS, "sort": _TEXT, "order": {"enum": ["oldest", "newest"]}}),  # noqa: E501
