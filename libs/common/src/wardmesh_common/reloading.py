@@ -25,17 +25,21 @@ def folders_of(service: str) -> tuple[Path, ...]:
     return tuple(Path(spec.origin).parent for spec in specs if spec is not None and spec.origin)
 
 
-async def changed(folders: Iterable[Path]) -> None:
-    """Returns when something in the folders has changed that Python can read; a half-written file is waited for."""
-    folders = tuple(folders)
-    before = await asyncio.to_thread(_look, folders)
-    while True:
-        await asyncio.sleep(POLL_SECONDS)
-        now = await asyncio.to_thread(_look, folders)
-        if now != before:
-            if all(_readable(path) for path in now if now[path] != before.get(path)):
+class Code:
+    """The files of some folders as they are when this is made: before a service starts, so that no change is missed."""
+
+    def __init__(self, folders: Iterable[Path]) -> None:
+        self._folders = tuple(folders)
+        self._seen = _look(self._folders)
+
+    async def changed(self) -> None:
+        """Returns when something has changed that Python can read; a half-written file is waited for."""
+        while True:
+            now = await asyncio.to_thread(_look, self._folders)
+            before, self._seen = self._seen, now
+            if now != before and all(_readable(path) for path in now if now[path] != before.get(path)):
                 return
-            before = now
+            await asyncio.sleep(POLL_SECONDS)
 
 
 def begin_anew() -> None:

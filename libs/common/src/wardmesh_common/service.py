@@ -20,7 +20,7 @@ from nats.errors import Error as NatsError
 from wardmesh_common.bus import Bus
 from wardmesh_common.health import Health
 from wardmesh_common.recorder import open_recorder
-from wardmesh_common.reloading import begin_anew, changed, folders_of
+from wardmesh_common.reloading import Code, begin_anew, folders_of
 from wardmesh_common.settings import EXIT_CONFIGURATION, BadSettings, BusSettings
 from wardmesh_common.telemetry import Telemetry, configure_logging
 
@@ -47,9 +47,13 @@ def run(service: str, read_settings: Callable[[], S], create_app: CreateApp[S]) 
 
 
 class _Ending:
-    """SIGTERM and SIGINT: noticed at once while the service runs, and also while it is still starting."""
+    """SIGTERM and SIGINT: noticed at once while the service runs, and also while it is still starting.
 
-    def __init__(self) -> None:
+    While debugging also a change of its code, from its start on.
+    """
+
+    def __init__(self, code: Code | None) -> None:
+        self.code = code
         self.asked = asyncio.Event()
         self.starting = False
         self.anew = False
@@ -65,7 +69,7 @@ class _Ending:
 
 async def _serve(service: str, settings: S, create_app: CreateApp[S]) -> int:
     log = logging.getLogger(f"wardmesh.{service}")
-    ending = _Ending()
+    ending = _Ending(Code(folders_of(service)) if settings.debug else None)
     health = Health()
     try:
         await health.listen(settings.admin_host, settings.admin_port)
@@ -86,7 +90,7 @@ async def _serve(service: str, settings: S, create_app: CreateApp[S]) -> int:
     try:
         async with create_app(settings, bus, health):
             ending.starting = False
-            await _work(service, settings, bus, health, ending, log)
+            await _work(settings, bus, health, ending, log)
     except BadSettings as error:
         log.error("%s", error)
         return EXIT_CONFIGURATION
@@ -105,14 +109,12 @@ async def _serve(service: str, settings: S, create_app: CreateApp[S]) -> int:
     return _ANEW if ending.anew else 0
 
 
-async def _work(
-    service: str, settings: BusSettings, bus: Bus, health: Health, ending: _Ending, log: logging.Logger
-) -> None:
+async def _work(settings: BusSettings, bus: Bus, health: Health, ending: _Ending, log: logging.Logger) -> None:
     """Ready until told to stop, then no new work and the rest to its end."""
     _tame_collector()
     health.started = True
     log.info("ready")
-    await _end(service, settings, ending, log)
+    await _end(ending, log)
     log.info("draining")
     health.draining = True
     with contextlib.suppress(TimeoutError):
@@ -120,12 +122,12 @@ async def _work(
             await bus.drain()
 
 
-async def _end(service: str, settings: BusSettings, ending: _Ending, log: logging.Logger) -> None:
+async def _end(ending: _Ending, log: logging.Logger) -> None:
     """Until somebody asks for it or, while debugging, until the code is another."""
-    if not settings.debug:
+    if ending.code is None:
         await ending.asked.wait()
         return
-    waiting = [asyncio.create_task(work) for work in (_asked(ending), changed(folders_of(service)))]
+    waiting = [asyncio.create_task(work) for work in (_asked(ending), ending.code.changed())]
     await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
     for task in waiting:
         task.cancel()
