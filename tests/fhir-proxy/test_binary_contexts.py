@@ -9,6 +9,7 @@ import pytest
 from aiohttp import web
 
 from wardmesh_common.contracts import Outcome
+from wardmesh_common.errors import BadRequest, Denied
 from wardmesh_common.vocabulary import Mask, Obligations
 
 pytestmark = pytest.mark.anyio
@@ -142,6 +143,31 @@ async def test_a_file_of_an_export_is_for_who_may_export(bench: Any, raw: bool) 
     assert (await shelf.read(raw=raw)).status == 404
     bench.policy.kinds = {"System": Obligations()}
     assert (await shelf.read(raw=raw)).status == 200
+
+
+@pytest.mark.parametrize("interaction", ["create", "update"])
+async def test_nobody_writes_what_they_could_not_read(bench: Any, interaction: str) -> None:
+    bench.policy.kinds = {"Patient": Obligations()}
+    identity = "b1" if interaction == "update" else ""
+    bench.upstream.answer({"resourceType": "Binary", "id": "b1", "contentType": "a/b"}, 201)
+
+    async def write(body: bytes, media_type: str = "application/fhir+json") -> Outcome:
+        return await bench.perform(interaction, "Binary", identity, body=body, media_type=media_type)
+
+    for context, kind in ((refers("AuditEvent/1"), "a/b"), (refers("Patient/.."), "a/b"), (None, "application/ndjson")):
+        held = {"resourceType": "Binary", "id": "b1", "contentType": kind, "securityContext": context}
+        with pytest.raises(Denied):
+            await write(msgspec.json.encode(held))
+    with pytest.raises(Denied):
+        await write(b"{}", "application/fhir+ndjson")
+    for broken in (b"{", b'{"resourceType":"Binary","id":"b1","contentType":"a/b","contentType":"a/c"}', b"[]"):
+        with pytest.raises(BadRequest):
+            await write(broken)
+    assert not bench.upstream.requests
+    held = {"resourceType": "Binary", "id": "b1", "contentType": "a/b", "securityContext": refers("Patient/p1")}
+    assert (await write(msgspec.json.encode(held))).status == 201
+    assert (await write(PDF, "application/pdf")).status == 201
+    assert bench.upstream.requests[-1].body == PDF
 
 
 async def test_in_a_bundle_the_type_of_the_context_has_to_do(bench: Any) -> None:

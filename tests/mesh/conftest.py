@@ -26,7 +26,14 @@ from wardmesh_cli.state import PortBook
 START_SECONDS = 180
 STOP_SECONDS = 90
 # Every browser of a run has the same address: what is limited is proven where one gateway is tested.
-SETTINGS = {"gateway": {"WARDMESH_RATE_LIMIT": "1000000", "WARDMESH_CALLBACK_LIMIT": "1000000"}}
+# Content is uploaded as well, more than the 10 MB that JSON may have.
+SETTINGS = {
+    "gateway": {
+        "WARDMESH_RATE_LIMIT": "1000000",
+        "WARDMESH_CALLBACK_LIMIT": "1000000",
+        "WARDMESH_MAX_BODY_BYTES": str(32 * 1024 * 1024),
+    }
+}
 REPLICAS = "gateway=2,auth=2,policy=2,fhir-proxy=2,audit=2"
 # Who keeps what stands in the files of platforms.
 READERS = ("fhir-proxy", "auth", "policy", "gateway")

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+PIECE = bytes(64 * 1024)
 LARGE_BYTES = 20 * 1024 * 1024
 PATIENT: dict[str, Any] = {
     "resourceType": "Patient",
@@ -95,10 +96,23 @@ def _handler(platform: Platform) -> type[BaseHTTPRequestHandler]:
             elif path == "/$export":
                 platform.hold.wait(30)
                 self._send(202, b"")
+            elif path == "/Binary/endless":
+                self._stream()
             elif path == "/Observation":
                 self._send(200, platform.large)
             else:
                 self._send(404, b'{"resourceType":"OperationOutcome","issue":[]}')
+
+        def _stream(self) -> None:
+            """Content that has no end until `hold` is set, and then breaks off."""
+            self.close_connection = True
+            with contextlib.suppress(OSError):
+                self.send_response(200)
+                self.send_header("Content-Type", "application/octet-stream")
+                self.send_header("Transfer-Encoding", "chunked")
+                self.end_headers()
+                while not platform.hold.is_set():
+                    self.wfile.write(b"%x\r\n%s\r\n" % (len(PIECE), PIECE))
 
         def _send(self, status: int, body: bytes) -> None:
             with contextlib.suppress(OSError):  # the caller may be gone

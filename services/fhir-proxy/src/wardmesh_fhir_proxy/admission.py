@@ -10,7 +10,7 @@ from wardmesh_common.contracts import Call
 from wardmesh_common.errors import BadRequest, Conflict, Denied, NotFound
 from wardmesh_common.vocabulary import EXPORT_FILE, Interaction, Obligations, criteria_of, is_write
 from wardmesh_fhir_proxy import batches, headers, json_exact, widening
-from wardmesh_fhir_proxy.compartment import patients_of, peek
+from wardmesh_fhir_proxy.compartment import BINARY, Peek, patients_of, peek
 from wardmesh_fhir_proxy.kinds import KindChecks
 from wardmesh_fhir_proxy.links import Address
 from wardmesh_fhir_proxy.screening import Screen
@@ -57,9 +57,24 @@ async def prepared(call: Call, body: bytes, checks: KindChecks, screen: Screen) 
         return await batches.prepare(call, body, checks)
     if call.interaction is Interaction.UPDATE and screen.masks.of(call.resource.type):
         raise Conflict("You see a masked copy of this resource: replacing it would erase hidden fields. Use PATCH.")
-    if call.interaction in BODIES and call.resource.type != "Binary":
-        _check_body(call, body)
+    if call.interaction in BODIES:
+        raw = call.resource.type == BINARY and headers.media_type(call.media_type) not in headers.JSON_TYPES
+        if not raw:
+            _check_body(call, body)
+        if call.resource.type == BINARY:
+            await _check_content(call, body, screen, raw=raw)
     return body, ()
+
+
+async def _check_content(call: Call, body: bytes, screen: Screen, *, raw: bool) -> None:
+    """Nobody writes a Binary that they could not read afterwards; the answer to it would be held back as well."""
+    try:
+        seen = Peek(resourceType=BINARY, contentType=call.media_type) if raw else peek(body)
+    except msgspec.DecodeError:
+        raise BadRequest("The body is not a Binary.") from None
+    await screen.learn([seen])
+    if not screen.contexts.allow(seen, screen.allowed):
+        raise Denied("The content stands under something that you may not read.")
 
 
 def _check_body(call: Call, body: bytes) -> None:
