@@ -88,8 +88,11 @@ def _built(command: list[str]) -> None:
 
 
 @contextlib.contextmanager
-def hapi(*, partitions: bool = False) -> Iterator[str]:
-    """The base of a fresh HAPI JPA server on an in-memory database; with partitions its URLs name one each."""
+def hapi(*, partitions: bool = False, validates: bool = False) -> Iterator[str]:
+    """The base of a fresh HAPI JPA server on an in-memory database; with partitions its URLs name one each.
+
+    `validates`: it has read what it needs for that. On a slow machine this takes longer than a call through a mesh may.
+    """
     class_path, port = _hapi_program().read_text(), free_port()
     options = ["-Xmx2g", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"]
     options += ["-Dwardmesh.partitions=true"] if partitions else []
@@ -103,14 +106,14 @@ def hapi(*, partitions: bool = False) -> Iterator[str]:
                 assert process.poll() is None, f"HAPI ended:\n{log.read()[-3000:].decode(errors='replace')}"
                 assert time.monotonic() < limit, "HAPI did not start in time"
                 time.sleep(0.5)
-            _warm(f"{base}/DEFAULT" if partitions else base)
+            if validates:
+                _validate(f"{base}/DEFAULT" if partitions else base)
             yield base
         finally:
             process.kill()
 
 
-def _warm(base: str) -> None:
-    """The first validation reads all definitions: on a slow machine it takes longer than a call through a mesh may."""
+def _validate(base: str) -> None:
     answer = httpx.post(f"{base}/Basic/$validate", json=SMALL, timeout=HAPI_START_SECONDS)
     assert answer.status_code in (200, 412), answer.text
 

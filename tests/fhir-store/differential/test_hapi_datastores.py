@@ -54,8 +54,12 @@ def point_at(state: Path, base: str, address: str) -> None:
 async def test_datastores_at_hapi_are_partitions_with_data_and_jobs_of_their_own(tmp_path: Path) -> None:
     lines = [json.dumps(one) for one in people("Imported", "Other")]
     (tmp_path / "Patient.ndjson").write_text("\n".join(lines) + "\n")
+    seen = {"resourceType": "Observation", "id": "seen", "status": "final", "code": CODE}
+    (tmp_path / "Observation.ndjson").write_text(
+        json.dumps(seen | {"subject": {"reference": "Patient/imported"}}) + "\n"
+    )
     with (
-        hapi(partitions=True) as base,
+        hapi(partitions=True, validates=True) as base,
         files(tmp_path) as address,
         tempfile.TemporaryDirectory(prefix="wm-hapi-", dir="/tmp") as folder,
     ):
@@ -66,9 +70,10 @@ async def test_datastores_at_hapi_are_partitions_with_data_and_jobs_of_their_own
                 await until(lambda: _is_hapi(call))
                 first, second = await made(call)
                 await data(call, first, second)
-                await export(call, mesh, base, first, second)
+                await export(call, mesh, first, second)
                 await bring_in(call, second, address)
-                await ends(call, first)
+                await stop(call, mesh, first)
+                await ends(call, base, first, second)
 
 
 async def _is_hapi(call: Lake) -> bool:
@@ -119,7 +124,7 @@ async def data(call: Lake, first: str, second: str) -> None:
     assert (await call("get_datastore_capabilities", datastore_id=first))["resourceType"] == "CapabilityStatement"
 
 
-async def export(call: Lake, mesh: Any, base: str, first: str, second: str) -> None:
+async def export(call: Lake, mesh: Any, first: str, second: str) -> None:
     asked = {"datastore_id": first, "data_access_role_arn": ROLE}
     text = await refused(
         call, "start_fhir_export_job", **asked, output_data_config={"S3Configuration": {"S3Uri": "s3://b/k"}}
@@ -130,12 +135,11 @@ async def export(call: Lake, mesh: Any, base: str, first: str, second: str) -> N
     assert ended["JobStatus"] == "COMPLETED", ended
     assert {file["Type"] for file in ended["Files"]} == {"Patient", "Observation"}
     patients = next(file["Reference"] for file in ended["Files"] if file["Type"] == "Patient")
-    headers = {"authorization": f"Bearer {mesh.token('demo_admin')}", "accept": "application/fhir+ndjson"}
-    async with httpx.AsyncClient(headers=headers, timeout=60) as client:
-        denied = await client.get(f"{mesh.ready['gateway']}/fhir/healthlake-ds-{first}/{patients}")
+    files = f"{mesh.ready['gateway']}/fhir/healthlake-ds-{first}"
     async with httpx.AsyncClient(headers={"accept": "application/fhir+ndjson"}, timeout=60) as client:
-        content = await client.get(f"{base}/{first}/{patients}")
-    assert denied.status_code == 403, "the shipped policies have no rule that allows reading a Binary"
+        bearers = [{"authorization": f"Bearer {mesh.token(person)}"} for person in ("demo_nurse", "demo_admin")]
+        denied, content = [await client.get(f"{files}/{patients}", headers=bearer) for bearer in bearers]
+    assert denied.status_code == 403, "a file of an export is a Binary, and policy says who reads those"
     assert content.status_code == 200, content.text
     assert {json.loads(line)["resourceType"] for line in content.text.splitlines()} == {"Patient"}
     elsewhere = {"datastore_id": second, "job_id": started["JobId"]}
@@ -148,19 +152,50 @@ async def bring_in(call: Lake, store: str, address: str) -> None:
     for uri in ("s3://bucket/in/", "https://elsewhere.example/Patient.ndjson"):
         text = await refused(call, "start_fhir_import_job", **asked, input_data_config={"S3Uri": uri})
         assert "HAPI may not fetch from there" in text
-    uri = {"S3Uri": f"{address}Patient.ndjson"}
+    uri = {"S3Uri": f"{address}{{Observation.ndjson,Patient.ndjson}}"}
     started = await call("start_fhir_import_job", **asked, input_data_config=uri)
     ended = await call.finished("describe_fhir_import_job", store, started["JobId"])
     assert ended["JobStatus"] == "COMPLETED", ended
     read = await call("read_fhir_resource", datastore_id=store, resource_type="Patient", resource_id="imported")
     assert read["name"] == [{"family": "Imported"}]
+    found = await call("search_fhir_resources", datastore_id=store, resource_type="Observation")
+    assert [entry["resource"]["id"] for entry in found["entry"]] == ["seen"], "each of the files"
 
 
-async def ends(call: Lake, first: str) -> None:
-    """Only what never held anything can go."""
-    assert "without its data" in await refused(call, "delete_datastore", datastore_id=first)
-    third = await new_store(call)
-    gone = await call("delete_datastore", datastore_id=third)
+async def stop(call: Lake, mesh: Any, store: str) -> None:
+    """What had ended before the stop arrived stays as it ended; an import goes on at HAPI whoever asks."""
+    asked = {"datastore_id": store, "data_access_role_arn": ROLE}
+    started = await call("start_fhir_export_job", **asked, output_data_config=WITH_HAPI)
+    place = {"datastore_id": store, "job_id": started["JobId"]}
+    headers = {"authorization": f"Bearer {mesh.token('demo_admin')}"}
+    async with httpx.AsyncClient(base_url=f"{mesh.ready['gateway']}/v1/tools", headers=headers, timeout=60) as client:
+        for _ in range(2):
+            said = (await client.post("/stop_fhir_export_job", json=place)).json()
+            assert said["JobStatus"] in ("STOP_REQUESTED", "STOPPED", "COMPLETED"), said
+        kept = (await client.post("/stop_fhir_import_job", json=place)).json()
+    assert "HAPI has no operation that stops an import" in kept["message"]
+
+    async def over() -> str:
+        described = await call("describe_fhir_export_job", **place)
+        status = described["ExportJobProperties"]["JobStatus"]
+        return status if status in ("STOPPED", "COMPLETED") else ""
+
+    assert await until(over) == ("COMPLETED" if said["JobStatus"] == "COMPLETED" else "STOPPED")
+
+
+async def ends(call: Lake, base: str, first: str, second: str) -> None:
+    """A datastore goes with its data, versions of deleted resources included; the others keep theirs."""
+    patient = {"datastore_id": first, "resource_type": "Patient"}
+    found = await call("search_fhir_resources", **patient)
+    await call("delete_fhir_resource", **patient, resource_id=found["entry"][0]["resource"]["id"])
+    gone = await call("delete_datastore", datastore_id=first)
     assert gone["DatastoreStatus"] == "DELETING"
-    text = await refused(call, "describe_datastore", datastore_id=third)
+    text = await refused(call, "describe_datastore", datastore_id=first)
     assert text.startswith("AWS HealthLake Error (ResourceNotFoundException)")
+    place = {"datastore_id": second, "resource_type": "Patient", "resource_id": "imported"}
+    assert (await call("read_fhir_resource", **place))["name"] == [{"family": "Imported"}]
+    again = await new_store(call, datastore_name="one", client_token="once")
+    assert again == first, "the same token names the same partition"
+    async with httpx.AsyncClient(timeout=60) as client:
+        history = (await client.get(f"{base}/{again}/_history")).json()
+    assert history.get("total", 0) == 0 and not history.get("entry"), "nothing of it came back"

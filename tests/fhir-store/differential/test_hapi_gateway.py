@@ -25,7 +25,7 @@ def observation(patient: str) -> dict[str, object]:
 @pytest.mark.skipif(bool(hapi_missing()), reason=hapi_missing())
 def test_reads_searches_creates_and_operations_reach_hapi_through_the_gateway() -> None:
     # Below /tmp and open to walk through: the engines' account must reach its data.
-    with hapi() as base, tempfile.TemporaryDirectory(prefix="wm-hapi-", dir="/tmp") as folder:
+    with hapi(validates=True) as base, tempfile.TemporaryDirectory(prefix="wm-hapi-", dir="/tmp") as folder:
         Path(folder).chmod(0o755)
         planted = httpx.put(
             f"{base}/Patient/h1", json={"resourceType": "Patient", "id": "h1", "active": True}, timeout=60

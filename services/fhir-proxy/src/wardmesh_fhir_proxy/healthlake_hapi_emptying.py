@@ -27,7 +27,7 @@ _EXPUNGE = [
 
 
 async def empty(errand: Errand, datastore: str) -> None:
-    """Nothing is left afterwards, not even a version of something deleted. Raises Refusal where that was not reached."""
+    """Nothing is left afterwards, not even versions of what was deleted. Raises Refusal where that was not reached."""
     most, tried = ROUND, False
     while held := await _held(errand, datastore, most):
         if not tried:  # before anything is lost

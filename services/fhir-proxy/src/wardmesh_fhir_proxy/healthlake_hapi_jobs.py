@@ -132,7 +132,7 @@ def _running(answer: UpstreamAnswer) -> dict[str, Any]:
 
 
 def _each(url: str) -> list[str]:
-    """`https://host/folder/{Patient.ndjson,Group.ndjson}` names several files of one folder: HAPI lists no folders."""
+    """`https://files.example.org/{Patient.ndjson,Group.ndjson}` names several files: HAPI lists no folders."""
     several = _SEVERAL.fullmatch(url)
     if several is None:
         return [url]

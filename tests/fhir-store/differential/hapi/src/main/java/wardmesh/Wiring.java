@@ -93,6 +93,7 @@ public class Wiring {
         settings.setEnableTaskBulkExportJobExecution(PARTITIONS);
         settings.setEnableTaskBulkImportJobExecution(PARTITIONS);
         settings.setJobFastTrackingEnabled(PARTITIONS);
+        settings.setExpungeEnabled(PARTITIONS);
         return settings;
     }
 
