@@ -20,7 +20,7 @@ import maven
 
 VERSION = "26.0.8"
 REALM = Path(__file__).parent / "keycloak" / "realm.json"
-_START_SECONDS = 110
+_START_SECONDS = 300
 _MISSING = "SKIPPED KEYCLOAK"
 
 
