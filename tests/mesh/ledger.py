@@ -11,7 +11,7 @@ import asyncpg
 
 async def events(mesh: Any, request_id: str = "") -> list[dict[str, Any]]:
     """All leaves in order, or those of one request."""
-    connection = await asyncpg.connect(mesh.ready["audit_environment"]["WARDMESH_AUDIT_READER_URL"], timeout=30)
+    connection = await asyncpg.connect(mesh.ready["audit_environment"]["WARDMESH_AUDIT_READER_URL"], timeout=60)
     try:
         rows = await connection.fetch(
             "select leaf from event where $1 = '' or request_id = $1 order by seq", request_id, timeout=60
@@ -23,7 +23,7 @@ async def events(mesh: Any, request_id: str = "") -> list[dict[str, Any]]:
 
 async def place_of(mesh: Any, request_id: str, seconds: float = 60.0) -> tuple[int, int]:
     """Log and index of the first event of this request, as soon as the ledger has it."""
-    connection = await asyncpg.connect(mesh.ready["audit_environment"]["WARDMESH_AUDIT_READER_URL"], timeout=30)
+    connection = await asyncpg.connect(mesh.ready["audit_environment"]["WARDMESH_AUDIT_READER_URL"], timeout=60)
     query = "select log_id, seq from event where request_id = $1 order by log_id, seq limit 1"
     try:
         async with asyncio.timeout(seconds):
@@ -44,7 +44,7 @@ async def until_event(mesh: Any, request_id: str, seconds: float = 60.0) -> list
 
 async def recorded_ids(mesh: Any, outcome: str) -> set[str]:
     """Request ids of all calls in the ledger that ended so."""
-    connection = await asyncpg.connect(mesh.ready["audit_environment"]["WARDMESH_AUDIT_READER_URL"], timeout=30)
+    connection = await asyncpg.connect(mesh.ready["audit_environment"]["WARDMESH_AUDIT_READER_URL"], timeout=60)
     try:
         rows = await connection.fetch("select distinct request_id from event where outcome = $1", outcome)
     finally:

@@ -54,7 +54,7 @@ class Person:
     async def open(self, url: str) -> None:
         self._kept.asked.append({name: values[0] for name, values in parse_qs(urlsplit(url).query).items()})
         jar = aiohttp.CookieJar(unsafe=True)
-        async with aiohttp.ClientSession(cookie_jar=jar, timeout=aiohttp.ClientTimeout(total=30)) as browser:
+        async with aiohttp.ClientSession(cookie_jar=jar, timeout=aiohttp.ClientTimeout(total=60)) as browser:
             self._answer = await identity.walk(browser, url, self._person, self._redirect)
 
     async def returned(self) -> AuthorizationCodeResult:

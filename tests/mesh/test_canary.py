@@ -49,7 +49,7 @@ async def tool(http: httpx.AsyncClient, token: str, name: str, arguments: dict[s
 
 
 async def leaves(url: str) -> list[dict[str, Any]]:
-    connection = await asyncpg.connect(url, timeout=10)
+    connection = await asyncpg.connect(url, timeout=60)
     try:
         rows = await connection.fetch("select leaf from event order by seq")
     finally:
@@ -96,7 +96,7 @@ async def drive(http: httpx.AsyncClient, people: dict[str, Any], canary: dict[st
 async def test_no_name_number_or_id_of_a_patient_leaves_the_bodies(mesh: Any) -> None:
     tag = secrets.token_hex(4)
     canary = {"family": f"Kanarie{tag}", "given": f"Tweety{tag}", "ssn": f"999-{tag}-0001"}
-    async with httpx.AsyncClient(base_url=mesh.ready["gateway"], timeout=40) as http:
+    async with httpx.AsyncClient(base_url=mesh.ready["gateway"], timeout=60) as http:
         name, good = await drive(http, mesh.ready["people"], canary)
     assert len(good) > 5
     assert not await until_recorded(mesh, good)

@@ -46,7 +46,7 @@ async def shot(page: Page, name: str) -> None:
 
 def calls_of(mesh: Any, name: str) -> httpx.AsyncClient:
     headers = {"authorization": f"Bearer {mesh.token(name)}"}
-    return httpx.AsyncClient(base_url=mesh.ready["gateway"], headers=headers, timeout=30)
+    return httpx.AsyncClient(base_url=mesh.ready["gateway"], headers=headers, timeout=60)
 
 
 async def a_patient(mesh: Any) -> str:

@@ -21,7 +21,7 @@ HCPCS = "http://www.cms.gov/Medicare/Coding/HCPCSReleaseCodeSets"
 
 def client(mesh: Any, person: str) -> httpx.Client:
     headers = {"Authorization": f"Bearer {mesh.token(person)}"}
-    return httpx.Client(base_url=mesh.ready["gateway"], headers=headers, timeout=30)
+    return httpx.Client(base_url=mesh.ready["gateway"], headers=headers, timeout=60)
 
 
 def recorded(mesh: Any, answer: httpx.Response) -> dict[str, Any]:
@@ -72,7 +72,7 @@ def test_the_embedded_store_answers_as_a_payer_over_rest(mesh: Any) -> None:
 @pytest.mark.requirement("FG-10")
 def test_an_open_platform_without_these_services_answers_strangers_without_a_guess(mesh: Any) -> None:
     """Nothing of the platform is read for it: it need not even be reachable."""
-    with httpx.Client(base_url=mesh.ready["gateway"], timeout=30) as stranger:
+    with httpx.Client(base_url=mesh.ready["gateway"], timeout=60) as stranger:
         base = "/api/coverage/smarthealthit-sandbox"
         answer = stranger.post(f"{base}/requirements", json={**MINE, "procedure_code": "70551"})
         reason = "CRD endpoint not configured for this platform. Contact platform directly."
@@ -89,7 +89,7 @@ def test_the_same_as_tools_and_reception_is_refused(mesh: Any) -> None:
     arguments = {"platform_id": "store", **MINE, "procedure_code": "70551"}
 
     async def calls() -> None:
-        async with httpx.AsyncClient(timeout=30) as http:
+        async with httpx.AsyncClient(timeout=60) as http:
 
             async def tool(person: str, name: str, given: dict[str, Any]) -> tuple[bool, dict[str, Any]]:
                 answer = await call_tool(http, url, mesh.token(person), name, given)

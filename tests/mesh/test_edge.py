@@ -22,7 +22,7 @@ LIST = {"jsonrpc": "2.0", "id": 1, "method": "tools/list"}
 
 @pytest.fixture
 async def http(mesh: Any) -> AsyncIterator[httpx.AsyncClient]:
-    async with httpx.AsyncClient(base_url=mesh.ready["gateway"], timeout=40) as client:
+    async with httpx.AsyncClient(base_url=mesh.ready["gateway"], timeout=60) as client:
         yield client
 
 

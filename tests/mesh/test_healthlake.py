@@ -85,7 +85,7 @@ async def test_read_only_mode_is_policy_and_not_only_the_tools(mesh: Any) -> Non
     headers = {"Authorization": f"Bearer {mesh.token('demo_admin')}", "Content-Type": "application/fhir+json"}
     base = f"{mesh.ready['gateway']}/fhir/healthlake-ds-{DEMO}"
 
-    async with lake(mesh) as call, httpx.AsyncClient(timeout=30) as http:
+    async with lake(mesh) as call, httpx.AsyncClient(timeout=60) as http:
 
         async def answered(status: int) -> bool:
             return (await http.post(f"{base}/Patient", json=person, headers=headers)).status_code == status

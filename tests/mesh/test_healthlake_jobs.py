@@ -120,7 +120,7 @@ async def test_progress_is_seen_over_rest_as_well(mesh: Any) -> None:
     headers = {"Authorization": f"Bearer {mesh.token('demo_admin')}"}
     async with (
         lake(mesh) as call,
-        httpx.AsyncClient(base_url=mesh.ready["gateway"], headers=headers, timeout=30) as http,
+        httpx.AsyncClient(base_url=mesh.ready["gateway"], headers=headers, timeout=60) as http,
     ):
         store = await new_store(call, datastore_name="rest")
         put_ndjson(mesh, "rest-jobs", numbered(MANY))

@@ -44,7 +44,7 @@ class Faces:
 
 @pytest.fixture
 async def faces(mesh: Any) -> AsyncIterator[Faces]:
-    async with httpx.AsyncClient(timeout=40) as http:
+    async with httpx.AsyncClient(timeout=60) as http:
         yield Faces(mesh, http)
 
 
@@ -147,7 +147,7 @@ async def test_a_call_whose_caller_hung_up_is_recorded_as_abandoned(
 @pytest.mark.requirement("AR-3")
 async def test_a_write_is_recorded_before_and_after_it_happens(mesh: Any, faces: Faces) -> None:
     token = mesh.token("demo_admin")
-    async with httpx.AsyncClient(base_url=mesh.ready["gateway"], timeout=40) as http:
+    async with httpx.AsyncClient(base_url=mesh.ready["gateway"], timeout=60) as http:
         created = await http.post(
             "/api/fhir/store/Patient",
             json={"resourceType": "Patient", "gender": "other"},

@@ -14,7 +14,7 @@ STAFF = ("demo_admin", "demo_doctor", "demo_nurse", "demo_billing", "demo_recept
 
 async def test_the_six_demo_accounts_log_in_and_each_sees_what_its_role_may(mesh: Any) -> None:
     gateway = mesh.ready["gateway"]
-    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=20)) as session:
+    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=60)) as session:
         tokens: dict[str, str] = {}
         found: dict[str, str] = {}
         for name in STAFF:

@@ -17,7 +17,7 @@ pytestmark = [pytest.mark.mesh, pytest.mark.timeout(400)]
 @pytest.fixture(scope="module")
 def doctor(mesh: Mesh) -> Iterator[httpx.Client]:
     headers = {"authorization": f"Bearer {mesh.token('demo_doctor')}"}
-    with httpx.Client(base_url=mesh.ready["gateway"], headers=headers, timeout=35) as client:
+    with httpx.Client(base_url=mesh.ready["gateway"], headers=headers, timeout=60) as client:
         yield client
 
 
@@ -34,7 +34,7 @@ def tool(client: httpx.Client, name: str, **arguments: Any) -> Any:
 
 @pytest.mark.requirement("FG-1", "FG-2")
 def test_health_and_platforms_need_no_credential(mesh: Mesh, store: str) -> None:
-    with httpx.Client(base_url=mesh.ready["gateway"], timeout=10) as client:
+    with httpx.Client(base_url=mesh.ready["gateway"], timeout=60) as client:
         health = client.get("/health").json()
         listed = client.get("/api/platforms").json()
     assert health["status"] == "healthy"
@@ -44,7 +44,7 @@ def test_health_and_platforms_need_no_credential(mesh: Mesh, store: str) -> None
 
 @pytest.mark.requirement("X-44")
 def test_reads_need_a_credential(mesh: Mesh, store: str) -> None:
-    with httpx.Client(base_url=mesh.ready["gateway"], timeout=10) as client:
+    with httpx.Client(base_url=mesh.ready["gateway"], timeout=60) as client:
         assert client.get(f"/api/fhir/{store}/Patient").status_code == 401
         broken = client.get(f"/api/fhir/{store}/Patient", headers={"authorization": "Bearer nonsense"})
     assert broken.status_code == 401

@@ -139,7 +139,7 @@ async def test_the_hospital_refuses_and_the_agent_is_told(mesh: Any, browser: Br
 
 
 async def test_our_keys_are_published_where_the_hospital_looks_for_them(mesh: Any) -> None:
-    async with httpx.AsyncClient(timeout=20) as http:
+    async with httpx.AsyncClient(timeout=60) as http:
         answer = await http.get(f"{mesh.ready['gateway']}/.well-known/jwks.json")
     keys = answer.json()["keys"]
     assert {key["alg"] for key in keys} == {"ES384", "RS384"}
@@ -148,7 +148,7 @@ async def test_our_keys_are_published_where_the_hospital_looks_for_them(mesh: An
 
 async def test_what_is_asked_of_the_hospital_is_what_fg13_says(mesh: Any) -> None:
     """Without a browser: the redirect that the gateway answers, taken apart."""
-    async with httpx.AsyncClient(timeout=20) as http:
+    async with httpx.AsyncClient(timeout=60) as http:
         url = f"{mesh.ready['gateway']}/auth/local-smart-patient/login"
         answer = await http.get(url, params={"redirect": "false"})
         asked = answer.json()

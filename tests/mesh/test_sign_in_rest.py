@@ -48,7 +48,8 @@ async def test_fg11_from_the_first_visit_to_the_logout(mesh: Any) -> None:
         assert (began["platform_id"], "app_session" in first.cookies) == (PATIENT, True)
         assert await json_of(frida, "/auth/status") == {"platforms": {}}
         waiting = asyncio.create_task(json_of(frida, f"/auth/{PATIENT}/wait?timeout=60"))
-        await asyncio.sleep(0)
+        done, _ = await asyncio.wait([waiting], timeout=3)  # it waits; who comes second is told so at once
+        assert not done
         early = await json_of(frida, f"/auth/{PATIENT}/wait?timeout=1")
         assert early == {"success": False, "message": "Authentication timed out or already waiting"}
         assert await frida.sign_in(began["authorization_url"]) == DONE
@@ -124,7 +125,7 @@ async def test_a_refused_tool_says_over_rest_where_to_sign_in_and_the_link_works
     headers = {"authorization": f"Bearer {mesh.token('demo_patient')}"}
     async with agent(mesh, "demo_patient") as mcp, web(mesh, name="demo_patient", account="dana") as dana:
         await mcp.forget(PATIENT)
-        async with httpx.AsyncClient(timeout=40, base_url=mesh.ready["gateway"], headers=headers) as http:
+        async with httpx.AsyncClient(timeout=60, base_url=mesh.ready["gateway"], headers=headers) as http:
             await mcp.refused("read", **arguments)  # of what a test before ended every replica has heard
             refused = await http.post("/v1/tools/read", json=arguments)
             assert (refused.status_code, refused.json()["error"]) == (401, "session_error")

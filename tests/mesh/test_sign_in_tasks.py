@@ -55,7 +55,7 @@ async def test_a_sign_in_is_a_task_that_every_replica_knows_and_that_can_be_call
     async with (
         agent(mesh, "demo_patient") as mcp,
         web(mesh, name="demo_patient", account="dana") as dana,
-        httpx.AsyncClient(timeout=40, headers=headers) as http,
+        httpx.AsyncClient(timeout=60, headers=headers) as http,
     ):
         await mcp.forget(PATIENT)
         asked = await begun(http, mesh, "start_auth")
@@ -81,7 +81,7 @@ async def test_a_sign_in_is_a_task_that_every_replica_knows_and_that_can_be_call
 async def test_a_thousand_calls_of_one_session_are_served_by_whichever_replica_is_asked(mesh: Any) -> None:
     headers = {"authorization": f"Bearer {mesh.token('demo_doctor')}", "accept": ACCEPT}
     limits = httpx.Limits(max_connections=AT_ONCE, max_keepalive_connections=0)  # every call may meet another replica
-    async with httpx.AsyncClient(timeout=40, headers=headers, limits=limits) as http:
+    async with httpx.AsyncClient(timeout=60, headers=headers, limits=limits) as http:
         info = {"clientInfo": {"name": "mesh-tests", "version": "1"}, "capabilities": {}}
         hello = {"protocolVersion": "2025-11-25", **info}
         first = await http.post(
@@ -153,7 +153,7 @@ async def test_fg26_a_handle_stands_for_who_began_the_sign_in_at_that_platform_o
         started = await mcp.ask("start_auth", platform_id=PATIENT)
         assert await dana.sign_in(started["authorization_url"]) == DONE
         handle = started["auth_handle"]
-        async with httpx.AsyncClient(timeout=40, base_url=mesh.ready["gateway"]) as nobody:
+        async with httpx.AsyncClient(timeout=60, base_url=mesh.ready["gateway"]) as nobody:
 
             async def status(platform: str, value: str) -> dict[str, Any]:
                 arguments = {"platform_id": platform, "auth_handle": value}

@@ -30,7 +30,7 @@ _ACTION = re.compile(r'action="([^"]+)"')
 @asynccontextmanager
 async def browser(mesh: Any) -> AsyncGenerator[httpx2.AsyncClient]:
     """Keeps cookies, the Secure ones too, as browsers do for this machine."""
-    async with httpx2.AsyncClient(base_url=mesh.ready["gateway"], timeout=40) as http:
+    async with httpx2.AsyncClient(base_url=mesh.ready["gateway"], timeout=60) as http:
 
         async def trusted(_answer: httpx2.Response) -> None:
             for cookie in http.cookies.jar:

@@ -43,7 +43,7 @@ async def full_stream(mesh: Any) -> AsyncIterator[None]:
 
     async def api(verb: str, body: Any = None) -> dict[str, Any]:
         data = json.dumps(body).encode() if body is not None else b""
-        answer = json.loads((await nc.request(f"$JS.API.STREAM.{verb}.AUDIT_IN", data, timeout=10)).data)
+        answer = json.loads((await nc.request(f"$JS.API.STREAM.{verb}.AUDIT_IN", data, timeout=60)).data)
         assert "error" not in answer, answer["error"]
         return answer
 

@@ -23,7 +23,7 @@ READS = 5
 
 async def write_leaf(url: str, seq: int, leaf: bytes) -> None:
     """As superuser with the trigger off: the strongest thing that an intruder can do."""
-    connection = await asyncpg.connect(url, timeout=10)
+    connection = await asyncpg.connect(url, timeout=60)
     try:
         async with connection.transaction():
             find = "select tableoid::regclass::text from event where log_id = 0 and seq = $1"
@@ -37,7 +37,7 @@ async def write_leaf(url: str, seq: int, leaf: bytes) -> None:
 
 
 async def a_row(url: str, request_id: str) -> tuple[int, bytes]:
-    connection = await asyncpg.connect(url, timeout=10)
+    connection = await asyncpg.connect(url, timeout=60)
     try:
         row = await connection.fetchrow("select seq, leaf from event where request_id = $1", request_id)
         assert row is not None
@@ -61,7 +61,7 @@ def verify(mesh: Any) -> subprocess.CompletedProcess[str]:
 @pytest.mark.requirement("AU-501")
 async def test_one_changed_byte_is_named_by_its_index_and_the_restored_row_verifies_again(lone_mesh: Any) -> None:
     headers = {"authorization": f"Bearer {lone_mesh.token('demo_doctor')}"}
-    async with httpx.AsyncClient(base_url=lone_mesh.ready["gateway"], headers=headers, timeout=40) as http:
+    async with httpx.AsyncClient(base_url=lone_mesh.ready["gateway"], headers=headers, timeout=60) as http:
         answers = [await http.get("/fhir/store/Patient/FCE57") for _ in range(READS)]
     names = [answer.headers["x-request-id"] for answer in answers]
     assert not await until_recorded(lone_mesh, set(names))

@@ -28,7 +28,7 @@ def calls(mesh: Any) -> int:
     ]
     for person, method, path, body in requests:
         headers = {"Authorization": f"Bearer {mesh.ready['people'][person]['token']}"}
-        httpx.request(method, f"{mesh.ready['gateway']}/fhir/store/{path}", headers=headers, json=body, timeout=30)
+        httpx.request(method, f"{mesh.ready['gateway']}/fhir/store/{path}", headers=headers, json=body, timeout=60)
     return len(requests)
 
 

@@ -54,7 +54,7 @@ CALM_SECONDS = 11.0
 
 
 async def steady(
-    base: str, path: str, token: str, *, calls: int = 30, calm_seconds: float = 0.0, seconds: float = 90.0
+    base: str, path: str, token: str, *, calls: int = 30, calm_seconds: float = 0.0, seconds: float = 150.0
 ) -> None:
     """Wait until so many calls in a row, and all for so long, were good: nothing of an earlier fault is left."""
     row = 0
@@ -104,7 +104,7 @@ class Traffic:
             if self._pause:
                 await asyncio.sleep(self._pause)
 
-    async def good(self, more: int, seconds: float = 60.0) -> None:
+    async def good(self, more: int, seconds: float = 120.0) -> None:
         """Wait until `more` further good answers have come."""
         target = self.seen.statuses[200] + more
         async with asyncio.timeout(seconds):

@@ -56,7 +56,7 @@ class Web:
 @contextlib.asynccontextmanager
 async def web(mesh: Any, *, name: str = "", account: str = "") -> AsyncGenerator[Web]:
     headers = {"accept": "application/json"}
-    async with httpx.AsyncClient(timeout=40, headers=headers, base_url=mesh.ready["gateway"]) as http:
+    async with httpx.AsyncClient(timeout=90, headers=headers, base_url=mesh.ready["gateway"]) as http:
 
         async def trusted(_answer: httpx.Response) -> None:
             """Browsers send Secure cookies to this machine without TLS; httpx does not."""
