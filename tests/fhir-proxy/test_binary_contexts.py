@@ -194,11 +194,15 @@ async def test_a_failing_look_at_the_context_gives_the_connection_back(bench: An
     bench.describe(max_concurrent=2)
     lane = bench.exchanges.lane(bench.platforms.descriptors["probe"])
     large = PDF * 40_000
-    bench.upstream.respond = lambda seen: (
-        web.Response(body=large, headers={"Content-Type": "a/b", "X-Security-Context": "DocumentReference/d1"})
-        if seen.path.endswith("/Binary/b1")
-        else web.Response(body=b"no JSON", headers={"Content-Type": "application/fhir+json"})
-    )
+
+    def respond(seen: Any) -> web.Response:
+        if seen.path.endswith("/Binary/b1"):
+            return web.Response(
+                body=large, headers={"Content-Type": "a/b", "X-Security-Context": "DocumentReference/d1"}
+            )
+        return web.Response(body=b"no JSON", headers={"Content-Type": "application/fhir+json"})
+
+    bench.upstream.respond = respond
     bench.policy.kinds = {"DocumentReference": Obligations()}
     for _ in range(3):
         with pytest.raises(Exception, match="cannot be read"):

@@ -135,7 +135,7 @@ async def test_px3_a_file_that_lies_elsewhere_is_an_error_and_not_left_out(bench
 
 async def test_a_kick_off_is_not_repeated_and_its_files_are_exports_in_the_record(bench: Any) -> None:
     export = Exporting(bench)
-    bench.upstream.respond = lambda _: web.Response(status=503)
+    bench.upstream.answer(b"", 503)
     await bench.perform("operation", "", operation="$export")
     assert len(bench.upstream.requests) == 1
     kinds = {
