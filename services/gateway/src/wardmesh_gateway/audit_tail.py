@@ -5,18 +5,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, Callable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 from msgspec import Struct
 
-from wardmesh_common.errors import Busy, Problem, WardmeshError
+from wardmesh_common.errors import BadRequest, Busy, Problem, WardmeshError
 from wardmesh_gateway.asgi import Header, Request, Send
-from wardmesh_gateway.audit_door import Asked, AuditDoor
+from wardmesh_gateway.audit_door import Asked
 from wardmesh_gateway.caller import Visit
 
 WAIT_SECONDS = 15.0
-MOST_TAILS = 32  # of one replica: each has a call under way all the time
+MOST_CALLS = 32  # of one replica: every log that somebody follows has one under way all the time
 _NO_STORE: Header = (b"cache-control", b"no-store")
 _NO_BUFFER: Header = (b"x-accel-buffering", b"no")
 
@@ -63,12 +63,19 @@ _batches = msgspec.json.Decoder(Batch)
 _events = msgspec.json.Decoder(TailedEvent)
 
 
+class Answers(Protocol):
+    """The part of the door to the ledger that is used here."""
+
+    async def answer(self, asked: Asked, request: Request, visit: Visit) -> bytes: ...
+
+
 class Tails:
     """All followers of one gateway replica; `close` lets them go when it stops."""
 
-    def __init__(self, door: AuditDoor) -> None:
+    def __init__(self, door: Answers, *, most_calls: int = MOST_CALLS) -> None:
         self._door = door
-        self._open = 0
+        self._most = most_calls
+        self._calls = 0
         self._closing = asyncio.Event()
 
     def close(self) -> None:
@@ -79,9 +86,11 @@ class Tails:
 
         Raises like any question until the first byte is out; afterwards a problem is part of the stream.
         """
-        if self._open + len(asked) > MOST_TAILS:
+        if len(asked) > self._most:
+            raise BadRequest(f"At most {self._most} logs can be followed at once: choose one.")
+        if self._calls + len(asked) > self._most:
             raise Busy("Too many follow the ledger already.", retry_after=5)
-        self._open += len(asked)
+        self._calls += len(asked)
         try:
             first = await asyncio.gather(*(self._ask(each, request, visit, 0.0) for each in asked))
             headers = [(b"content-type", form.media_type), _NO_STORE, _NO_BUFFER]
@@ -89,7 +98,7 @@ class Tails:
             heads = [self._batches(*pair, request, visit) for pair in zip(first, asked, strict=True)]
             await request.unless_hung_up(self._follow(heads, send, form), patience=0.0)
         finally:
-            self._open -= len(asked)
+            self._calls -= len(asked)
 
     async def _follow(self, heads: Sequence[AsyncGenerator[Batch]], send: Send, form: Form) -> None:
         places = [""] * len(heads)
