@@ -1,4 +1,8 @@
-"""A role that looks at the database again and again, on one connection as long as that lasts."""
+"""A role that looks at the database again and again, on one connection as long as that lasts.
+
+Publisher and background verification have loops of their own: their connection holds a lock, which has to come first.
+Retention looks once in an hour, on a new connection each time: one that lay idle so long may be gone.
+"""
 
 from __future__ import annotations
 
