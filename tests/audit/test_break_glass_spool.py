@@ -46,6 +46,14 @@ class Replies:
         put_in(self._bus, call)
         return await asyncio.wait_for(self._came.get(), 60)
 
+    async def warm(self) -> None:
+        """A process that has just begun may not record in time: wait until it does."""
+
+        async def answered() -> bool:
+            return (await self.to(read(0, "p1", urgent=False))).status == 200
+
+        await until(answered)
+
 
 def kept(folder: Path) -> list[bytes]:
     """Every leaf that lies in the spool now."""
@@ -102,6 +110,7 @@ async def test_while_the_stream_is_away_only_break_glass_reads_are_answered_and_
         async with w.writing():
             with proxy(broker.url, tmp_path, platform, WARDMESH_AUDIT_SPOOL_DIR=str(spool)):
                 await delivered(w, spool, lines)
+                await replies.warm()
                 assert (await replies.to(read(3, "p1", urgent=True))).status == 200
             assert not kept(spool), "with the stream back nothing is spooled"
 
@@ -115,6 +124,7 @@ async def test_a_server_that_stops_under_a_break_glass_read_finds_its_record_whe
     with nats() as broker:
         async with world(broker, server) as w, stations(broker.url) as bus:
             with proxy(broker.url, tmp_path, platform, WARDMESH_AUDIT_SPOOL_DIR=str(spool)):
+                await Replies(bus).warm()
                 put_in(bus, read(1, "slow", urgent=True))
                 await platform.asked_for("GET /Patient/slow")
                 broker.kill()
