@@ -7,14 +7,15 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any
 
+import msgspec
 from msgspec import Struct
 
 from wardmesh_common.contracts import Call, Outcome, Touched
-from wardmesh_common.record_class import GLASS_REFUSED, classify, opens_glass
+from wardmesh_common.record_class import classify, purpose_of
 from wardmesh_common.record_entries import parts_of
 from wardmesh_common.record_patients import OPEN_CHARS, by_patient, emergency_patient
 from wardmesh_common.streamed import UNKNOWN_SIZE, size_of
-from wardmesh_common.vocabulary import Decision, Principal
+from wardmesh_common.vocabulary import Decision, Emergency, Principal
 
 LEAF_LIMIT = 60_000  # tlog-tiles entries carry a 16-bit length
 _QUERY_CHARS = 8_000
@@ -76,15 +77,13 @@ def _drafts(call: Call, outcome: Outcome | None, touched: tuple[Touched, ...], n
     if outcome is not None and outcome.facts:
         shared["facts"] = outcome.facts
     told = outcome.sealed if outcome is not None else {}
-    if purpose := _purpose(call, outcome, is_patient=bool(actor_patient)):
+    if purpose := purpose_of(call, outcome, is_patient=bool(actor_patient)):
         shared["purpose_of_use"] = purpose
     if call.emergency is not None:
-        glass = {"used": True, "id": call.emergency.id, "reason_code": _clip(call.emergency.reason_code)}
-        shared["break_glass"] = glass
+        shared["break_glass"] = _glass(call.emergency)
     if call.decision is not None:
         shared["policy"] = _policy(call.decision)
     related = {item.patient: item.relationship for item in reversed(touched) if item.relationship}
-    tenant = principal.tenant if principal else "default"
     resource, secrets = _resource(call, outcome), _secrets(call, principal if actor_patient else None)
     drafts: list[Draft] = []
     for patient, kind, count, references in by_patient(call, touched):
@@ -95,7 +94,7 @@ def _drafts(call: Call, outcome: Outcome | None, touched: tuple[Touched, ...], n
             Draft(
                 event_class=event_class,
                 data=data,
-                tenant=tenant,
+                tenant=principal.tenant if principal else "default",
                 traceparent=call.traceparent,
                 patient=patient,
                 actor_patient=actor_patient,
@@ -113,9 +112,7 @@ def _broken_off(call: Call, outcome: Outcome, now: float) -> Draft:
     draft, *_ = _drafts(call, outcome, (Touched(type=call.resource.type),), now)
     data = {**draft.data, "facts": {"broken_off_after": outcome.broken_after}}
     del data["request"]["bytes"]
-    return Draft(
-        event_class=draft.event_class, data=data, tenant=draft.tenant, traceparent=draft.traceparent, follows=True
-    )
+    return msgspec.structs.replace(draft, data=data, actor_patient="", secrets={}, follows=True)
 
 
 def status_draft(
@@ -139,13 +136,7 @@ def withheld(draft: Draft, corrects: str, reason: str) -> Draft:
     data["outcome"] = {"code": "withheld", "http": 503, "reason": reason}
     if corrects:
         data["corrects"] = corrects
-    return Draft(
-        event_class=draft.event_class,
-        data=data,
-        tenant=draft.tenant,
-        traceparent=draft.traceparent,
-        secrets={},
-    )
+    return msgspec.structs.replace(draft, data=data, patient="", actor_patient="", secrets={})
 
 
 def _own_record(platform: str, principal: Principal | None) -> str:
@@ -184,16 +175,8 @@ def _actor(call: Call, principal: Principal | None, *, is_patient: bool) -> dict
     }
 
 
-def _purpose(call: Call, outcome: Outcome | None, *, is_patient: bool) -> str:
-    """Patients ask for themselves; what others do with records is theirs by role. Procedures of ours treat nobody.
-
-    What was refused has the purpose that was asked for: `outcome` and `policy` say that it was not granted.
-    """
-    if call.emergency is not None or opens_glass(call) or (outcome is not None and outcome.event == GLASS_REFUSED):
-        return "BTG"
-    if is_patient:
-        return "PATRQT"
-    return "" if call.decision is None or call.procedure else call.decision.purpose
+def _glass(emergency: Emergency) -> dict[str, Any]:
+    return {"used": True, "id": emergency.id, "reason_code": _clip(emergency.reason_code)}
 
 
 def _outcome(outcome: Outcome | None) -> dict[str, Any]:

@@ -1,10 +1,10 @@
-"""Which class of audit event a call becomes, with its action and method (audit.v1 subjects are built from these)."""
+"""Which class of audit event a call becomes, with its action, method and purpose (audit.v1 subjects have these)."""
 
 from __future__ import annotations
 
 from typing import Final
 
-from wardmesh_common.contracts import Call
+from wardmesh_common.contracts import Call, Outcome
 from wardmesh_common.record_entries import changes
 from wardmesh_common.vocabulary import EXPORTS, STATEFUL_OPERATIONS, Interaction, is_write
 
@@ -57,6 +57,18 @@ def classify(call: Call) -> tuple[str, str, str]:
 
 def opens_glass(call: Call) -> bool:
     return call.procedure and call.performer == "auth" and call.tool in _GLASS
+
+
+def purpose_of(call: Call, outcome: Outcome | None, *, is_patient: bool) -> str:
+    """Patients ask for themselves; what others do with records is theirs by role. Procedures of ours treat nobody.
+
+    What was refused has the purpose that was asked for: `outcome` and `policy` say that it was not granted.
+    """
+    if call.emergency is not None or opens_glass(call) or (outcome is not None and outcome.event == GLASS_REFUSED):
+        return "BTG"
+    if is_patient:
+        return "PATRQT"
+    return "" if call.decision is None or call.procedure else call.decision.purpose
 
 
 def announced(call: Call) -> bool:
