@@ -140,6 +140,23 @@ def gate(url: str, key: int) -> Iterator[None]:
         thread.join(WAIT_SECONDS)
 
 
+def waited(url: str) -> None:
+    """Until somebody waits for the row of the job that stands at the gate."""
+
+    async def look() -> bool:
+        connection = await asyncpg.connect(url)
+        try:
+            query = """SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'
+                AND wait_event <> 'advisory' AND query ~ 'UPDATE (job|datastore)'"""
+            return bool(await connection.fetchval(query))
+        finally:
+            await connection.close()
+
+    limit = time.monotonic() + WAIT_SECONDS
+    while not asyncio.run(look()):
+        assert time.monotonic() < limit
+
+
 def folder_of(root: Path, kind: str, datastore: str, job: str) -> Path:
     """Where the job wrote below `s3://lake/out`."""
     return root / "lake" / "out" / f"{datastore}-FHIR_{kind.upper()}-{job}"

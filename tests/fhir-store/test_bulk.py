@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-from lake_stage import client_of, fhir_of
+from lake_stage import client_of, fhir_of, gate, waited
 from store_stage import Fhir, StoreProcess, issue_of, observation, patient
 
 WAIT_SECONDS = 60
@@ -129,6 +131,32 @@ def test_a_cancelled_export_is_gone(fhir: Fhir) -> None:
     for gone in (place, url):
         assert fhir.get(gone).status_code == 404
     assert fhir.call("DELETE", place).status_code == 404
+
+
+@pytest.mark.requirement("ST-70")
+def test_a_running_export_that_is_cancelled_leaves_no_file(store: StoreProcess, fhir: Fhir, root: Path) -> None:
+    """Not even the one that was being written."""
+    fill(fhir)
+    before = set(root.rglob("*.ndjson"))
+
+    def files() -> int:
+        return len(set(root.rglob("*.ndjson")) - before)
+
+    with ThreadPoolExecutor(1) as pool, gate(store.database_url, 2):
+        place = kick_off(fhir, "$export")
+        until(lambda: files() == 2)
+        cancelling = pool.submit(fhir.call, "DELETE", place)
+        waited(store.database_url)
+    assert cancelling.result(WAIT_SECONDS).status_code == 202
+    assert fhir.get(place).status_code == 404
+    until(lambda: files() == 0)
+
+
+def until(done: Callable[[], bool]) -> None:
+    limit = time.monotonic() + WAIT_SECONDS
+    while not done():
+        assert time.monotonic() < limit
+        time.sleep(0.05)
 
 
 @pytest.mark.requirement("ST-67")

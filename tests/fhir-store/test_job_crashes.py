@@ -12,7 +12,7 @@ from typing import Any
 
 import asyncpg
 import pytest
-from lake_stage import ENDED, Jobs, client_of, fhir_of, folder_of, gate, read_lines, write_lines
+from lake_stage import ENDED, Jobs, client_of, fhir_of, folder_of, gate, read_lines, waited, write_lines
 from store_stage import StoreProcess, new_process, patient
 
 WAIT_SECONDS = 60
@@ -157,23 +157,6 @@ def test_one_token_sent_to_two_replicas_at_once_is_one_job(
     assert len(started) == 1
     jobs.ended("import", started.pop())
     once_each(jobs, pair[0], 1)
-
-
-def waited(url: str) -> None:
-    """Until somebody waits for the row of the job that stands at the gate."""
-
-    async def look() -> bool:
-        connection = await asyncpg.connect(url)
-        try:
-            query = """SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'
-                AND wait_event <> 'advisory' AND query ~ 'UPDATE (job|datastore)'"""
-            return bool(await connection.fetchval(query))
-        finally:
-            await connection.close()
-
-    limit = time.monotonic() + WAIT_SECONDS
-    while not asyncio.run(look()):
-        assert time.monotonic() < limit
 
 
 @pytest.mark.requirement("ST-69")

@@ -77,6 +77,16 @@ class Exporting:
         await self._manifest(job, snapshot)
         return Ending("COMPLETED")
 
+    async def abandon(self, job: Job) -> None:
+        """The files of a bulk export are reached through its status address alone, which is gone with it.
+
+        By what lies in the folder: the last one may not be recorded yet.
+        """
+        if "bulk" in job.request:
+            storage = self._places.storage(folder_of(job))
+            for file in await asyncio.to_thread(storage.sources, folder_of(job)):
+                await asyncio.to_thread(storage.remove, file.url)
+
     async def _type(self, run: _Run, after: str) -> None:
         while True:
             part = await run.part(after, self._most)

@@ -55,6 +55,9 @@ class Importing:
         failed = await self._report(job, store)
         return Ending("COMPLETED_WITH_ERRORS" if failed else "COMPLETED")
 
+    async def abandon(self, job: Job) -> None:
+        """What was imported stays, and nothing else was written: the report comes at the end."""
+
     async def _files(self, job: Job, lease: Lease) -> list[Input]:
         url = job.request["InputDataConfig"]["S3Uri"]
         sources = await asyncio.to_thread(self._places.storage(url).sources, url)

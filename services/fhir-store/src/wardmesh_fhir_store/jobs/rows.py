@@ -41,6 +41,9 @@ _ASK_TO_STOP = text(
     RETURNING status"""
 )
 _STATUS = text("SELECT status FROM job WHERE job_id = :job AND datastore_id = :datastore AND kind = :kind")
+_STOPPING = text(
+    "SELECT 1 FROM job WHERE job_id = :job AND status = 'STOP_REQUESTED' AND (worker IS NULL OR worker = :worker)"
+)
 _INPUTS = text(
     """SELECT number, url, size, fingerprint, position, read_count, finished FROM job_file
     WHERE job_id = :job AND role = 'input' ORDER BY number"""
@@ -87,6 +90,15 @@ async def end(database: Database, job: str, lease: Lease, status: str, message: 
         await connection.execute(_END, {"job": job, "status": status, "message": message})
 
     await database.write(work)
+
+
+async def is_stopping(database: Database, job: str, worker: str) -> bool:
+    """Whether a stop was asked for and is ours to carry out."""
+
+    async def look(connection: AsyncConnection) -> bool:
+        return (await connection.execute(_STOPPING, {"job": job, "worker": worker})).first() is not None
+
+    return await database.read(look)
 
 
 async def stop(database: Database, job: str, worker: str) -> None:

@@ -19,7 +19,7 @@ from wardmesh_fhir_store.jobs.importing import Ending
 from wardmesh_fhir_store.jobs.leases import Lease, Lost
 from wardmesh_fhir_store.jobs.lifecycle import Lifecycle, Stage
 from wardmesh_fhir_store.jobs.places import BadPlace
-from wardmesh_fhir_store.jobs.rows import Job, claim, end, stop
+from wardmesh_fhir_store.jobs.rows import Job, claim, end, is_stopping, stop
 from wardmesh_fhir_store.store import Store
 
 _LOG = logging.getLogger("wardmesh.fhir-store")
@@ -38,6 +38,10 @@ class Runs(Protocol):
 
     async def run(self, job: Job, store: Store, lease: Lease) -> Ending:
         """Goes on where the job stopped. Raises BadPlace, Lost, Fault."""
+        ...
+
+    async def abandon(self, job: Job) -> None:
+        """Before a job is stopped for good: removes what nobody could reach afterwards. Raises BadPlace, Fault."""
         ...
 
 
@@ -105,7 +109,10 @@ class Worker:
         lease = Lease(self._database, "job", job.id, self._name, self._seconds)
         if job.status != "STOP_REQUESTED":
             await self._hold(lease, self._carry_out(job, lease))
-        await stop(self._database, job.id, self._name)
+        if await is_stopping(self._database, job.id, self._name):
+            with contextlib.suppress(BadPlace):  # a place that takes no file may not give one up either
+                await self._kinds[job.kind].abandon(job)
+            await stop(self._database, job.id, self._name)
         return True
 
     async def _carry_out(self, job: Job, lease: Lease) -> None:
