@@ -178,7 +178,7 @@ def test_a_job_that_is_asked_to_stop_stops_between_portions(
     once_each(jobs, pair[0], done)
 
 
-@pytest.mark.requirement("ST-69", "ST-70")
+@pytest.mark.requirement("ST-69")
 def test_a_stop_that_was_asked_for_outlives_every_process(
     root: Path, pair: tuple[StoreProcess, StoreProcess], jobs: Jobs
 ) -> None:

@@ -97,7 +97,6 @@ class Quitter(Follower):
         return await super().look(session, task)
 
 
-@pytest.mark.requirement("HL-10")
 async def test_a_cancelled_task_stops_its_job_and_others_are_not_let(mesh: Any) -> None:
     quitter = Quitter()
     async with lake(mesh) as plain, lake(mesh, extensions=[quitter]) as call:
