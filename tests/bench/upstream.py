@@ -27,12 +27,31 @@ def patient(number: int) -> dict[str, object]:
     }
 
 
+def observation(number: int) -> dict[str, object]:
+    """An Observation of patient p1, as large as a Patient: what differs is how many people an answer is about."""
+    kept = {name: patient(number)[name] for name in ("meta", "text", "identifier", "extension")}
+    return {
+        "resourceType": "Observation",
+        "id": f"o{number}",
+        **kept,
+        "status": "final",
+        "code": {"coding": [{"system": "http://loinc.org", "code": "8867-4", "display": "Heart rate"}]},
+        "subject": {"reference": "Patient/p1"},
+        "effectiveDateTime": "2026-01-01T00:00:00Z",
+        "valueQuantity": {"value": 60 + number, "unit": "beats/minute", "system": "http://unitsofmeasure.org"},
+    }
+
+
+def bundle(resources: list[dict[str, object]]) -> bytes:
+    entries = [{"fullUrl": f"urn:x:{n}", "resource": r, "search": {"mode": "match"}} for n, r in enumerate(resources)]
+    return json.dumps({"resourceType": "Bundle", "type": "searchset", "total": len(entries), "entry": entries}).encode()
+
+
 def bodies() -> dict[bytes, bytes]:
-    entries = [{"fullUrl": f"urn:x:{n}", "resource": patient(n), "search": {"mode": "match"}} for n in range(20)]
-    bundle = {"resourceType": "Bundle", "type": "searchset", "total": 20, "entry": entries}
     return {
         b"/fhir/Patient/p1": json.dumps(patient(1)).encode(),
-        b"/fhir/Patient": json.dumps(bundle).encode(),
+        b"/fhir/Patient": bundle([patient(number) for number in range(20)]),
+        b"/fhir/Observation": bundle([observation(number) for number in range(20)]),
         b"/fhir/metadata": b'{"resourceType":"CapabilityStatement","status":"active","fhirVersion":"4.0.1"}',
     }
 
