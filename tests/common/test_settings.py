@@ -7,6 +7,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from wardmesh_common.recorder import DEADLINE_SECONDS
 from wardmesh_common.settings import BadSettings, BusSettings, load
 
 
@@ -49,6 +50,14 @@ def test_a_wrong_value_names_the_variable_and_never_the_value(name: str, value: 
         load(Example, {"WARDMESH_SECRET": "hush", f"WARDMESH_{name}": value})
     assert f"WARDMESH_{name}" in str(wrong.value)
     assert value not in str(wrong.value)
+
+
+@pytest.mark.parametrize("value", ["0", "0.04", "5.1", "-1", "nan", "inf"])
+def test_how_long_a_record_may_take_has_limits_of_its_own(value: str) -> None:
+    assert load(BusSettings, {}).audit_deadline_seconds == DEADLINE_SECONDS == 0.25
+    assert load(BusSettings, {"WARDMESH_AUDIT_DEADLINE_SECONDS": "2"}).audit_deadline_seconds == 2
+    with pytest.raises(BadSettings, match="WARDMESH_AUDIT_DEADLINE_SECONDS must be"):
+        load(BusSettings, {"WARDMESH_AUDIT_DEADLINE_SECONDS": value})
 
 
 def test_a_missing_value_is_named() -> None:

@@ -19,7 +19,7 @@ from nats.errors import Error as NatsError
 
 from wardmesh_common.bus import Bus
 from wardmesh_common.health import Health
-from wardmesh_common.recorder import open_recorder
+from wardmesh_common.recorder import Recorder, open_recorder
 from wardmesh_common.reloading import Code, begin_anew, folders_of
 from wardmesh_common.settings import EXIT_CONFIGURATION, BadSettings, BusSettings
 from wardmesh_common.telemetry import Telemetry, configure_logging
@@ -82,9 +82,7 @@ async def _serve(service: str, settings: S, create_app: CreateApp[S]) -> int:
         await health.close()
         return 0
     health.checks["bus"] = lambda: (bus.connected, "connected" if bus.connected else "away")
-    spool_dir = Path(settings.audit_spool_dir) if settings.audit_spool_dir else None
-    recorder = open_recorder(bus, logs=settings.audit_logs, spool_dir=spool_dir)
-    bus.recorder = recorder
+    bus.recorder = recorder = _recorder(settings, bus)
     spools = asyncio.create_task(recorder.resume_spools())
     ending.starting = True
     try:
@@ -107,6 +105,15 @@ async def _serve(service: str, settings: S, create_app: CreateApp[S]) -> int:
         await health.close()
     log.info("stopped")
     return _ANEW if ending.anew else 0
+
+
+def _recorder(settings: BusSettings, bus: Bus) -> Recorder:
+    return open_recorder(
+        bus,
+        logs=settings.audit_logs,
+        spool_dir=Path(settings.audit_spool_dir) if settings.audit_spool_dir else None,
+        deadline_seconds=settings.audit_deadline_seconds,
+    )
 
 
 async def _work(settings: BusSettings, bus: Bus, health: Health, ending: _Ending, log: logging.Logger) -> None:

@@ -21,6 +21,7 @@ _COMMON: dict[str, tuple[str, ...]] = {
     "debug": ("FHIR_GATEWAY_DEBUG",),
     "environment": ("ENVIRONMENT",),
 }
+LEAST_RECORD_SECONDS, MOST_RECORD_SECONDS = 0.05, 5.0
 EXIT_CONFIGURATION = 78  # EX_CONFIG of sysexits.h
 
 
@@ -43,6 +44,7 @@ class BusSettings(Struct, kw_only=True):
     drain_seconds: float = 15.0
     audit_logs: int = 1  # as many as the audit service has
     audit_spool_dir: str = ""  # where records wait that policy lets through while the stream is away
+    audit_deadline_seconds: float = 0.25  # a record that takes longer is none: no answer leaves (AR-3)
 
 
 def load(kind: type[T], environ: Mapping[str, str], *, aliases: Mapping[str, str | tuple[str, ...]] | None = None) -> T:
@@ -68,6 +70,8 @@ def load(kind: type[T], environ: Mapping[str, str], *, aliases: Mapping[str, str
         raise BadSettings("WARDMESH_LOG_LEVEL must be DEBUG, INFO, WARN or ERROR")
     if values.get("environment") == "production" and values.get("debug"):
         raise BadSettings("ENVIRONMENT=production goes with DEBUG=false only")
+    if not LEAST_RECORD_SECONDS <= values.get("audit_deadline_seconds", LEAST_RECORD_SECONDS) <= MOST_RECORD_SECONDS:
+        raise BadSettings("WARDMESH_AUDIT_DEADLINE_SECONDS must be a number of seconds from 0.05 to 5")
     return kind(**values)
 
 
