@@ -13,6 +13,8 @@ from statistics import median
 import pytest
 
 from audit_cost import ingest, writer_cpu
+from audit_cost_large import fill_by_sql
+from audit_cost_reading import verification
 from audit_cost_recording import alone, plain_publishing, recording
 from audit_strace import STRACE, WITHOUT_STRACE, injecting
 from audit_world import world
@@ -87,3 +89,17 @@ async def test_ingest_end_to_end_reaches_a_fifth_of_a_raw_copy(broker: Nats, ser
             return (await ingest(w, 10_000, 500)).ratio
 
         assert await kept(to_copy, lambda ratio: ratio >= 0.2)
+
+
+async def test_verification_costs_at_most_four_times_hashing_and_decoding_each_leaf(
+    broker: Nats, server: Postgres
+) -> None:
+    """The rest is its way here from the server, comparing its columns, and the tree."""
+    async with world(broker, server) as w:
+        await fill_by_sql(w, 20_000, 200)
+
+        async def to_least() -> float:
+            read = await verification(w)
+            return read.client / read.least
+
+        assert await kept(to_least, lambda ratio: ratio <= 4.0)

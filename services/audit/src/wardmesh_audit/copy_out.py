@@ -106,7 +106,7 @@ class CopyOut:
         """Takes all whole rows; returns where the first incomplete one begins, and the index to expect there."""
         unpack, begun, tail, since, fields = _HEAD.unpack_from, _LEAF.copy, self._tail, self._since, len(_NAMES)
         hashes: list[bytes] = []
-        last, view = 0, memoryview(data)
+        last, size, view = 0, _HEAD.size, memoryview(data)
         while True:
             try:
                 n, a, seq, b, recorded, c, hashed, d, occurred, e, number, f, identifier, length = unpack(view, at)
@@ -115,8 +115,8 @@ class CopyOut:
             else:
                 whole = n == fields and a == 8 and b == 8 and c == 32 and d == 8 and e == 8 and f == 36
                 if whole and seq == following < limit and recorded >= since:
-                    end = at + _HEAD.size + length
-                    leaf = view[at + _HEAD.size : end]
+                    end = at + size + length
+                    leaf = view[at + size : end]
                     digest = begun()
                     digest.update(leaf)
                     if digest.digest() == hashed:

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Iterable, Sequence
 
 HASH_BYTES = 32
-_BEGUN = hashlib.sha256(b"\x01")  # every hash of an inner node begins so
+_LEAF, _NODE = hashlib.sha256(b"\x00"), hashlib.sha256(b"\x01")  # every hash begins as one of these
 EMPTY_ROOT = hashlib.sha256(b"").digest()
 
 # A perfect subtree: (level, index), covering the leaves [index << level, (index + 1) << level).
@@ -18,7 +18,9 @@ class BadFrontier(Exception):
 
 
 def leaf_hash(leaf: bytes) -> bytes:
-    return hashlib.sha256(b"\x00" + leaf).digest()
+    digest = _LEAF.copy()  # costs less than a new one
+    digest.update(leaf)
+    return digest.digest()
 
 
 def node_hash(left: bytes, right: bytes) -> bytes:
@@ -68,10 +70,10 @@ class CompactRange:
 
 
 def _parents(nodes: Sequence[bytes]) -> list[bytes]:
-    """One level up; a copied hash costs less than a new one."""
+    """One level up."""
     made: list[bytes] = []
     for left, right in zip(nodes[::2], nodes[1::2], strict=True):
-        node = _BEGUN.copy()
+        node = _NODE.copy()
         node.update(left)
         node.update(right)
         made.append(node.digest())
