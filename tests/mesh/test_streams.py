@@ -19,6 +19,8 @@ MEGABYTE = 1024 * 1024
 SIZE = 24 * MEGABYTE
 # What is read passes in pieces; what is written is held while policy and platform look at it, but not many times over.
 READING, WRITING = 16 * MEGABYTE, 4 * SIZE
+# More than what a process may have kept of earlier calls: what grows with it would show.
+LONG = 160 * MEGABYTE
 FHIR_JSON = "application/fhir+json"
 NDJSON = "application/fhir+ndjson"
 BYTES = "application/octet-stream"
@@ -159,10 +161,12 @@ def mib(growth: dict[str, int]) -> dict[str, int]:
     return {name: grown >> 20 for name, grown in growth.items()}
 
 
-@pytest.mark.parametrize("who", ["caller", "platform"])
-async def test_content_that_breaks_off_is_recorded_with_what_had_left(mesh: Any, platform: Platform, who: str) -> None:
+@pytest.mark.parametrize(("who", "enough"), [("caller", LONG), ("platform", 8 * MEGABYTE)])
+async def test_content_that_breaks_off_is_recorded_with_what_had_left(
+    mesh: Any, platform: Platform, who: str, enough: int
+) -> None:
     platform.reset()
-    got = 0
+    got, gauge = 0, Gauge(mesh)
     try:
         async with client(mesh, "demo_doctor") as doctor:
             async with doctor.stream("GET", "/own/Binary/endless", headers={"accept": BYTES}) as answer:
@@ -170,19 +174,22 @@ async def test_content_that_breaks_off_is_recorded_with_what_had_left(mesh: Any,
                 try:
                     async for piece in answer.aiter_raw():
                         got += len(piece)
-                        if got > 8 * MEGABYTE and who == "caller":
+                        if got > enough and who == "caller":
                             break
-                        if got > 8 * MEGABYTE:
+                        if got > enough:
                             platform.hold.set()
                 except httpx.RemoteProtocolError:
                     assert who == "platform", "half of it is never taken for the whole"
                 else:
                     assert who == "caller"
+            reading = gauge.growth()
+            assert all(grown < READING for grown in reading.values()), reading
             first, second = await ended(mesh, answer, 2)
     finally:
         platform.hold.set()
     assert (first["data"]["outcome"]["code"], second["data"]["outcome"]["code"]) == ("success", "error")
     reason = "abandoned" if who == "caller" else "upstream_unavailable"
     assert second["data"]["outcome"]["reason"] == reason
-    assert second["data"]["facts"]["broken_off_after"] >= got > 8 * MEGABYTE
+    assert second["data"]["facts"]["broken_off_after"] >= got > enough
+    print(f"{got >> 20} MiB read, growth in MiB {mib(reading)}")
     assert first["data"]["actor"]["id"] and second["data"]["patient"] is None
