@@ -165,6 +165,16 @@ def test_commands_without_a_running_mesh_say_so(state: Path) -> None:
         assert "no mesh runs in this state directory" in done.stdout
 
 
+def test_commands_that_are_programs_explain_themselves_instead_of_becoming_a_second_service(state: Path) -> None:
+    for command, said in (("audit", "verify"), ("store", "load"), ("platforms", "import")):
+        for arguments in ([], ["--help"]):
+            if command == "platforms" and not arguments:
+                continue  # it has no service to become
+            line = [WARDMESH, command, "--state", str(state), *arguments]
+            done = subprocess.run(line, capture_output=True, text=True, timeout=120, check=False)
+            assert (done.returncode, said in done.stdout) == (0, True), command
+
+
 @pytest.mark.requirement("DP-603")
 @pytest.mark.parametrize("moment", ["postgres", "schemas, streams", "auth"])
 def test_ctrl_c_during_the_start_ends_it_in_order_and_leaves_nothing(

@@ -50,9 +50,9 @@ def _run(arguments: Namespace, terminal: Terminal) -> int:
     if arguments.command == "status":
         return status.show(state, terminal, as_json=arguments.json)
     if arguments.command in _SERVICES:
-        return _become(state, _SERVICES[arguments.command], arguments.arguments)
+        return _become(state, _SERVICES[arguments.command], arguments)
     if arguments.command == "platforms":
-        return _platforms(state, arguments.arguments)
+        return _platforms(state, arguments)
     return _control(state, arguments.command, arguments.name, terminal)
 
 
@@ -124,20 +124,27 @@ def _control(state: State, command: str, name: str, terminal: Terminal) -> int:
     return 0
 
 
-def _become(state: State, service: str, arguments: list[str]) -> int:
-    """Becomes the service's own command, with the addresses and keys of the running mesh."""
+def _become(state: State, service: str, arguments: Namespace) -> int:
+    """Becomes the service's own command, with the addresses and keys of the running mesh; its help needs none."""
+    path = Path(program(service))
+    # Without a command the program would be the service itself, a second time.
+    if arguments.program_help or not arguments.arguments:
+        os.execv(path, [path.name, "--help"])  # noqa: S606 - it is our own program
     if not state.ready_file.exists():
         raise NotRunningFault("no mesh runs in this state directory: start one with `wardmesh up`")
     settings = json.loads(state.ready_file.read_text())[f"{_SETTINGS[service]}_environment"]
-    path = Path(program(service))
-    os.execve(path, [path.name, *arguments], {**os.environ, **settings})  # noqa: S606 - it is our own program
+    os.execve(path, [path.name, *arguments.arguments], {**os.environ, **settings})  # noqa: S606 - it is our own program
 
 
-def _platforms(state: State, arguments: list[str]) -> int:
+def _platforms(state: State, arguments: Namespace) -> int:
     """Becomes `wardmesh-fhir-proxy platforms`, on the files that the mesh of this state directory watches."""
     path = Path(program("fhir-proxy"))
+    if arguments.program_help:
+        os.execv(path, [path.name, "platforms", "--help"])  # noqa: S606 - it is our own program
+    if not state.root.exists():
+        raise NotRunningFault("there is no such state directory: start a mesh with `wardmesh up`")
     environ = {**os.environ, "WARDMESH_PLATFORMS_DIR": str(state.platforms)}
-    os.execve(path, [path.name, "platforms", *arguments], environ)  # noqa: S606 - it is our own program
+    os.execve(path, [path.name, "platforms", *arguments.arguments], environ)  # noqa: S606 - it is our own program
 
 
 if __name__ == "__main__":

@@ -11,6 +11,12 @@ from urllib.parse import urlsplit
 
 SERVICES = ("gateway", "auth", "policy", "fhir-proxy", "audit")
 DEFAULT_STATE = ".wardmesh"
+# Commands that become a program of a service, which explains itself.
+_PROGRAMS = {
+    "audit": "wardmesh-audit with the keys of the running mesh",
+    "store": "load resources into the store of the running mesh",
+    "platforms": "list, search, probe and import platforms",
+}
 
 
 @dataclass(frozen=True)
@@ -81,12 +87,10 @@ def parser() -> Parser:
     stdio.add_argument("--profile", default="", help="offer only these tools, as /mcp/<profile> does: healthlake, …")
     stdio.add_argument("--readonly", action="store_true", help="offer and call only tools that change nothing")
     stdio.add_argument("--allowed-tools", type=_names, default=(), metavar="NAME,...", help="only these tools")
-    audit = commands.add_parser("audit", help="wardmesh-audit with the keys of the running mesh", add_help=False)
-    audit.add_argument("arguments", nargs=argparse.REMAINDER)
-    store = commands.add_parser("store", help="load resources into the store of the running mesh", add_help=False)
-    store.add_argument("arguments", nargs=argparse.REMAINDER)
-    platforms = commands.add_parser("platforms", help="list, search, probe and import platforms", add_help=False)
-    platforms.add_argument("arguments", nargs=argparse.REMAINDER)
+    for name, text in _PROGRAMS.items():
+        handed_on = commands.add_parser(name, help=text, add_help=False)
+        handed_on.add_argument("-h", "--help", action="store_true", dest="program_help", help="what the program says")
+        handed_on.add_argument("arguments", nargs=argparse.REMAINDER)
     controls = {
         "restart": "one replica after the other, the new process ready before the old one ends",
         "stop": "stop and leave stopped",
