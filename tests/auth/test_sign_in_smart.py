@@ -60,6 +60,8 @@ async def test_an_sm_login_lets_a_person_in_with_role_and_grant_of_that_server(
             "code_challenge_method": "S256",
             "redirect_uri": "http://localhost:8000/auth/callback",
         }
+        other = await scene.procedure("sign_in", {"bound": True, "again": True})
+        assert ("prompt" in asked, query(other["location"])["prompt"]) == (False, "login")
         unbound = {"code": "c", "state": begun["state"], "bound": False}
         refused = await scene.procedure("finish_auth", unbound, cookie=cookie)
         assert (refused.body["page"], refused.body["error"]) == ("session_mismatch", {"error": "State mismatch"})

@@ -99,7 +99,9 @@ async def test_a_browser_without_a_session_is_sent_to_the_sign_in_and_others_are
             assert answer.status == status, who
             assert "script-src 'self'" in answer.headers.get("Content-Security-Policy", "script-src 'self'")
             if status == 403:
-                assert "You may not see this" in await answer.text()
+                shown = await answer.text()
+                assert "You may not see this" in shown
+                assert 'href="/auth/login?again=true&amp;next=%2Fconsole%2Faudit"' in shown
 
 
 async def test_the_planted_incident_shows_and_is_reviewed_with_evidence(stage: Stage, chromium: Browser) -> None:

@@ -313,6 +313,20 @@ async def test_what_goes_wrong_in_an_sm_login_is_json_in_its_words_without_a_sec
         assert (answer.status_code, answer.json()) == (500, body)
 
 
+async def test_a_person_who_said_no_sees_a_page_and_may_sign_in_as_somebody_else() -> None:
+    declined = {"page": "failed", "status": 400, "flavour": "sm", "error": {"error": "FHIR callback processing failed"}}
+    stage = staged(
+        sign_in={"location": SM_THERE, "state": STATE, "session": SECRET, "max_age": 9}, finish_auth=declined
+    )
+    held = await sm_cookies(stage)
+    back = f"/auth/callback?error=access_denied&state={STATE}"
+    page = await stage.send("GET", back, headers={**sent(held), **HTML})
+    assert (page.status_code, "Authentication Failed" in page.text) == (400, True)
+    assert (await stage.send("GET", back, headers=sent(held))).json() == declined["error"]
+    await stage.send("GET", "/auth/login?again=true&next=/console/audit", headers=NOBODY)
+    assert stage.auth.arguments == {"next": "/console/audit", "bound": True, "again": True}
+
+
 async def test_logout_ends_the_session_and_a_link_of_another_site_does_not() -> None:
     stage = staged(sign_out={"success": True})
     crossed = await stage.send("GET", "/auth/logout", headers={**COOKIE, "sec-fetch-site": "cross-site"})

@@ -67,7 +67,9 @@ class Callback:
             await self._browser.send_on(send, location, cookies, call_id=said.call_id)
             return
         error = said.object.get("error")
-        if sm and error:
+        # SM-3 has no word for a person who said no: that person gets a page.
+        declined = said.text("page") == "failed" and wants_page(request)
+        if sm and error and not declined:
             await self._sm_error(send, said.status, error, said.call_id, cookies)
         elif _nobodys(said, given) and not wants_page(request):
             body = {"error": _unknown(given, sm_login(request.scope), self._keys)}

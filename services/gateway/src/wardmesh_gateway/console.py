@@ -30,7 +30,7 @@ from wardmesh_gateway.audit_tail import SSE, Tails
 from wardmesh_gateway.caller import Visit
 from wardmesh_gateway.console_markup import Part, tag
 from wardmesh_gateway.console_page import HTML, NO_STORE, PAGE_POLICY, ROOT, STATIC, filters, notice, page
-from wardmesh_gateway.entrance import Entrance
+from wardmesh_gateway.entrance import Entrance, Render
 
 _FILES = Path(__file__).with_name("static")
 _STATIC = {
@@ -65,7 +65,7 @@ class Console:
         self._logs: list[int] = []
 
     async def __call__(self, request: Request, send: Send) -> None:
-        await self._entrance.run(self._route, request, _protected(send), refusal, HTML)
+        await self._entrance.run(self._route, request, _protected(send), _refusal_at(request), HTML)
 
     async def _route(self, request: Request, send: Send) -> None:
         if request.path in _STATIC:
@@ -197,6 +197,8 @@ class Console:
             tag("a", f"Show {other} reviews", href=f"{ROOT}/reviews?status={other}", class_="button"),
             " ",
             tag("a", "All reviews as CSV", href="/v1/reviews?status=all&format=csv", download=True, class_="button"),
+            " ",
+            tag("a", "What the rules look for", href="/docs/detection", class_="button"),
             class_="buttons",
         )
         queue = console_views.reviews(found["reviews"], self._csrf(visit))
@@ -243,10 +245,21 @@ def _newest(given: Mapping[str, str]) -> dict[str, str]:
     return {"order": "newest", **given}
 
 
-def refusal(problem: Problem) -> bytes:
-    title = "You may not see this" if problem.status == 403 else "That did not work"
-    again = tag("p", tag("a", "Back to the console", href=ROOT, class_="button"))
-    return page("", title, notice("bad", problem.detail), again)
+def _refusal_at(request: Request) -> Render:
+    """Whoever may not see a page gets a way to sign in as somebody who may."""
+    # The answer to a form has no address of its own to come back to.
+    onward = urlencode({"again": "true", "next": request.path if request.method == "GET" else ROOT})
+    other = tag("a", "Sign in as somebody else", href=f"/auth/login?{onward}", class_="button")
+
+    def refusal(problem: Problem) -> bytes:
+        denied = problem.status == 403
+        back = tag("a", "Back to the console", href=ROOT, class_="button")
+        title = "You may not see this" if denied else "That did not work"
+        return page(
+            "", title, notice("bad", problem.detail), tag("p", back, other if denied else None, class_="buttons")
+        )
+
+    return refusal
 
 
 async def _page(send: Send, body: bytes) -> None:

@@ -72,8 +72,9 @@ def _callbacks(routes: _Routes) -> Json:
 
 
 def _person_paths(routes: _Routes) -> Json:
+    there = {"302": _there(), **_sm_errors()}
     return {
-        "/auth/login": {"get": routes.one("login", "Sign in at this gateway", {"302": _there(), **_sm_errors()})},
+        "/auth/login": {"get": routes.one("login", "Sign in at this gateway", there, _query("next"), _query("again"))},
         "/auth/logout": {"get": routes.one("logout", "End this browser's session", {"302": _there()})},
     }
 

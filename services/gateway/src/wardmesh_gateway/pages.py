@@ -129,7 +129,7 @@ def start_page(*, known: bool, connections: Iterable[Connection]) -> bytes:
     else:
         parts = [
             "<p>This gateway stands between applications and health records.</p>",
-            '<p><a href="/auth/login">Sign in</a></p>',
+            '<p><a href="/auth/login">Sign in</a>, or <a href="/auth/login?again=true">as somebody else</a></p>',
         ]
     parts.append('<footer><a href="/docs/">For developers</a></footer>')
     return _document("Wardmesh", "".join(parts), "")

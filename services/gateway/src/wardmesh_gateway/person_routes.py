@@ -45,6 +45,8 @@ class PersonRoutes:
         given = parameters(request)
         try:
             arguments = {"next": given.get("next", "/"), "bound": True}
+            if given.get("again", "").lower() in _YES:
+                arguments["again"] = True
             said = await self._browser.run("sign_in", arguments, visit, request)
         except RateLimited:
             raise

@@ -58,6 +58,7 @@ class Wait(OfPlatform, frozen=True, kw_only=True):
 class SignIn(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     next: Address = "/"
     bound: bool = False  # the gateway ties the way back to this browser with the cookies of SM-2
+    again: bool = False  # somebody else wants to sign in: whoever the issuer remembers does not count
     username: Annotated[str, Meta(max_length=255)] = ""  # of a local account: no other place is asked
     password: Annotated[str, Meta(max_length=1024)] = ""
 

@@ -55,7 +55,7 @@ class PersonSignIn:
     async def begin(self, call: Call, asked: SignIn) -> Outcome:
         if asked.username or asked.password:
             return await self._with_password(call, asked)
-        return await self.first(call, asked.next or "/", bound=asked.bound)
+        return await self.first(call, asked.next or "/", bound=asked.bound, again=asked.again)
 
     async def _with_password(self, call: Call, asked: SignIn) -> Outcome:
         _require_path(asked.next)
@@ -67,14 +67,19 @@ class PersonSignIn:
         body = {"location": asked.next, "session": made.cookie.session, "max_age": made.cookie.max_age}
         return answer(body, "auth.success")
 
-    async def first(self, call: Call, next_path: str, *, bound: bool = False) -> Outcome:
-        """Sends the browser to where people sign in, and afterwards to `next_path`."""
+    async def first(self, call: Call, next_path: str, *, bound: bool = False, again: bool = False) -> Outcome:
+        """Sends the browser to where people sign in, and afterwards to `next_path`. `again`: without being known."""
         _require_path(next_path)
         place = await self._people.place()
         browser = await self._browsers.known_or_new(call)
         one_time = {"state": new_state(), "verifier": new_verifier(), "nonce": new_nonce()}
         location = await self._smart.authorization(
-            place.facts, place.client, redirect_uri=place.redirect_uri, scopes=place.scopes, **one_time
+            place.facts,
+            place.client,
+            redirect_uri=place.redirect_uri,
+            scopes=place.scopes,
+            prompt="login" if again else "",
+            **one_time,
         )
         secrets = Secrets(**one_time, redirect_uri=place.redirect_uri, scopes=place.scopes, next=next_path)
         pending = Pending(

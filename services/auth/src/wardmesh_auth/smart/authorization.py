@@ -29,7 +29,7 @@ def authorization_url(
     verifier: str,
     scopes: tuple[str, ...],
 ) -> str:
-    """`once` holds redirect_uri, state, launch and nonce. Raises BadRequest, PlatformUnconfigured."""
+    """`once` holds redirect_uri, state, launch, nonce, maybe prompt. Raises BadRequest, PlatformUnconfigured."""
     method = method_of(facts, client, endpoints)
     if facts.sign_in.confidential and not confidential(method):
         raise PlatformUnconfigured("this platform needs a confidential client, and none is configured")

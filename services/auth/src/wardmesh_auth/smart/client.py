@@ -59,8 +59,10 @@ class SmartClient:
         scopes: tuple[str, ...] = (),
         launch: str = "",
         iss: str = "",
+        prompt: str = "",
     ) -> str:
         """The address to send the person's browser to (FG-13). `launch` and `iss`: what an EHR launched us with.
+        `prompt`: "login" asks the person who it is, whoever the server remembers (OpenID Connect).
 
         Raises BadRequest, PlatformUnconfigured, PlatformDown.
         """
@@ -68,6 +70,8 @@ class SmartClient:
             raise BadRequest("`iss` is not the FHIR server of this platform")
         endpoints = await self._discovery.endpoints(facts)
         once = {"redirect_uri": redirect_uri, "state": state, "launch": launch, "nonce": nonce}
+        if prompt:
+            once["prompt"] = prompt
         return authorization_url(facts, client, endpoints, once, verifier=verifier, scopes=scopes)
 
     async def names_itself(self, facts: PlatformFacts) -> bool:
