@@ -34,7 +34,7 @@ def row_of(line: Mapping[str, Any]) -> Markup:
     cells: list[Part] = [
         tag("a", _moment(event.get("time", line["recorded_at"])), href=f"{ROOT}/event/{line['id']}"),
         actor(data.get("actor") or {}),
-        [kind_of(event) or "malformed", " ", tag("small", str(data.get("action", "")))],
+        _deed(kind_of(event) or "malformed", str(data.get("action", ""))),
         [str(resource.get("type", "")), _times(resource.get("count"))],
         patient((data.get("patient") or {}).get("pseudonym", "")),
         str(data.get("purpose_of_use", "")),
@@ -43,6 +43,11 @@ def row_of(line: Mapping[str, Any]) -> Markup:
     named = zip(COLUMNS, cells, strict=True)
     shown = [tag("td", cell, data_label=name) for name, cell in named]
     return tag("tr", shown, class_="alarm" if alarming else None, id=f"e-{str(line['cursor']).replace(':', '-')}")
+
+
+def _deed(kind: str, action: str) -> Part:
+    """Some classes have one action only, of the same name: that is said once."""
+    return [kind, " ", tag("small", action)] if action != kind else kind
 
 
 def actor(found: Mapping[str, Any]) -> Markup:
