@@ -164,8 +164,9 @@ async def test_every_tool_and_every_kind_has_a_rule(pdp: engines.Cerbos) -> None
                 if decision.allowed:
                     reached.add(str(action))
                     kinds.add(decision.rule.partition("#")[0])
-            if (await judge.ask("Admin", "operation", kind, operation="$list-datastores")).allowed:
-                kinds.add(kind)
+            for operation in ("$list-datastores", "$export"):
+                if (await judge.ask("Admin", "operation", kind, operation=operation)).allowed:
+                    kinds.add(kind)
             for operation in operations:
                 if (await judge.ask("Admin", "operation", kind, resource_id=OWN, operation=operation)).allowed:
                     reached.add("operation")
