@@ -80,11 +80,13 @@ class LeanClient(Client):
         if not self.is_connected or self._transport is None:
             raise NotConnected
         if header:
-            line = f"HPUB {subject} {reply} {len(header)} {len(header) + size}\r\n"
-            self._write(line.encode() + header + payload + b"\r\n")
+            head = f"HPUB {subject} {reply} {len(header)} {len(header) + size}\r\n".encode() + header
         else:
-            line = f"PUB {subject} {reply} {size}\r\n"
-            self._write(line.encode() + payload + b"\r\n")
+            head = f"PUB {subject} {reply} {size}\r\n".encode()
+        if size < SEND_AT_ONCE_BYTES:
+            self._write(head + payload + b"\r\n")
+        else:
+            self._write(head, payload, b"\r\n")
 
     @property
     def unsent_bytes(self) -> int:
@@ -92,11 +94,15 @@ class LeanClient(Client):
         writer = getattr(self._transport, "_io_writer", None)
         return writer.transport.get_write_buffer_size() if writer is not None else 0
 
-    def _write(self, data: bytes) -> None:
+    def _write(self, data: bytes, *more: bytes) -> None:
+        """One message, whole or in pieces that stay together."""
         if self.unsent_bytes > MAX_UNSENT_BYTES:
             raise NotConnected
         self._unsent.append(data)
         self._unsent_size += len(data)
+        for piece in more:
+            self._unsent.append(piece)
+            self._unsent_size += len(piece)
         if self._unsent_size >= SEND_AT_ONCE_BYTES:
             self._send_unsent()
         elif not self._flush_scheduled:
@@ -113,9 +119,14 @@ class LeanClient(Client):
         self._send_unsent()
 
     def _send_unsent(self) -> None:
-        unsent, self._unsent, self._unsent_size = self._unsent, [], 0
-        if unsent and self._transport is not None and self.is_connected:
+        unsent, size = self._unsent, self._unsent_size
+        self._unsent, self._unsent_size = [], 0
+        if not unsent or self._transport is None or not self.is_connected:
+            return
+        if size < SEND_AT_ONCE_BYTES:
             self._transport.write(b"".join(unsent))
+        else:
+            self._transport.writelines(unsent)  # as they are: a large body is not copied once more
 
     async def _send_ping(self, future: asyncio.Future[bool] | None = None) -> None:
         """A PONG must mean that everything before it was processed: nats-py writes PING past its own queue."""
