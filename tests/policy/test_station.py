@@ -196,7 +196,13 @@ async def test_questions_about_kinds_and_tools_are_answered(pdp: engines.Cerbos,
             assert tuple(verdict.kind for verdict in answer.verdicts) == asked
             compartment = answer.verdicts[0].decision.obligations.compartment
             assert compartment == (OWN if who.roles == ("patient",) else "")
-        for interaction in (Interaction.UPDATE, Interaction.OPERATION, Interaction.BATCH):
+        for who, may in (("Admin", True), ("owner", True), ("Doctor", False), ("Auditor", False), ("patient", False)):
+            question = KindsQuestion(
+                principal=caller(who), platform="store", interaction=Interaction.OPERATION, kinds=("System",)
+            )
+            (verdict,) = (await performers[0].ask(ASK_KINDS, question, KindsAnswer)).verdicts
+            assert verdict.decision.allowed is may, "of operations an export is what is asked about"
+        for interaction in (Interaction.UPDATE, Interaction.HISTORY, Interaction.BATCH):
             question = KindsQuestion(principal=DOCTOR, platform="store", interaction=interaction, kinds=("Patient",))
             with pytest.raises(WardmeshError):
                 await performers[0].ask(ASK_KINDS, question, KindsAnswer)
