@@ -18,6 +18,7 @@ from wardmesh_common.errors import BadRequest, Denied, PlatformUnconfigured, Pla
 from wardmesh_common.questions import OrganisationQuestion
 from wardmesh_common.vocabulary import Interaction
 from wardmesh_fhir_proxy.catalogue import Platforms
+from wardmesh_fhir_proxy.healthlake_client import NO_STOP
 from wardmesh_fhir_proxy.healthlake_signing import Signer
 from wardmesh_fhir_proxy.upstream import UpstreamRequest
 
@@ -98,6 +99,14 @@ class Aws:
         return await self.bench.perform(
             Interaction.OPERATION, "Datastore", target, operation=operation, body=body, platform="aws"
         )
+
+
+async def test_aws_has_no_operation_that_stops_a_job_and_is_not_asked_for_one(bench: Any) -> None:
+    aws = Aws(bench)
+    for operation in ("$stop-import-job", "$stop-export-job"):
+        outcome = await aws.manage(operation, DatastoreId=STORE, JobId="j1")
+        said = {"code": "ValidationException", "message": NO_STOP}
+        assert (outcome.status, json.loads(outcome.body), bench.upstream.requests) == (400, said, [])
 
 
 @pytest.mark.requirement("HL-17")
