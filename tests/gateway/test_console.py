@@ -58,7 +58,8 @@ async def chromium() -> AsyncIterator[Browser]:
 async def page_of(chromium: Browser, stage: Stage, who: str, **options: object) -> AsyncIterator[Page]:
     """A page of somebody's session; any error of a script or of the content policy fails the test."""
     context = await chromium.new_context(base_url=stage.base, **options)  # type: ignore[arg-type]
-    context.set_default_timeout(10_000)
+    context.set_default_timeout(60_000)
+    expect.set_options(timeout=60_000)
     if who:
         await context.add_cookies([{"name": "app_session", "value": who, "url": stage.base}])
     page = await context.new_page()
@@ -139,6 +140,7 @@ async def test_a_form_from_elsewhere_changes_nothing(stage: Stage) -> None:
 
 
 async def test_live_rows_arrive_pause_and_go_on(stage: Stage, chromium: Browser) -> None:
+    await stage.settled()  # also what the tests before this one have read
     async with page_of(chromium, stage, "auditor") as page:
         await page.goto(f"{CONSOLE}?type=access")
         state = page.locator("#state")
