@@ -76,6 +76,18 @@ async def test_a_wrong_password_signs_nobody_in(idp: Provider) -> None:
         await identity.sign_in(idp.issuer, AUDIENCE, identity.Person("constructor", "DemoPass123!", []))
 
 
+async def test_somebody_else_can_sign_in_with_a_browser_that_the_provider_remembers(idp: Provider) -> None:
+    async with httpx.AsyncClient(timeout=20, base_url=idp.issuer) as browser:
+        for person in identity.people(PEOPLE)[:2]:
+            answer = await browser.get("/auth", params=question(prompt="login"))
+            given = {"username": person.name, "password": person.password, "decision": "sign-in"}
+            answer = await browser.post(answer.headers["location"], data=given)
+            answer = await browser.get(answer.headers["location"])
+            assert answer.status_code == 303
+            page = await browser.get(answer.headers["location"])
+            assert (page.status_code, person.name in page.text) == (200, True)
+
+
 async def test_metadata_says_what_mcp_clients_look_for(idp: Provider) -> None:
     async with httpx.AsyncClient(timeout=20) as http:
         facts = (await http.get(f"{idp.issuer}/.well-known/oauth-authorization-server")).json()

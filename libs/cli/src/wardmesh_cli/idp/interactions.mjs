@@ -31,6 +31,15 @@ export function interactions({ provider, people, issuer }) {
     return (scope) => allowed.has(scope);
   }
 
+  // Somebody else signs in with the same browser: the sign-in goes on in a session of its own.
+  async function forgetOther(details, user) {
+    if (!details.session || details.session.accountId === user) return;
+    const other = await provider.Session.findByUid(details.session.uid);
+    if (other) await other.destroy();
+    details.session = undefined;
+    await details.save(details.exp - Math.floor(Date.now() / 1000));
+  }
+
   async function grantFor(details) {
     const { params, session, grantId, prompt } = details;
     const known = grantId && await provider.Grant.find(grantId);
@@ -57,6 +66,7 @@ export function interactions({ provider, people, issuer }) {
     if (details.prompt.name === 'login') {
       const user = form.get('username') ?? '';
       if (!knows(user, form.get('password') ?? '')) return show(response, details, true);
+      await forgetOther(details, user);
       return provider.interactionFinished(request, response, { login: { accountId: user } });
     }
     const result = { consent: { grantId: await grantFor(details) } };
