@@ -143,6 +143,22 @@ async def test_without_the_database_a_replica_counts_for_itself_and_tells_when_i
                 await replica.open()
 
 
+async def test_many_that_come_at_once_pass_a_lost_database_no_more_often(postgres: engines.Postgres) -> None:
+    async with replicas(postgres.url(), at_once=3) as (one, two):
+        async with one.database.transaction() as connection:
+            await connection.execute(text_of("ALTER TABLE auth.break_glass RENAME TO away"))
+        try:
+            ended = await asyncio.gather(*(one.open() for _ in range(9)), return_exceptions=True)
+        finally:
+            async with two.database.transaction() as connection:
+                await connection.execute(text_of("ALTER TABLE auth.away RENAME TO break_glass"))
+        assert [type(each) for each in ended if isinstance(each, BaseException)] == [PassLimit] * 6
+        with pytest.raises(PassLimit):  # each of the three is told, none was forgotten
+            await one.open()
+        with pytest.raises(PassLimit):
+            await two.open()
+
+
 async def test_a_refusal_is_a_record_about_the_patient_with_its_reason_sealed() -> None:
     async def admit(_principal: Principal, _emergency: Emergency) -> None:
         raise PassLimit("too many")

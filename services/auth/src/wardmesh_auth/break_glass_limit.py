@@ -58,22 +58,26 @@ class Openings:
         """Counts this one in. Raises PassLimit when it is one too many."""
         now = self._clock()
         person = (principal.tenant, principal.id)
-        own = tuple(one for one in self._own.get(person) or () if one.at > now - _DAY_SECONDS)
         opened = _Opened(emergency.id, principal.session, now)
         try:
             async with self._database.transaction(_WAIT_SECONDS) as connection:
                 # One after the other: two that come at once must not both be the last that fits.
                 lock = func.hashtextextended("\x1f".join(("break-glass", *person)), 0)
                 await connection.execute(select(func.pg_advisory_xact_lock(lock)))
-                await self._write(connection, principal, own, now)
+                await self._write(connection, principal, self._mine(person, now), now)
                 refusal = self._judge(await _past(connection, principal))
                 if refusal is None:
                     await self._write(connection, principal, [opened], now)
         except Unavailable:
-            refusal = self._judge([_Past(now - one.at, self._ended(one, principal)) for one in own])
+            # Looked at only now, and nothing is waited for until it is counted: others came while this one waited.
+            mine = self._mine(person, now)
+            refusal = self._judge([_Past(now - one.at, self._ended(one, principal)) for one in mine])
         if refusal is not None:
             raise refusal
-        self._own.put(person, (*own, opened), _DAY_SECONDS)
+        self._own.put(person, (*self._mine(person, now), opened), _DAY_SECONDS)
+
+    def _mine(self, person: tuple[str, str], now: float) -> tuple[_Opened, ...]:
+        return tuple(one for one in self._own.get(person) or () if one.at > now - _DAY_SECONDS)
 
     async def sweep(self) -> None:
         """Delete rows that count no more."""
