@@ -74,16 +74,60 @@ def test_a_load_that_is_killed_and_repeated_stores_nothing_twice(
     assert totals(fhir) == (RESOURCES + 1, RESOURCES + 1), "only the new file"
 
 
-def test_bad_lines_are_counted_and_the_rest_is_loaded(
+def test_a_refused_line_is_named_with_its_reason_and_the_rest_is_loaded(
     store: StoreProcess, datastore: str, fhir: Fhir, tmp_path: Path
 ) -> None:
-    write_lines(tmp_path / "mixed.ndjson", [patient("Good"), {"resourceType": "Patient", "gender": "x"}, "{secret"])
-    ended = store.command("load", str(tmp_path / "mixed.ndjson"), "--datastore", datastore)
-    told = ended.stdout + ended.stderr
-    assert (ended.returncode, b"2 lines refused" in told, b"secret" in told) == (1, True, False)
+    mixed, errors = tmp_path / "in" / "mixed.ndjson", tmp_path / "refused.ndjson"
+    bad_id = patient("Bad") | {"id": "secret id"}
+    write_lines(mixed, [patient("Good"), {"resourceType": "Patient", "gender": "secret"}, "{secret", bad_id])
+    for note in ("1 resources, 3 lines refused", "loaded before, 3 lines refused"):  # asked again, it says so again
+        ended = store.command("load", str(mixed.parent), "--datastore", datastore, "--errors", str(errors))
+        told = ended.stderr.decode()
+        assert (ended.returncode, ended.stdout, "secret" in told, "{" in told) == (1, b"", False, False), told
+        assert f"file 1 of 1: {note}" in told
+        shown = [line.removeprefix(f"{mixed} ") for line in told.splitlines() if line.startswith(str(mixed))]
+        assert [line.split(": ")[:2] for line in shown] == [
+            ["line 2", "Patient.gender"],
+            ["line 3", "The body is not well-formed JSON."],
+            ["line 4", "Patient.id"],
+        ], told
+        outcomes = [json.loads(line) for line in errors.read_bytes().splitlines()]
+        assert {one["resourceType"] for one in outcomes} == {"OperationOutcome"}
+        assert [one["extension"][0]["valueUri"] for one in outcomes] == [f"mixed.ndjson#{n}" for n in (2, 3, 4)]
+        assert outcomes[2]["issue"][0]["expression"] == ["Patient.id"] and b"secret" not in errors.read_bytes()
     assert totals(fhir) == (1, 1)
-    nowhere = store.command("load", str(tmp_path / "mixed.ndjson"), "--datastore", "0" * 32)
-    assert (nowhere.returncode, b"no such datastore" in nowhere.stdout + nowhere.stderr) == (1, True)
+
+
+def test_many_refused_lines_are_counted_on_the_screen_and_all_in_the_file(
+    store: StoreProcess, datastore: str, tmp_path: Path
+) -> None:
+    write_lines(tmp_path / "many.ndjson", ["{"] * 1_203)  # more than one page of them
+    command = ("load", str(tmp_path / "many.ndjson"), "--datastore", datastore)
+    shown = store.command(*command).stderr.decode().splitlines()
+    assert (sum("many.ndjson line" in line for line in shown), shown[-1]) == (
+        20,
+        "and 1183 more; --errors FILE writes all of them",
+    )
+    errors = tmp_path / "refused.ndjson"
+    assert store.command(*command, "--errors", str(errors)).returncode == 1
+    lines = [json.loads(line)["extension"][0]["valueUri"] for line in errors.read_bytes().splitlines()]
+    assert lines == [f"many.ndjson#{n}" for n in range(1, 1_204)]
+
+
+def test_a_command_that_names_what_is_not_there_loads_nothing(
+    store: StoreProcess, datastore: str, fhir: Fhir, tmp_path: Path
+) -> None:
+    good, there = tmp_path / "in" / "good.ndjson", ("--datastore", datastore)
+    write_lines(good, [patient("Good")])
+    absent = store.command("load", str(good), str(tmp_path / "absent"), *there)
+    assert absent.returncode == 2
+    assert absent.stderr.decode() == f"wardmesh-fhir-store: {tmp_path / 'absent'}: there is no such file or folder\n"
+    for errors in (good, good.parent / "errors.ndjson", tmp_path / "absent" / "errors.ndjson"):
+        ended = store.command("load", str(good.parent), *there, "--errors", str(errors))
+        assert (ended.returncode, ended.stderr.count(b"\n")) == (2, 1), ended.stderr
+    assert totals(fhir) == (0, 0) and good.stat().st_size > 0
+    nowhere = store.command("load", str(good), "--datastore", "0" * 32)
+    assert (nowhere.returncode, b"no such datastore" in nowhere.stderr) == (1, True)
     empty = tmp_path / "empty"
     empty.mkdir()
     assert store.command("load", str(empty)).returncode == 1

@@ -33,6 +33,7 @@ def _arguments() -> argparse.ArgumentParser:
     loading = commands.add_parser("load", help="load NDJSON and Bundles; what is loaded already is left out")
     loading.add_argument("paths", nargs="+", type=Path, metavar="DIR|FILE")
     loading.add_argument("--datastore", default=DEFAULT_DATASTORE, metavar="ID")
+    loading.add_argument("--errors", type=Path, metavar="FILE", help="NDJSON: an OperationOutcome per refused line")
     return parser
 
 
@@ -46,7 +47,7 @@ async def _run(arguments: argparse.Namespace, settings: StoreSettings) -> int:
     if arguments.command == "reindex":
         return await reindex(settings)
     if arguments.command == "load":
-        return await load_files(settings, arguments.paths, arguments.datastore)
+        return await load_files(settings, arguments.paths, arguments.datastore, arguments.errors)
     return await serve(settings)
 
 
@@ -72,7 +73,9 @@ def main() -> int:
     except BadSettings as error:
         sys.stderr.write(f"wardmesh-fhir-store: {error}\n")
         return EXIT_CONFIGURATION
-    configure_logging("fhir-store", "fhir-store", settings.log_level, as_json=settings.log_json)
+    # A person reads what a load says: between its lines, log lines are plain too.
+    as_json = settings.log_json and arguments.command != "load"
+    configure_logging("fhir-store", "fhir-store", settings.log_level, as_json=as_json)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(_run(arguments, settings))
 

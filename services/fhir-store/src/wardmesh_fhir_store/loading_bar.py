@@ -1,19 +1,17 @@
-"""What a load shows: a bar that moves on a terminal, one log line per file elsewhere."""
+"""What a load shows: a bar that moves on a terminal, and one plain line per file."""
 
 from __future__ import annotations
 
-import logging
 import sys
 import time
 from typing import TextIO
 
-_LOG = logging.getLogger("wardmesh.fhir-store")
 WIDTH = 24
 EVERY_SECONDS = 0.1
 
 
 class Bar:
-    """For a number of files, one after the other; file names may tell who a patient is and are not shown."""
+    """For a number of files, one after the other, without their names: they may tell who a patient is."""
 
     def __init__(self, files: int, out: TextIO = sys.stderr) -> None:
         self._files = files
@@ -24,11 +22,14 @@ class Bar:
         self._begun = self._shown = time.monotonic()
         self._resources = 0
 
-    def begin(self, size: int) -> None:
+    def begin(self) -> None:
         self._file += 1
-        self._size = max(size, 1)
+        self._size = 1
         self._begun = time.monotonic()
         self._resources = 0
+
+    def measured(self, size: int) -> None:
+        self._size = max(size, 1)
 
     def advance(self, position: int, resources: int) -> None:
         self._resources += resources
@@ -45,14 +46,12 @@ class Bar:
 
     def done(self, note: str) -> None:
         seconds = time.monotonic() - self._begun
-        self._tell(logging.INFO, f"file {self._file} of {self._files}: {note}, {seconds:.1f} s")
+        self.say(f"file {self._file} of {self._files}: {note}, {seconds:.1f} s")
 
     def failed(self, why: str) -> None:
-        self._tell(logging.ERROR, f"file {self._file} of {self._files} {why}")
+        self.say(f"file {self._file} of {self._files} {why}")
 
-    def _tell(self, level: int, text: str) -> None:
-        if self._moving:
-            self._out.write(f"\r\x1b[K  {text}\n")
-            self._out.flush()
-        else:
-            _LOG.log(level, "%s", text)
+    def say(self, text: str) -> None:
+        """A line that stays; on a terminal it takes the place of the bar."""
+        self._out.write(f"\r\x1b[K  {text}\n" if self._moving else f"{text}\n")
+        self._out.flush()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from typing import Any
 
 from msgspec import Struct
 from sqlalchemy import text
@@ -33,7 +34,16 @@ _FILE = text(
     """INSERT INTO job_file (job_id, number, role, url, size) VALUES (:job, 1, 'input', :name, :size)
     ON CONFLICT (job_id, number) DO UPDATE SET size = EXCLUDED.size RETURNING position, read_count"""
 )
-_DONE = text("SELECT done_count, failed_count FROM job_file WHERE job_id = :job")
+_DONE = text(
+    """SELECT f.done_count, f.failed_count FROM job j JOIN job_file f USING (job_id)
+    WHERE j.datastore_id = :datastore AND j.kind = 'load' AND j.client_token = :token"""
+)
+_REFUSED = text(
+    """SELECT e.line, e.outcome FROM job j JOIN job_error e USING (job_id)
+    WHERE j.datastore_id = :datastore AND j.kind = 'load' AND j.client_token = :token AND e.line > :after
+    ORDER BY e.line LIMIT :most"""
+)
+_PAGE = 1_000
 
 
 class Busy(Exception):
@@ -62,17 +72,34 @@ async def load_content(
 ) -> Loaded:
     """Exactly once per datastore. Raises Busy, Lost and, when a Bundle is refused, Fault."""
     taken = await _take(store, content, lease_seconds)
-    if taken is None:
-        return Loaded(again=True)
-    job, lease, file = taken
-    async with _released(lease):
-        await lease.hold(_carry_out(store, job, lease, file, content, longest, told))
+    if taken is not None:
+        job, lease, file = taken
+        async with _released(lease):
+            await lease.hold(_carry_out(store, job, lease, file, content, longest, told))
 
-        async def look(connection: AsyncConnection) -> Loaded:
-            row = (await connection.execute(_DONE, {"job": job})).one()
-            return Loaded(row[0], row[1])
+    async def look(connection: AsyncConnection) -> Loaded:
+        row = (await connection.execute(_DONE, {"datastore": store.datastore, "token": content.token})).one()
+        return Loaded(row[0], row[1], again=taken is None)
 
-        return await store.database.read(look)
+    return await store.database.read(look)
+
+
+async def refused_lines(store: Store, token: str) -> AsyncGenerator[tuple[int, bytes]]:
+    """(line, OperationOutcome) of all runs that this content had, a page at a time."""
+    after = 0
+    own = {"datastore": store.datastore, "token": token, "most": _PAGE}
+    while True:
+        values = own | {"after": after}
+
+        async def look(connection: AsyncConnection, values: dict[str, Any] = values) -> list[tuple[int, bytes]]:
+            return [(line, bytes(outcome)) for line, outcome in await connection.execute(_REFUSED, values)]
+
+        found = await store.database.read(look)
+        for line, outcome in found:
+            yield line, outcome
+        if len(found) < _PAGE:
+            return
+        after = found[-1][0]
 
 
 async def _carry_out(
