@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import uuid
 from collections.abc import AsyncIterator, Iterator
@@ -15,9 +16,11 @@ from playwright.async_api import Browser, Page, async_playwright, expect
 from audit_stage import Stage, audit_stage
 from audit_world import make_call, make_outcome
 from engines import Nats, Postgres, nats, postgres
+from wardmesh_gateway.console_times import clock, day, moment
 
 pytestmark = pytest.mark.anyio
 CONSOLE = "/console/audit"
+WRITTEN = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC")
 SHOTS = os.environ.get("WARDMESH_SCREENSHOTS", "")
 
 
@@ -102,7 +105,52 @@ async def test_a_browser_without_a_session_is_sent_to_the_sign_in_and_others_are
             if status == 403:
                 shown = await answer.text()
                 assert "You may not see this" in shown
+                assert "Your roles do not allow you to see the events as they happen." in shown
+                assert "whoever administers the sign-in" in shown and "no rule allows" not in shown
                 assert 'href="/auth/login?again=true&amp;next=%2Fconsole%2Faudit"' in shown
+
+
+async def test_a_refused_form_says_what_was_refused_in_words(stage: Stage) -> None:
+    headers = {"cookie": "app_session=doctor"}
+    for view, said in (
+        ("reviews", "see the reviews"),
+        ("verification", "see how the verification of the ledger stands"),
+    ):
+        async with stage.http.get(f"{stage.base}{CONSOLE}/{view}", headers=headers) as answer:
+            shown = await answer.text()
+            assert (answer.status, f"Your roles do not allow you to {said}." in shown) == (403, True), shown
+            assert not re.search(r"(read|list|follow)_[a-z]+", shown), "no name of a procedure"
+
+
+@pytest.mark.parametrize("who", ["auditor", "doctor", ""])
+async def test_the_short_address_leads_to_the_console(stage: Stage, who: str) -> None:
+    for path in ("/console", "/console/"):
+        headers = {"cookie": f"app_session={who}"} if who else {}
+        async with stage.http.get(stage.base + path, headers=headers, allow_redirects=False) as answer:
+            assert (answer.status, answer.headers["Location"]) == (303, CONSOLE)
+
+
+async def test_every_time_on_a_page_is_written_alike_and_says_utc(stage: Stage, chromium: Browser) -> None:
+    async with page_of(chromium, stage, "auditor") as page:
+        for view in ("", "/events", "/verification", "/reviews"):
+            await page.goto(f"{CONSOLE}{view}")
+            await expect(
+                page.locator("time").first if not view.endswith("reviews") else page.locator("h1")
+            ).to_be_visible()
+            for text in await page.locator("time").all_inner_texts():
+                assert WRITTEN.fullmatch(text), text
+            without = re.sub(WRITTEN, "", await page.locator("main").inner_text())
+            assert not re.search(r"\d\d:\d\d:\d\d", re.sub(r"(?s)test/audit/.*", "", without)), without
+
+
+def test_a_moment_of_another_zone_is_told_in_utc_and_what_is_none_is_shown_as_it_is() -> None:
+    assert ">2026-11-21 13:33:31 UTC<" in moment("2026-11-21T15:33:31.123456+02:00")
+    assert ">2026-11-21 13:33:31 UTC<" in moment("2026-11-21T13:33:31Z") and ">never<" in moment(None)
+    assert ">&lt;soon&gt;<" in moment("<soon>")
+    assert (day("2026-11-21T23:30:00-02:00"), ">01:30:00 UTC<" in clock("2026-11-21T23:30:00-02:00")) == (
+        "2026-11-22",
+        True,
+    )
 
 
 async def test_the_planted_incident_shows_and_is_reviewed_with_evidence(stage: Stage, chromium: Browser) -> None:

@@ -67,7 +67,7 @@ class AuditDoor:
             body = await delivery.body()
             problem = of_reply(reply, body)
             assert problem is not None, "an answer of 400 or more says what went wrong"
-            raise Refused(problem, reply.call_id)
+            raise Refused(msgspec.structs.replace(problem, station=reply.station), reply.call_id)
         return delivery
 
     async def answer(self, asked: Asked, request: Request, visit: Visit) -> bytes:

@@ -17,7 +17,6 @@ from wardmesh_common.errors import (
     Denied,
     NotAllowed,
     NotFound,
-    Problem,
     TooLarge,
     Unauthenticated,
     WardmeshError,
@@ -29,8 +28,9 @@ from wardmesh_gateway.audit_routes import EVENTS, TAIL, asked_events, parameters
 from wardmesh_gateway.audit_tail import SSE, Tails
 from wardmesh_gateway.caller import Visit
 from wardmesh_gateway.console_markup import Part, tag
-from wardmesh_gateway.console_page import HTML, NO_STORE, PAGE_POLICY, ROOT, STATIC, filters, notice, page
-from wardmesh_gateway.entrance import Entrance, Render
+from wardmesh_gateway.console_page import HOME, HTML, NO_STORE, PAGE_POLICY, ROOT, STATIC, filters, notice, page
+from wardmesh_gateway.console_refusals import refusal_at
+from wardmesh_gateway.entrance import Entrance
 
 _FILES = Path(__file__).with_name("static")
 _STATIC = {
@@ -65,11 +65,14 @@ class Console:
         self._logs: list[int] = []
 
     async def __call__(self, request: Request, send: Send) -> None:
-        await self._entrance.run(self._route, request, _protected(send), _refusal_at(request), HTML)
+        await self._entrance.run(self._route, request, _protected(send), refusal_at(request), HTML)
 
     async def _route(self, request: Request, send: Send) -> None:
         if request.path in _STATIC:
             await _file(request, send)
+            return
+        if request.path.rstrip("/") == HOME:
+            await respond(send, 303, [(b"location", ROOT.encode())], b"")
             return
         try:
             visit = await self._visit(request)
@@ -243,23 +246,6 @@ class Console:
 
 def _newest(given: Mapping[str, str]) -> dict[str, str]:
     return {"order": "newest", **given}
-
-
-def _refusal_at(request: Request) -> Render:
-    """Whoever may not see a page gets a way to sign in as somebody who may."""
-    # The answer to a form has no address of its own to come back to.
-    onward = urlencode({"again": "true", "next": request.path if request.method == "GET" else ROOT})
-    other = tag("a", "Sign in as somebody else", href=f"/auth/login?{onward}", class_="button")
-
-    def refusal(problem: Problem) -> bytes:
-        denied = problem.status == 403
-        back = tag("a", "Back to the console", href=ROOT, class_="button")
-        title = "You may not see this" if denied else "That did not work"
-        return page(
-            "", title, notice("bad", problem.detail), tag("p", back, other if denied else None, class_="buttons")
-        )
-
-    return refusal
 
 
 async def _page(send: Send, body: bytes) -> None:

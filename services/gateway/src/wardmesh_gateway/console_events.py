@@ -9,6 +9,7 @@ import msgspec
 
 from wardmesh_gateway.console_markup import Markup, Part, joined, tag
 from wardmesh_gateway.console_page import ROOT
+from wardmesh_gateway.console_times import moment
 
 COLUMNS = ("Time", "Actor", "Action", "Resource", "Patient", "Purpose", "Outcome")
 _lines = msgspec.json.Decoder(dict[str, Any])
@@ -32,7 +33,7 @@ def row_of(line: Mapping[str, Any]) -> Markup:
     code = str(outcome.get("code", "malformed" if line.get("malformed") else ""))
     alarming = (data.get("break_glass") or {}).get("used") or kind_of(event) in ("alert", "break_glass")
     cells: list[Part] = [
-        tag("a", _moment(event.get("time", line["recorded_at"])), href=f"{ROOT}/event/{line['id']}"),
+        tag("a", moment(event.get("time", line["recorded_at"])), href=f"{ROOT}/event/{line['id']}"),
         actor(data.get("actor") or {}),
         _deed(kind_of(event) or "malformed", str(data.get("action", ""))),
         [str(resource.get("type", "")), _times(resource.get("count"))],
@@ -75,20 +76,16 @@ def kind_of(event: Mapping[str, Any]) -> str:
 
 
 def detail(line: Mapping[str, Any]) -> Markup:
-    facts = [
+    facts: list[tuple[str, Part]] = [
         ("Cursor", str(line["cursor"])),
         ("Event", str(line["id"])),
-        ("Recorded", str(line["recorded_at"])),
+        ("Recorded", moment(line["recorded_at"])),
         ("Leaf hash", str(line["leaf_hash"])),
     ]
     shown = [[tag("dt", name), tag("dd", value, class_="id")] for name, value in facts]
     text = msgspec.json.format(msgspec.json.encode(line.get("event")), indent=2).decode()
     proof = tag("a", "Download the proof of this event", href=f"/v1/events/{line['id']}/proof", download=True)
     return joined([tag("dl", shown), tag("p", proof), tag("h2", "The event"), tag("pre", text, tabindex="0")])
-
-
-def _moment(text: str) -> Markup:
-    return tag("time", text[:19].replace("T", " "), datetime=text)
 
 
 def _times(count: object) -> Part:

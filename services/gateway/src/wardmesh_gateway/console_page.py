@@ -7,8 +7,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from wardmesh_gateway.asgi import Header
 from wardmesh_gateway.console_markup import Markup, Part, joined, tag
 
-ROOT = "/console/audit"
-STATIC = "/console/static"
+HOME = "/console"
+ROOT = f"{HOME}/audit"
+STATIC = f"{HOME}/static"
 HTML: Header = (b"content-type", b"text/html; charset=utf-8")
 NO_STORE: Header = (b"cache-control", b"no-store")
 # Scripts and styles of ours only, nothing inline, nothing from elsewhere, and no page may frame this one.
@@ -91,8 +92,8 @@ def filters(action: str, given: Mapping[str, str], *, live: bool, logs: Sequence
         fields.insert(0, _choice("log", "Log", [str(log) for log in logs], given, nothing="all logs"))
     if not live:
         fields += [
-            _text("from", "From", given, type_="date"),
-            _text("to", "To", given, type_="date"),
+            _text("from", "From (UTC)", given, type_="date"),
+            _text("to", "To (UTC)", given, type_="date"),
             _choice("sort", "Sort", ("time", "actor", "role", "patient", "type", "outcome", "resource"), given),
         ]
     apply = tag("button", "Apply", type="submit", class_="primary")

@@ -9,6 +9,7 @@ from typing import Any
 from wardmesh_gateway.console_events import badge, patient
 from wardmesh_gateway.console_markup import Markup, Part, joined, tag
 from wardmesh_gateway.console_page import ROOT, notice
+from wardmesh_gateway.console_times import clock, day, moment
 
 REVIEW_OUTCOMES = ("appropriate", "inappropriate", "escalated", "false_positive")
 _VERDICTS = {0: "verified", 1: "tampered", 2: "incomplete", 3: "cannot verify"}
@@ -23,8 +24,8 @@ def patient_form(csrf: str, given: Mapping[str, str]) -> Markup:
     fields = [
         tag("label", tag("span", "Patient id"), wanted),
         tag("label", tag("span", "Platform (empty: ours)"), where),
-        tag("label", tag("span", "From"), tag("input", type="date", name="from", value=given.get("from", ""))),
-        tag("label", tag("span", "To"), tag("input", type="date", name="to", value=given.get("to", ""))),
+        tag("label", tag("span", "From (UTC)"), tag("input", type="date", name="from", value=given.get("from", ""))),
+        tag("label", tag("span", "To (UTC)"), tag("input", type="date", name="to", value=given.get("to", ""))),
     ]
     buttons = tag("div", tag("button", "Show the history", type="submit", class_="primary"), class_="buttons")
     hidden = tag("input", type="hidden", name="csrf", value=csrf)
@@ -42,8 +43,8 @@ def timeline(report: Mapping[str, Any]) -> Markup:
     summary = f"{len(lines)} accesses by {people} {'person' if people == 1 else 'people'}, {proven} proven."
     newest = sorted(lines, key=lambda line: line["time"], reverse=True)
     days = [
-        tag("section", tag("h2", tag("time", day, datetime=day)), tag("ol", [_moment(each) for each in lines_of_day]))
-        for day, lines_of_day in groupby(newest, key=lambda line: line["time"][:10])
+        tag("section", tag("h2", tag("time", on, datetime=on)), tag("ol", [_moment(each) for each in lines_of_day]))
+        for on, lines_of_day in groupby(newest, key=lambda line: day(line["time"]))
     ]
     more = notice("quiet", "More follow: narrow the period.") if report["next"] else None
     about = tag("p", "Pseudonym ", tag("span", report["about"], class_="id"), ". ", summary)
@@ -53,7 +54,7 @@ def timeline(report: Mapping[str, Any]) -> Markup:
 def _moment(line: Mapping[str, Any]) -> Markup:
     agent = tag("small", f" by {line['agent']}", class_="agent") if line["agent"] else None
     proof = "proven" if line["proof"] is not None else "not signed yet"
-    link = tag("a", line["time"][11:19], href=f"{ROOT}/event/{line['id']}")
+    link = tag("a", clock(line["time"]), href=f"{ROOT}/event/{line['id']}")
     return tag(
         "li",
         tag("span", link, class_="when"),
@@ -72,7 +73,7 @@ def reviews(found: Iterable[Mapping[str, Any]], csrf: str) -> Markup:
 def _review(entry: Mapping[str, Any], csrf: str) -> Markup:
     title = entry["rule"] or entry["kind"].replace("_", "-")
     facts: list[Part] = [
-        _fact("Opened", entry["opened_at"][:19].replace("T", " ")),
+        _fact("Opened", moment(entry["opened_at"])),
         _fact("Actor", tag("span", entry["actor"], class_="id")),
         _fact("Patient", patient(entry["patient"])) if entry["patient"] else None,
         _fact("Event", tag("a", entry["cursor"], href=f"{ROOT}/event/{entry['event_id']}"))
@@ -86,7 +87,7 @@ def _review(entry: Mapping[str, Any], csrf: str) -> Markup:
 
 
 def _closed(entry: Mapping[str, Any]) -> Markup:
-    closed = (entry["closed_at"] or "")[:19].replace("T", " ")
+    closed = moment(entry["closed_at"])
     return tag("dl", _fact("Outcome", badge(entry["outcome"])), _fact("Evidence", entry["evidence"]),
                _fact("Reviewer", tag("span", entry["reviewer"], class_="id")), _fact("Closed", closed))  # fmt: skip
 
@@ -135,30 +136,30 @@ def _log(log: Mapping[str, Any]) -> Markup:
         tag("li", f"{each['kind']} at index {each['index']}: {each['detail']}")
         for each in (last or {}).get("findings", [])
     ]
-    when = f", {last['ended_at'][:19].replace('T', ' ')}, {last['size']:,} events" if last else ""
+    when: Part = [", ", moment(last["ended_at"]), f", {last['size']:,} events"] if last else None
     witnesses = ", ".join(log["cosigned_by"]) or "nobody"
     facts = [
         _fact("Last verification", [tag("span", verdict, class_=f"badge {kind}"), when]),
         _fact("Background verification", _background(log.get("verifying"))),
         _fact("Events", f"{log['size']:,}, {log['uncovered']:,} not signed yet"),
         _fact("Tree", tag("span", log["root"], class_="id")),
-        _fact("Last checkpoint", f"size {log['checkpoint_size']:,}, {(log['checkpoint_at'] or 'never')[:19]}"),
+        _fact("Last checkpoint", [f"size {log['checkpoint_size']:,}, ", moment(log["checkpoint_at"])]),
         _fact("Cosigned by", witnesses),
-        _fact("Last cosigned checkpoint", f"size {log['cosigned_size']:,}, {(log['cosigned_at'] or 'never')[:19]}"),
+        _fact("Last cosigned checkpoint", [f"size {log['cosigned_size']:,}, ", moment(log["cosigned_at"])]),
     ]
     note = tag("pre", log["checkpoint"] or "There is no checkpoint yet.", tabindex="0")
     return tag("section", tag("h2", f"Log {log['log']}"), tag("dl", facts), tag("ul", findings) if findings else None,
                note)  # fmt: skip
 
 
-def _background(progress: Mapping[str, Any] | None) -> str:
+def _background(progress: Mapping[str, Any] | None) -> Part:
     if progress is None:
         return "not begun"
     found = f", {progress['findings']:,} findings" if progress["findings"] else ""
     place = (
         f"at {progress['checked']:,} of {progress['size']:,} events" if progress["running"] else "waits for its turn"
     )
-    return f"{place}, {progress['looked_at'][:19].replace('T', ' ')}{found}"
+    return [f"{place}, ", moment(progress["looked_at"]), found]
 
 
 def _roles(status: Mapping[str, Any]) -> Markup:

@@ -7,7 +7,7 @@ from wardmesh_gateway.audit_door import AuditDoor
 from wardmesh_gateway.audit_face import PREFIXES, AuditFace
 from wardmesh_gateway.audit_tail import Tails
 from wardmesh_gateway.console import Console
-from wardmesh_gateway.console_page import ROOT, STATIC
+from wardmesh_gateway.console_page import HOME, ROOT, STATIC
 from wardmesh_gateway.entrance import Entrance
 
 
@@ -25,4 +25,4 @@ class LedgerFace:
 
 
 def _console(path: str) -> bool:
-    return path == ROOT or path.startswith((f"{ROOT}/", f"{STATIC}/"))
+    return path.rstrip("/") in (HOME, ROOT) or path.startswith((f"{ROOT}/", f"{STATIC}/"))

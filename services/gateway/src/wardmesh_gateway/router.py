@@ -37,6 +37,8 @@ UNRECORDED_ROUTES = (
     "/v1/tools/validate_fhir_resource",
     "/v1/tools/create_patient_template",
     "/v1/tools/create_observation_template",
+    "/console",
+    "/console/",
     "/console/static/console.css",
     "/console/static/console.js",
     "/console/static/icon.svg",
