@@ -8,8 +8,8 @@ import msgspec
 import pytest
 from aiohttp import web
 
-from wardmesh_common.contracts import Outcome
-from wardmesh_common.errors import BadRequest, Denied
+from wardmesh_common.contracts import Entry, Outcome
+from wardmesh_common.errors import BadRequest, Denied, NotAllowed
 from wardmesh_common.vocabulary import Mask, Obligations
 
 pytestmark = pytest.mark.anyio
@@ -168,6 +168,67 @@ async def test_nobody_writes_what_they_could_not_read(bench: Any, interaction: s
     assert (await write(msgspec.json.encode(held))).status == 201
     assert (await write(PDF, "application/pdf")).status == 201
     assert bench.upstream.requests[-1].body == PDF
+
+
+@pytest.mark.parametrize(
+    "media_type", ["application/fhir+xml", "application/xml", "text/xml", "application/x-fhir+turtle", "a/b,c/fhir"]
+)
+async def test_what_a_platform_may_read_as_another_resource_is_not_written_as_bytes(
+    bench: Any, media_type: str
+) -> None:
+    named = b'<securityContext><reference value="AuditEvent/1"/></securityContext>'
+    body = b'<Binary xmlns="http://hl7.org/fhir">' + named + b"</Binary>"
+    for interaction, identity in (("create", ""), ("update", "b1")):
+        with pytest.raises(BadRequest):
+            await bench.perform(interaction, "Binary", identity, body=body, media_type=media_type)
+    assert not bench.upstream.requests
+
+
+async def test_a_body_without_a_type_leaves_as_fhir_json_and_is_judged_as_that(bench: Any) -> None:
+    held = {"resourceType": "Binary", "contentType": "a/b", "securityContext": refers("AuditEvent/1")}
+    with pytest.raises(Denied):
+        await bench.perform("create", "Binary", body=msgspec.json.encode(held))
+    assert not bench.upstream.requests
+
+
+@pytest.mark.parametrize("kind", ["batch", "transaction"])
+async def test_in_an_entry_nobody_writes_what_they_could_not_read_either(bench: Any, kind: str) -> None:
+    bench.policy.kinds = {"Binary": Obligations(), "Patient": Obligations()}
+    bench.upstream.answer(
+        {"resourceType": "Bundle", "type": f"{kind}-response", "entry": [{"response": {"status": "201"}}]}
+    )
+
+    async def write(method: str, held: dict[str, Any]) -> Outcome:
+        url = "Binary" if method == "POST" else "Binary/b1"
+        entry = {"request": {"method": method, "url": url}, "resource": {"resourceType": "Binary", "id": "b1", **held}}
+        body = msgspec.json.encode({"resourceType": "Bundle", "type": kind, "entry": [entry]})
+        return await bench.perform(kind, body=body, entries=(Entry(method=method, url=url),))
+
+    foreign = {"contentType": "a/b", "securityContext": refers("AuditEvent/1")}
+    for method in ("POST", "PUT"):
+        for held in (foreign, {"contentType": "application/fhir+ndjson"}):
+            with pytest.raises(Denied):
+                await write(method, held)
+    with pytest.raises(BadRequest):
+        await write("PATCH", {})
+    assert not bench.upstream.requests
+    assert (await write("POST", {"contentType": "a/b", "securityContext": refers("Patient/p1")})).status == 200
+
+
+async def test_no_patch_takes_away_what_content_stands_under(bench: Any) -> None:
+    """Afterwards whoever wrote it could read it."""
+    patch = b'[{"op":"remove","path":"/securityContext"}]'
+    with pytest.raises(NotAllowed):
+        await bench.perform("patch", "Binary", "b1", body=patch, media_type="application/json-patch+json")
+    assert not bench.upstream.requests
+
+
+@pytest.mark.parametrize("raw", [True, False])
+async def test_a_rule_that_limits_patients_limits_content_that_names_one(bench: Any, raw: bool) -> None:
+    shelf = Shelf(bench, refers("Patient/p1"))
+    for limit, status in ((OWN, 200), (OTHERS, 404)):
+        bench.policy.kinds = {"Patient": limit}
+        assert (await shelf.read(raw=raw)).status == status
 
 
 async def test_in_a_bundle_the_type_of_the_context_has_to_do(bench: Any) -> None:

@@ -9,8 +9,8 @@ import msgspec
 from wardmesh_common.contracts import Call
 from wardmesh_common.errors import BadRequest, Conflict, Denied, NotFound
 from wardmesh_common.vocabulary import EXPORT_FILE, Interaction, Obligations, criteria_of, is_write
-from wardmesh_fhir_proxy import batches, headers, json_exact, widening
-from wardmesh_fhir_proxy.compartment import BINARY, Peek, patients_of, peek
+from wardmesh_fhir_proxy import batches, content, headers, json_exact, widening
+from wardmesh_fhir_proxy.compartment import BINARY, patients_of, peek
 from wardmesh_fhir_proxy.kinds import KindChecks
 from wardmesh_fhir_proxy.links import Address
 from wardmesh_fhir_proxy.screening import Screen
@@ -19,6 +19,7 @@ from wardmesh_fhir_proxy.upstream import UpstreamAnswer, UpstreamRequest
 READS = frozenset({Interaction.READ, Interaction.VREAD})
 BUNDLES = frozenset({Interaction.BATCH, Interaction.TRANSACTION})
 BODIES = frozenset({Interaction.CREATE, Interaction.UPDATE})
+WRITTEN = BODIES | {Interaction.PATCH}
 CHANGES = frozenset({Interaction.UPDATE, Interaction.PATCH, Interaction.DELETE})
 
 ReadStored = Callable[[], Awaitable[UpstreamAnswer]]
@@ -54,27 +55,14 @@ async def check_widening(call: Call, checks: KindChecks) -> None:
 async def prepared(call: Call, body: bytes, checks: KindChecks, screen: Screen) -> tuple[bytes, tuple[int, ...]]:
     """The body to send, and the positions of batch entries that stay behind."""
     if call.interaction in BUNDLES:
-        return await batches.prepare(call, body, checks)
+        return await batches.prepare(call, body, checks, screen)
     if call.interaction is Interaction.UPDATE and screen.masks.of(call.resource.type):
         raise Conflict("You see a masked copy of this resource: replacing it would erase hidden fields. Use PATCH.")
-    if call.interaction in BODIES:
-        raw = call.resource.type == BINARY and headers.media_type(call.media_type) not in headers.JSON_TYPES
-        if not raw:
-            _check_body(call, body)
-        if call.resource.type == BINARY:
-            await _check_content(call, body, screen, raw=raw)
+    if call.interaction in BODIES and (call.resource.type != BINARY or content.as_resource(call)):
+        _check_body(call, body)
+    if call.resource.type == BINARY and call.interaction in WRITTEN:
+        await content.require_readable(call, body, screen)
     return body, ()
-
-
-async def _check_content(call: Call, body: bytes, screen: Screen, *, raw: bool) -> None:
-    """Nobody writes a Binary that they could not read afterwards; the answer to it would be held back as well."""
-    try:
-        seen = Peek(resourceType=BINARY, contentType=call.media_type) if raw else peek(body)
-    except msgspec.DecodeError:
-        raise BadRequest("The body is not a Binary.") from None
-    await screen.learn([seen])
-    if not screen.contexts.allow(seen, screen.allowed):
-        raise Denied("The content stands under something that you may not read.")
 
 
 def _check_body(call: Call, body: bytes) -> None:

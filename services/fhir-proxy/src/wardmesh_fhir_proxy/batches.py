@@ -10,15 +10,17 @@ from msgspec import Raw
 from wardmesh_common.contracts import Call, Entry
 from wardmesh_common.errors import BadRequest, Conflict, Denied
 from wardmesh_common.vocabulary import Interaction, Obligations
-from wardmesh_fhir_proxy import envelope, etags, json_exact, widening
+from wardmesh_fhir_proxy import content, envelope, etags, json_exact, widening
+from wardmesh_fhir_proxy.compartment import BINARY
 from wardmesh_fhir_proxy.kinds import KindChecks
+from wardmesh_fhir_proxy.screening import Screen
 from wardmesh_fhir_proxy.upstream import UpstreamAnswer
 
 _URL = re.compile(r"(?:[A-Z][A-Za-z]*|_history|metadata|\$[a-z-]+)(?:/[A-Za-z0-9\-.$_*]+)*(?:\?[^#\s\\]*)?|\?[^#\s\\]*")
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"})
 
 
-async def prepare(call: Call, body: bytes, checks: KindChecks) -> tuple[bytes, tuple[int, ...]]:
+async def prepare(call: Call, body: bytes, checks: KindChecks, screen: Screen) -> tuple[bytes, tuple[int, ...]]:
     """(body to forward, positions of denied entries). Raises Denied when nothing may be sent."""
     document = json_exact.strict_object(body)
     entries = _entries(document)
@@ -31,6 +33,7 @@ async def prepare(call: Call, body: bytes, checks: KindChecks) -> tuple[bytes, t
     for position, entry in enumerate(entries):
         if position not in denied:
             await _check(entry["request"], found[position], checks)
+            await _check_written(entry, found[position], screen)
     if not denied:
         return body, ()
     if call.interaction is Interaction.TRANSACTION:
@@ -73,6 +76,15 @@ async def _check(request: dict[str, Any], seen: Entry, checks: KindChecks) -> No
     criteria = seen.if_none_exist or query
     reached = widening.kinds_reached(kind, criteria)
     await checks.require(reached, Interaction.SEARCH, widening.CHAIN_DENIED)
+
+
+async def _check_written(entry: dict[str, Any], seen: Entry, screen: Screen) -> None:
+    """A Binary in an entry is held to the same as one that comes alone."""
+    if seen.url.partition("?")[0].partition("/")[0] != BINARY or seen.method not in ("POST", "PUT", "PATCH"):
+        return
+    if seen.method == "PATCH":
+        raise BadRequest("A Binary is replaced, not patched.")
+    await content.require_allowed(json_exact.encode(entry.get("resource")), screen)
 
 
 def _without(body: bytes, denied: tuple[int, ...]) -> bytes:

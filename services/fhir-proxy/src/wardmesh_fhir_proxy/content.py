@@ -1,19 +1,25 @@
-"""The content of a Binary that was asked for by id: whose it is is found out before any of it leaves."""
+"""The content of a Binary: whose it is is found out before any of it leaves, or is written."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+import msgspec
+
 from wardmesh_common.contracts import Call
+from wardmesh_common.errors import BadRequest, Denied, NotAllowed
 from wardmesh_common.vocabulary import Interaction
-from wardmesh_fhir_proxy.compartment import BINARY, Peek
+from wardmesh_fhir_proxy import headers
+from wardmesh_fhir_proxy.compartment import BINARY, Peek, peek
+from wardmesh_fhir_proxy.contexts import in_bulk
 from wardmesh_fhir_proxy.request import raw_content
 from wardmesh_fhir_proxy.screening import Screen, look
 from wardmesh_fhir_proxy.upstream import UpstreamAnswer
 
 READS = frozenset({Interaction.READ, Interaction.VREAD})
 CONTEXT = "X-Security-Context"  # how servers say it beside the bytes
+XML_TYPES = frozenset({"application/xml", "text/xml"})
 Fetch = Callable[[str], Awaitable[UpstreamAnswer]]  # by its path below the base
 
 
@@ -55,3 +61,37 @@ async def find_whose(call: Call, answer: UpstreamAnswer, screen: Screen, fetch: 
         if answer.stream is not None:
             await answer.stream.close()
         raise
+
+
+async def require_readable(call: Call, body: bytes, screen: Screen) -> None:
+    """Nobody writes a Binary that they could not read afterwards; the answer to it would be held back as well."""
+    kind = headers.media_type(call.media_type)
+    if call.interaction is Interaction.PATCH:
+        raise NotAllowed("A Binary is replaced, not patched: a patch could take away what it stands under.")
+    if as_resource(call):
+        await require_allowed(body, screen)
+    elif kind in XML_TYPES or ("fhir" in kind and not in_bulk(kind)):
+        # A platform may take it for the resource, with a context in it that nobody has looked at.
+        raise BadRequest("A Binary is written as FHIR JSON, or as bytes of another type than XML or FHIR.")
+    else:
+        await _require(Peek(resourceType=BINARY, contentType=kind), screen)
+
+
+async def require_allowed(resource: bytes, screen: Screen) -> None:
+    """The same for a Binary in FHIR JSON, wherever it stands."""
+    try:
+        seen = peek(resource)
+    except msgspec.DecodeError:
+        raise BadRequest("The body is not a Binary.") from None
+    await _require(seen, screen)
+
+
+def as_resource(call: Call) -> bool:
+    """A body without a type leaves as FHIR JSON."""
+    return not call.media_type or headers.media_type(call.media_type) in headers.JSON_TYPES
+
+
+async def _require(seen: Any, screen: Screen) -> None:
+    await screen.learn([seen])
+    if not screen.contexts.allow(seen, screen.allowed):
+        raise Denied("The content stands under something that you may not read.")

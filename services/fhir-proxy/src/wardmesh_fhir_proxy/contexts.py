@@ -56,7 +56,9 @@ class Contexts:
             return True
         if context in self._read:
             return self._read[context] is not None and allowed(self._read[context])
-        return context != NOWHERE and self._checks.decision(context[0]) is not None
+        verdict = self._checks.decision(context[0]) if context != NOWHERE else None
+        limit = verdict.obligations.compartment if verdict is not None else ""
+        return verdict is not None and (not limit or self.inside(seen, limit))
 
     def inside(self, seen: Any, patient: str) -> bool:
         context = self.of(seen)
