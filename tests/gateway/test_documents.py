@@ -1,4 +1,4 @@
-"""The documents of the ledger are pages of the gateway, out of its own package, linked and without anything to load."""
+"""The documents are pages of the gateway, out of its own package, linked and without anything to load."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ import pytest
 from gateway.rest_stage import Stage
 from wardmesh_gateway.catalogue_api import create_catalogue_api
 from wardmesh_gateway.console_page import page
-from wardmesh_gateway.document_pages import DOCUMENTS, FILES, rendered
+from wardmesh_gateway.document_list import DOCUMENTS, FILES, GROUPS
+from wardmesh_gateway.document_pages import rendered
 
 pytestmark = pytest.mark.anyio
 DOCS = Path(__file__).parents[2] / "docs"
@@ -29,10 +30,21 @@ async def get(path: str) -> httpx.Response:
         return await client.get(path)
 
 
-@pytest.mark.parametrize("name", [*sorted({each.file for each in DOCUMENTS.values()}), "asyncapi.json"])
-def test_the_package_holds_the_documents_of_the_repository(name: str) -> None:
-    refresh = "run: python -m wardmesh_gateway.document_pages docs"
-    assert (FILES / name).read_bytes() == (DOCS / name).read_bytes(), refresh
+# For those who work on the code.
+NOT_SERVED = {"requirements.md", "asyncapi.json"}
+REFRESH = "run: python -m wardmesh_gateway.document_pages docs"
+
+
+def test_every_document_for_users_is_served_and_the_package_holds_it() -> None:
+    files = {path.name for path in DOCS.iterdir() if path.is_file()} | {"clients/README.md"}
+    assert {each.file for each in DOCUMENTS.values()} == files - NOT_SERVED
+    assert {each.group for each in DOCUMENTS.values()} == set(GROUPS)
+    for each in DOCUMENTS.values():
+        assert each.packed.read_bytes() == (DOCS / each.file).read_bytes(), f"{each.file}: {REFRESH}"
+    assert (FILES / "asyncapi.json").read_bytes() == (DOCS / "asyncapi.json").read_bytes(), REFRESH
+    assert {path.name for path in FILES.iterdir()} == {each.packed.name for each in DOCUMENTS.values()} | {
+        "asyncapi.json"
+    }
     assert FILES.parent.name == "wardmesh_gateway"
 
 
@@ -43,10 +55,21 @@ async def test_every_document_is_a_page_and_its_links_lead_somewhere(path: str) 
     text = answer.text
     assert text.count("<h1") == 1 and "<script" not in text and " src=" not in text
     for target in re.findall(r'href="([^"]+)"', text):
-        address = target if target.startswith("/") else f"/docs/{target}"
-        if address.startswith(("/console/", "/openapi.json")):
+        if target.startswith(("/console/", "/openapi.json", "https://")):
             continue
-        assert (await get(address)).status_code == 200, target
+        address, _, anchor = target.partition("#")
+        found = await get(address or path)
+        assert found.status_code == 200, target
+        assert not anchor or f'id="{anchor}"' in found.text, target
+
+
+def test_links_between_documents_become_links_between_pages_and_other_files_are_only_named() -> None:
+    assert 'href="/docs/audit-stream#the-list-of-logs"' in rendered("audit-api")
+    assert 'href="/docs/identity-providers"' in rendered("clients"), "out of a folder of its own"
+    assert 'href="/docs/clients"' in rendered("identity-providers"), "a folder"
+    assert '<span title="README.md">' in rendered("sign-in")
+    for name in DOCUMENTS:
+        assert not re.findall(r'href="(?!https:)[^"]*(?:\.md|adr/|\.\./)', rendered(name)), name
 
 
 async def test_what_the_pages_say_and_how_they_are_found() -> None:

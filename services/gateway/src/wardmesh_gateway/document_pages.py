@@ -1,10 +1,13 @@
-"""Pages for developers and compliance under /docs: the shipped documents, rendered once, and the index of them."""
+"""Pages under /docs for who uses, oversees or runs the mesh: the shipped documents, rendered once, and their index."""
 
 from __future__ import annotations
 
 import functools
+import posixpath
+import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 from typing import Final
@@ -13,33 +16,12 @@ from fastapi import FastAPI
 from fastapi.responses import HTMLResponse, Response
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
-from msgspec import Struct
 
 from wardmesh_common.errors import NotFound
+from wardmesh_gateway.document_list import ASYNCAPI, DOCUMENTS, FILES, GROUPS
 
-FILES: Final = Path(__file__).with_name("documents")
 COMPLIANCE: Final = "/console/audit"
-
-
-class Document(Struct, frozen=True):
-    """One document: its address below /docs, its file in the package, and what it is for."""
-
-    title: str
-    file: str
-    about: str
-
-
-DOCUMENTS: Final[Mapping[str, Document]] = {
-    "audit-stream": Document(
-        "The audit stream", "audit-stream.md", "consume, export and verify the ledger with tools of your own"
-    ),
-    "audit-events": Document(
-        "The audit stream in AsyncAPI", "asyncapi.html", "every channel, header and event type, field by field"
-    ),
-    "audit-api": Document("The audit API", "audit-api.md", "search, reports, proofs, holds and reviews over HTTP"),
-    "detection": Document("Detection", "detection.md", "the rules, the directory of people, the review queue"),
-}
-_ASYNCAPI: Final = "asyncapi.json"
+_NAMES: Final = {each.file: name for name, each in DOCUMENTS.items()}
 _STYLE: Final = """
 :root{color-scheme:light dark;--ground:#f4f6f8;--card:#fff;--ink:#1b2733;--soft:#54616e;--line:#d8dee4;--link:#0b5cad}
 @media (prefers-color-scheme:dark){:root{--ground:#12181f;--card:#1b232c;--ink:#e8edf2;--soft:#a9b4c0;--line:#303b47;
@@ -71,9 +53,9 @@ def add_documents(api: FastAPI) -> None:
     async def index() -> HTMLResponse:
         return HTMLResponse(_frame("Wardmesh API", _INDEX, ""))
 
-    @api.get(f"/docs/{_ASYNCAPI}", include_in_schema=False)
+    @api.get(f"/docs/{ASYNCAPI}", include_in_schema=False)
     async def asyncapi() -> Response:
-        return Response((FILES / _ASYNCAPI).read_bytes(), media_type="application/json")
+        return Response((FILES / ASYNCAPI).read_bytes(), media_type="application/json")
 
     @api.get("/docs/{name}", include_in_schema=False)
     async def document(name: str) -> HTMLResponse:
@@ -85,37 +67,67 @@ def add_documents(api: FastAPI) -> None:
 @functools.cache
 def rendered(name: str) -> str:
     found = DOCUMENTS[name]
-    text = (FILES / found.file).read_text(encoding="utf-8")
-    return text if found.file.endswith(".html") else _frame(found.title, _of_markdown(text), name)
+    text = found.packed.read_text(encoding="utf-8")
+    return text if found.file.endswith(".html") else _frame(found.title, _of_markdown(text, found.file), name)
 
 
-def _of_markdown(text: str) -> str:
+def _of_markdown(text: str, file: str) -> str:
     """No HTML passes through. A wide table scrolls by itself; documents name each other as files."""
     parser = MarkdownIt("commonmark", {"html": False}).enable("table")
     tokens = parser.parse(text)
-    for block in tokens:
-        _aim(block.children or ())
+    seen: Counter[str] = Counter()
+    for block, following in zip(tokens, [*tokens[1:], None], strict=True):
+        _aim(block.children or (), posixpath.dirname(file))
+        if block.type == "heading_open" and following is not None:
+            block.attrSet("id", _anchor(following.content, seen))
     made = str(parser.renderer.render(tokens, parser.options, {}))
     return made.replace("<table>", '<div class="table" tabindex="0"><table>').replace("</table>", "</table></div>")
 
 
-def _aim(tokens: Sequence[Token]) -> None:
+def _anchor(heading: str, seen: Counter[str]) -> str:
+    """As code hosts make them: links between documents are written for those."""
+    made = re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+    seen[made] += 1
+    return made if seen[made] == 1 else f"{made}-{seen[made] - 1}"
+
+
+def _aim(tokens: Sequence[Token], folder: str) -> None:
     """Links lead to pages here; a file that is only in the source tree is named, not linked."""
     foreign = False
     for token in tokens:
         if token.type == "link_open":
             target = str(token.attrGet("href") or "")
-            foreign = target.startswith("../")
-            if target.removesuffix(".md") in DOCUMENTS:
-                token.attrSet("href", f"/docs/{target.removesuffix('.md')}")
-            elif foreign:
+            address = _address(target, folder)
+            foreign = address is None
+            if address is None:
                 token.tag, token.attrs = "span", {"title": target.lstrip("./")}
+            else:
+                token.attrSet("href", address)
         elif token.type == "link_close" and foreign:
-            token.tag = "span"
+            token.tag, foreign = "span", False
+
+
+def _address(target: str, folder: str) -> str | None:
+    """None for what is no page."""
+    path, mark, anchor = target.partition("#")
+    if not path or re.match(r"[a-z]+:|/", path):
+        return target
+    file = posixpath.normpath(posixpath.join(folder, path))
+    name = _NAMES.get(file) or _NAMES.get(f"{file}/README.md")
+    if name is None:
+        return f"/docs/{ASYNCAPI}" if file == ASYNCAPI else None
+    return f"/docs/{name}{mark}{anchor}"
 
 
 def _frame(title: str, body: str, here: str) -> str:
-    links = [("", "/docs", "API"), *((name, f"/docs/{name}", each.title) for name, each in DOCUMENTS.items())]
+    """The head shows the documents of the same group, and the way to the others."""
+    group = DOCUMENTS[here].group if here else ""
+    links = [("", "/docs", "API")]
+    for key, label in GROUPS.items():
+        if key == group:
+            links += [(name, f"/docs/{name}", each.title) for name, each in DOCUMENTS.items() if each.group == key]
+        else:
+            links.append((key, f"/docs#{key}", label))
     shown = [
         f'<a href="{address}"{" aria-current=page" if name == here else ""}>{escape(label)}</a>'
         for name, address, label in [*links, ("console", COMPLIANCE, "Compliance console")]
@@ -128,6 +140,21 @@ def _frame(title: str, body: str, here: str) -> str:
     )
 
 
+def _listed(group: str) -> str:
+    items = [
+        f'<li><a href="/docs/{name}">{escape(each.title)}</a>: {escape(each.about)}.</li>'
+        for name, each in DOCUMENTS.items()
+        if each.group == group
+    ]
+    if group == "compliance":
+        items += [
+            f'<li><a href="/docs/{ASYNCAPI}">{ASYNCAPI}</a>: the same channels for tools.</li>',
+            f'<li><a href="{COMPLIANCE}">The compliance console</a>: live events, history of a record, reviews, '
+            "verification.</li>",
+        ]
+    return f'<h2 id="{group}">{GROUPS[group]}</h2><ul>{"".join(items)}</ul>'
+
+
 _INDEX: Final = f"""<h1>Wardmesh API</h1>
 <p>The description of every route is the OpenAPI 3.1 document at <a href="/openapi.json">/openapi.json</a>.
 Any OpenAPI viewer or client generator reads it.</p>
@@ -137,18 +164,15 @@ Any OpenAPI viewer or client generator reads it.</p>
 <li><code>/fhir/{{platform}}</code> is a FHIR R4 base for FHIR clients.</li>
 <li><code>/v1/tools/{{name}}</code> calls a tool; <code>/mcp</code> is the MCP endpoint for agents.</li>
 </ul>
-<h2>Compliance</h2>
-<ul>{"".join(f'<li><a href="/docs/{name}">{each.title}</a>: {each.about}.</li>' for name, each in DOCUMENTS.items())}
-<li><a href="/docs/{_ASYNCAPI}">{_ASYNCAPI}</a>: the same channels for tools.</li>
-<li><a href="{COMPLIANCE}">The compliance console</a>: live events, history of a record, reviews, verification.</li>
-</ul>"""
+{"".join(_listed(group) for group in GROUPS)}"""
 
 
 def copy(folder: str) -> None:
     """Takes the documents of a checkout into the package; a test compares them."""
     FILES.mkdir(exist_ok=True)
-    for name in (*(each.file for each in DOCUMENTS.values()), _ASYNCAPI):
-        (FILES / name).write_bytes((Path(folder) / name).read_bytes())
+    for each in DOCUMENTS.values():
+        each.packed.write_bytes((Path(folder) / each.file).read_bytes())
+    (FILES / ASYNCAPI).write_bytes((Path(folder) / ASYNCAPI).read_bytes())
 
 
 if __name__ == "__main__":
