@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from audit_world import SEED, world
@@ -124,9 +124,27 @@ _times = st.sampled_from(
     [EVENT["time"], "2026-05-04T10:15:30+02:00", "2026-05-04T10:15:30", "9999-01-01T00:00:00Z", ""]
 )
 _traces = st.sampled_from([EVENT["traceparent"], "00-short-x-01", "00--" + "a" * 32 + "-01", "a-b-c", None])
-_pseudonyms = st.sampled_from(["0f" * 16, "0F" * 16, "0f" * 15, " " + "0f" * 16, "zz", ""])
+_pseudonyms = st.sampled_from(
+    ["0f" * 16, "0F" * 16, "0f" * 15, " " + "0f" * 16, "0f" * 16 + "\n", "0f " * 16, "zz", ""]
+)
+_GOOD = (EVENT["id"], EVENT["time"], EVENT["traceparent"])
 
 
+@pytest.mark.parametrize(
+    "pseudonym", [" " + "0f" * 16, "0f" * 16 + "\n", "0f " * 16, "0F" * 16, "0f" * 15, "\u0660f" * 16]
+)
+def test_only_32_hex_digits_in_lower_case_are_a_pseudonym(pseudonym: str) -> None:
+    """Written as text in one way only; every other way is a malformed leaf, for the columns as for their image."""
+    seq, known = EVENT["data"]["producer"]["seq"], EVENT["id"].encode()
+    leaf = msgspec.json.encode(EVENT | {"data": EVENT["data"] | {"patient": {"pseudonym": pseudonym}}})
+    with pytest.raises(BadLeaf):
+        project(leaf)
+    assert Images().tail(leaf, written(EVENT["time"]), seq, known) is None
+    (row,) = rows_of("AUDIT_IN", 1, datetime.now(UTC), leaf)
+    assert dict(zip(PROJECTED, row.projected, strict=True))["event_type"] == "malformed"
+
+
+@example(*_GOOD, " " + "0f" * 16, None, None, 0, False)
 @given(_ids, _times, _traces, _pseudonyms, _odd, _odd, st.integers(-1, 2**63), st.booleans())
 def test_the_image_of_a_leaf_is_that_of_its_columns(
     identifier: str, time: str, trace: str | None, pseudonym: str, actor: str | None, request: str | None,

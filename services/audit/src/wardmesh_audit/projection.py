@@ -201,7 +201,7 @@ def pseudonym(patient: Patient | None) -> bytes | None:
     if patient is None:
         return None
     raw = bytes.fromhex(patient.pseudonym)
-    if len(raw) != 16:
+    if len(raw) != 16 or raw.hex() != patient.pseudonym:  # one form only: no blanks, no capitals
         raise BadLeaf
     return raw
 

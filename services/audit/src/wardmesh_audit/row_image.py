@@ -97,6 +97,8 @@ class Images:
             if patient := data.patient:
                 whom = unhexlify(patient.pseudonym)
                 two = _PSEUDONYM[len(whom)]
+                if whom.hex() != patient.pseudonym:
+                    return None
             if (request := data.request) and (text := request.id) is not None:
                 asked = text.encode()
                 three = _LENGTHS[len(asked)]
