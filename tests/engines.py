@@ -75,10 +75,22 @@ class Engine:
             self.process = None
 
     def freeze(self) -> None:
+        """Returns when every thread has stopped: until then one of them may still finish an answer."""
         os.kill(self.pid, signal.SIGSTOP)
+        deadline = time.monotonic() + STOP_SECONDS
+        while not all(_stopped(task) for task in Path(f"/proc/{self.pid}/task").iterdir()):
+            assert time.monotonic() < deadline, "an engine did not stop"
+            time.sleep(0.001)
 
     def thaw(self) -> None:
         os.kill(self.pid, signal.SIGCONT)
+
+
+def _stopped(task: Path) -> bool:
+    """A thread that has ended meanwhile answers nothing any more either."""
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        return (task / "stat").read_text().rpartition(")")[2].split()[0] in ("T", "t", "Z", "X")
+    return True
 
 
 @dataclass
