@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import shutil
 import time
 from collections.abc import AsyncGenerator
 from datetime import UTC, datetime, timedelta
@@ -246,6 +247,25 @@ async def test_people_are_compared_by_hashes_through_the_key_database(
         assert "xample" not in json.dumps(found).lower()
 
 
+class Looked(Directory):
+    """A directory that counts how often somebody looked."""
+
+    looks = 0
+
+    def look(self) -> None:
+        self.looks += 1
+        super().look()
+
+    async def looked_again(self, times: int) -> None:
+        """When that many further looks have ended."""
+        wanted = self.looks + times + 1
+
+        async def there() -> bool:
+            return self.looks >= wanted
+
+        await until(there)
+
+
 @pytest.mark.parametrize("good", [True, False], ids=["another feed", "a broken feed"])
 async def test_a_feed_that_changes_is_used_from_then_on_and_the_ledger_says_so(
     broker: Nats, server: Postgres, tmp_path: Path, good: bool
@@ -255,7 +275,8 @@ async def test_a_feed_that_changes_is_used_from_then_on_and_the_ledger_says_so(
     async with ledger(broker, server) as w:
         handles, known, _ = await keyed(w, server)
         patient = {"pseudonym": known.pseudonym.hex()}
-        async with detecting(w, directory_of(tmp_path), handles):
+        directory = Looked(tmp_path, KEY, HANDLE_KEY)
+        async with detecting(w, directory, handles):
             (loaded,) = await said(w, "directory_loaded")
             assert (loaded["actors"], loaded["patients"], loaded["listed"]) == (1, 1, 0)
             await w.send(leaf(0, patient=patient, relationship=""))
@@ -270,6 +291,10 @@ async def test_a_feed_that_changes_is_used_from_then_on_and_the_ledger_says_so(
                 await w.wait_size(4)
                 await caught_up(w)
                 assert not await w.query("select 1 from alert"), "what was known stays known"
+                shutil.rmtree(tmp_path)
+                await said(w, "directory_refused", 2)
+                await directory.looked_again(2)
+                assert len(await said(w, "directory_refused")) == 2, "what stays wrong is said once"
                 return
             feed(
                 tmp_path,

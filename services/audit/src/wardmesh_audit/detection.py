@@ -117,16 +117,19 @@ class _Turn:
 
     async def watch(self, directory: Directory, rules: RuleFolder) -> None:
         """For ever. Another feed, or other rules, are said in the ledger before the next event is judged by them."""
+        told = ""  # what is wrong at every look, a directory that is gone, is said once
         while directory.watched or rules.watched:
             try:
                 async with self._one:
                     await self._look_at(directory, rules)
-            except BadDirectory as error:
-                _log.error("audit detection: the changed directory is not used: %s", error)
-                await self._say("directory_refused", {"digest": directory.reading.facts.get("digest", "")})
-            except BadRules as error:
-                _log.error("audit detection: the changed rules are not used: %s", error)
-                await self._say("rules_refused", {"digest": rules.reading.facts["digest"]})
+                told = ""
+            except (BadDirectory, BadRules) as error:
+                if str(error) != told:
+                    told = str(error)
+                    digest = (directory if isinstance(error, BadDirectory) else rules).reading.facts.get("digest", "")
+                    what = "directory" if isinstance(error, BadDirectory) else "rules"
+                    _log.error("audit detection: changed files are not used (%s): %s", what, error)
+                    await self._say(f"{what}_refused", {"digest": digest})
             await asyncio.sleep(_LOOK_SECONDS)
 
     async def _look_at(self, directory: Directory, rules: RuleFolder) -> None:

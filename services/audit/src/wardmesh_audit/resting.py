@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-Marks = tuple[tuple[str, int, int, int], ...]
+Mark = tuple[str, int, int, int]
+Marks = tuple[Mark, ...]
 
 
 class RestingFiles:
@@ -18,8 +19,7 @@ class RestingFiles:
 
     def marks(self) -> Marks:
         """Equal means unchanged. Raises OSError, and what the list of files raises."""
-        stats = [(path.name, path.stat()) for path in self._files()]
-        return tuple((name, stat.st_ino, stat.st_size, stat.st_mtime_ns) for name, stat in stats)
+        return tuple(_mark(path) for path in self._files())
 
     def take(self, marks: Marks) -> None:
         """These have been read."""
@@ -32,3 +32,11 @@ class RestingFiles:
             return False
         self._taken = self._seen
         return True
+
+
+def _mark(path: Path) -> Mark:
+    try:
+        stat = path.stat()
+    except OSError:  # a link that leads nowhere: whoever reads it says so, once
+        return path.name, 0, 0, 0
+    return path.name, stat.st_ino, stat.st_size, stat.st_mtime_ns

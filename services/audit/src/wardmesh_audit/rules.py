@@ -11,6 +11,7 @@ from msgspec import Meta, Struct
 
 SHIPPED: Final = Path(__file__).with_name("rule_files")
 FLOORS: Final = "floors.json"
+LARGEST: Final = 1024 * 1024  # bytes of one rule file
 
 Positive = Annotated[float, Meta(gt=0)]
 Count = Annotated[int, Meta(ge=1, le=1_000_000)]
@@ -124,6 +125,9 @@ def load_rules(override: str | Path = "") -> list[AnyRule]:
 
 def _read(path: Path) -> AnyRule:
     try:
+        # What is no file could keep a reader for ever, and what is too large would be held whole.
+        if not path.is_file() or path.stat().st_size > LARGEST:
+            raise BadRules(f"{path.name}: not a file that can be read, or larger than {LARGEST} bytes")
         rule = msgspec.json.decode(path.read_bytes(), type=AnyRule)
     except (msgspec.MsgspecError, OSError, UnicodeDecodeError) as error:
         raise BadRules(f"{path.name}: {error}") from None
