@@ -88,6 +88,16 @@ async def test_a_deleted_datastore_loses_its_data_first_and_no_other_loses_any(b
     assert (status, said["code"]) == (404, "ResourceNotFoundException")
 
 
+@pytest.mark.parametrize("name", ["Patient/..", "Patient/.", "Patient/../_history/.."])
+async def test_an_id_of_dots_never_makes_it_the_whole_server(bench: Any, name: str) -> None:
+    hapi = StandIn(bench)
+    datastore = await hapi.made()
+    hapi.held = {datastore: {name: False}}
+    with pytest.raises(BadUpstream, match="does not say"):
+        await hapi.manage_as("$delete-datastore", datastore, DatastoreId=datastore)
+    assert not [seen for seen in bench.upstream.requests if "expunge" in seen.path]
+
+
 async def test_a_hapi_that_does_not_expunge_keeps_everything_as_it_is(bench: Any) -> None:
     hapi = StandIn(bench)
     datastore = await hapi.made()

@@ -19,7 +19,8 @@ NO_EXPUNGE = (
     "HAPI does not expunge (is it switched on there?), so only a datastore that never held data can be deleted."
 )
 HELD = "HAPI refused to delete what the datastore holds: other resources may refer to it."
-_URL = re.compile(r"([A-Z][A-Za-z]{2,63}/[A-Za-z0-9.-]{1,64})(?:/_history/[A-Za-z0-9.-]{1,64})?")
+# No id of dots alone: `Patient/../$expunge` would be the operation of the whole server.
+_URL = re.compile(r"([A-Z][A-Za-z]{2,63}/(?!\.+(?:/|$))[A-Za-z0-9.-]{1,64})(?:/_history/[A-Za-z0-9.-]{1,64})?")
 _EXPUNGE = [
     {"name": "expungeDeletedResources", "valueBoolean": True},
     {"name": "expungePreviousVersions", "valueBoolean": True},
