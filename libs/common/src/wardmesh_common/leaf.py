@@ -11,7 +11,7 @@ import msgspec
 from msgspec import Struct
 
 from wardmesh_common.contracts import Call, Outcome, Touched
-from wardmesh_common.record_class import classify, purpose_of
+from wardmesh_common.record_class import classify, purpose_of, sign_in_reached
 from wardmesh_common.record_entries import parts_of
 from wardmesh_common.record_patients import OPEN_CHARS, by_patient, emergency_patient
 from wardmesh_common.streamed import UNKNOWN_SIZE, size_of
@@ -62,13 +62,13 @@ def draft_events(call: Call, outcome: Outcome | None, touched: Iterable[Touched]
 
 
 def _drafts(call: Call, outcome: Outcome | None, touched: tuple[Touched, ...], now: float) -> list[Draft]:
-    event_class, action, method = classify(call)
+    event_class, action, method = classify(call, outcome)
     principal = call.principal
     actor_patient = _own_record(call.platform, principal)
     shared: dict[str, Any] = {
         "action": action,
         "actor": _actor(call, principal, is_patient=bool(actor_patient)),
-        "outcome": _outcome(outcome),
+        "outcome": _outcome(call, outcome),
         "phase": "intent" if outcome is None else "outcome",
         "request": _request(call, outcome, method, now),
     }
@@ -179,10 +179,10 @@ def _glass(emergency: Emergency) -> dict[str, Any]:
     return {"used": True, "id": emergency.id, "reason_code": _clip(emergency.reason_code)}
 
 
-def _outcome(outcome: Outcome | None) -> dict[str, Any]:
+def _outcome(call: Call, outcome: Outcome | None) -> dict[str, Any]:
     if outcome is None:
         return {"code": "success", "reason": "intent"}
-    reason = outcome.problem.code if outcome.problem else ""
+    reason = outcome.problem.code if outcome.problem else sign_in_reached(call, outcome)
     if outcome.status in (401, 403):
         code = "denied"
     else:

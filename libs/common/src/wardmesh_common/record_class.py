@@ -26,6 +26,21 @@ _PROCEDURES: Final[dict[str, tuple[str, str, str]]] = {
     "auth": ("login", "login", "POST"),
     "audit": ("audit_read", "R", "GET"),
 }
+SIGNED_IN, SIGNED_OUT = "signed_in", "signed_out"
+# What an operation of sign-in came to, in the words of the ledger. Only these two are a `login`: what leads
+# there, and asking how it stands, are operations like others.
+_REACHED: Final[dict[str, str]] = {
+    "auth.success": SIGNED_IN,
+    "auth.revoke": SIGNED_OUT,
+    "session.destroy": SIGNED_OUT,
+    "auth.start": "sign_in_begun",
+    "auth.callback": "sign_in_returned",
+    "auth.failure": "sign_in_called_off",
+    "session.create": "session_opened",
+    "token.refresh": "token_renewed",
+}
+_OF_NOBODY: Final = {"session.destroy": "session_closed"}
+_NOBODY: Final = ("anonymous", "session:")  # a browser in which nobody has signed in is a principal of its own
 BREAK_GLASS = "break_glass"
 GLASS_REFUSED = "break_glass.refused"  # a pass was shown that is not good, or one too many was wanted
 # Opening and closing emergency access is signing in for more than a role gives.
@@ -40,10 +55,12 @@ _OFFICE: Final[dict[str, tuple[str, str, str]]] = {
 }
 
 
-def classify(call: Call) -> tuple[str, str, str]:
+def classify(call: Call, outcome: Outcome | None = None) -> tuple[str, str, str]:
     if call.procedure:
         if opens_glass(call):
             return BREAK_GLASS, "privilege", "POST"
+        if sign_in_reached(call, outcome) not in ("", SIGNED_IN, SIGNED_OUT):
+            return _CLASS[Interaction.OPERATION]
         office = _OFFICE.get(call.tool) if call.performer == "audit" else None
         return office or _PROCEDURES[call.performer]
     if call.interaction is Interaction.OPERATION:
@@ -53,6 +70,17 @@ def classify(call: Call) -> tuple[str, str, str]:
             return "export", "export", "GET"
     event_class, action, method = _CLASS[call.interaction]
     return (BREAK_GLASS if call.emergency else event_class), action, method
+
+
+def sign_in_reached(call: Call, outcome: Outcome | None) -> str:
+    """The reason beside the success of an operation of sign-in; "" for all others, and for what failed."""
+    if not call.procedure or call.performer != "auth" or opens_glass(call):
+        return ""
+    if outcome is None or outcome.problem is not None or outcome.status >= 400:
+        return ""
+    who = call.principal.id if call.principal else "anonymous"
+    ended = _OF_NOBODY.get(outcome.event, "") if who.startswith(_NOBODY) else ""
+    return ended or _REACHED.get(outcome.event, "sign_in_asked")
 
 
 def opens_glass(call: Call) -> bool:

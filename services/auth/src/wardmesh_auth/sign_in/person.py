@@ -132,6 +132,7 @@ class PersonSignIn:
                 await self._store.write(connection, key, token)
             await self._tell(key)
         await self._end_session(call, before)
+        call.principal = made.principal  # the record names who has signed in
         age = min(made.cookie.max_age, seconds_left(token)) if place.platform else made.cookie.max_age
         page = Page(status=200, page="success", location=next_path, session=made.cookie.session, max_age=age)
         return shown(page, "auth.success")
