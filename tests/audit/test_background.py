@@ -15,7 +15,7 @@ from audit_world import World, cancel, leaves_of, until, world
 from engines import Nats, Postgres
 from wardmesh_audit.app import connector
 from wardmesh_audit.background import Background
-from wardmesh_audit.findings import TAMPERED, VERIFIED
+from wardmesh_audit.findings import CANNOT_VERIFY, TAMPERED, VERIFIED
 from wardmesh_audit.guard import read_outside
 from wardmesh_audit.overview import overview, progress_text
 from wardmesh_audit.verify import Verification
@@ -66,8 +66,9 @@ async def test_a_changed_row_is_found_by_nobody_asking_and_raises_one_alert(brok
             await until(lambda: runs(TAMPERED, 2))
         finally:
             await cancel(task)
-        alerts = await w.query("select rule, seq, severity, facts->>'kind' as kind from alert")
-        assert [tuple(alert) for alert in alerts] == [("ledger_verification", 123, "critical", "projection")]
+        alerts = await w.query("select rule, seq, severity, facts->>'kind' as kind, facts->>'title' as t from alert")
+        title = "The ledger is not what was signed"
+        assert [tuple(alert) for alert in alerts] == [("ledger_verification", 123, "critical", "projection", title)]
         assert len(await w.query("select 1 from review where status = 'open'")) == 1
         assert not watch.standing.healthy and watch.standing.text() == "projection at index 123"
 
@@ -84,6 +85,70 @@ async def test_a_changed_row_is_found_by_nobody_asking_and_raises_one_alert(brok
         assert {facts["exit_code"] for facts in ended.values()} == {VERIFIED, TAMPERED}
         rows = await w.query("select leaf from event where event_type = 'alert'")
         assert [json.loads(row["leaf"])["data"]["facts"]["about_index"] for row in rows] == ["0:123"]
+
+
+async def test_a_log_that_has_just_begun_is_no_error_and_is_verified_from_its_first_checkpoint_on(
+    broker: Nats, server: Postgres
+) -> None:
+    async with world(broker, server) as w:
+        asked = 0
+
+        async def outside() -> Any:
+            nonlocal asked
+            asked += 1
+            return await read_outside(w.nc, [w.signer.verifier])
+
+        watch = Background(
+            w.nc,
+            connector(w.url("audit_detect")),
+            [w.signer.verifier],
+            outside,
+            every_seconds=0.1,
+            young_seconds=3600.0,
+        )
+        task = asyncio.create_task(watch.run())
+        try:
+
+            async def waited(turns: int) -> bool:
+                return asked >= turns
+
+            await until(lambda: waited(2))  # of an empty log
+            async with w.writing():
+                await w.send(*leaves_of(10))
+                await w.wait_size(10)
+                seen = asked
+                await until(lambda: waited(seen + 2))  # of one that is not signed yet
+                assert not await w.query("select 1 from verification_run")
+                assert {reason for reason, _ in await reasons(w)} == {"probe"}
+                async with w.publishing():
+
+                    async def verified() -> bool:
+                        rows = await w.query("select 1 from verification_run where exit_code = $1", VERIFIED)
+                        return bool(rows)
+
+                    await until(verified)
+        finally:
+            await cancel(task)
+        assert not await w.query("select 1 from verification_run where exit_code <> $1", VERIFIED)
+        assert not await w.query("select 1 from event where outcome = 'error'")
+
+
+async def test_a_log_without_checkpoints_that_is_not_young_is_said_to_be_unverified(
+    broker: Nats, server: Postgres
+) -> None:
+    async with world(broker, server) as w, w.writing():
+        await w.send(*leaves_of(10))
+        await w.wait_size(10)
+        await w.tamper("update event set recorded_at = recorded_at - interval '10 minutes'")
+        task = asyncio.create_task(background(w).run())
+        try:
+
+            async def said() -> bool:
+                return bool(await w.query("select 1 from verification_run where exit_code = $1", CANNOT_VERIFY))
+
+            await until(said)
+        finally:
+            await cancel(task)
 
 
 async def test_the_standing_is_in_the_status_and_in_the_metrics(broker: Nats, server: Postgres) -> None:

@@ -24,6 +24,12 @@ from wardmesh_audit.verify import PIECE, Pin, Verification
 from wardmesh_audit.writer import TRANSIENT
 
 _LOCK = "select pg_try_advisory_lock(hashtext('wardmesh.audit.verification'), $1)"
+# A log that has just begun: nothing is signed yet, and nothing is late. Never true of one that lost what it held.
+_YOUNG = """
+select not exists (select 1 from checkpoint where log_id = $1) and coalesce(
+  (select recorded_at > clock_timestamp() - make_interval(secs => $2) from event where log_id = $1 and seq = 0), size = 0)
+from tree_state where log_id = $1
+"""
 _STANDBY_SECONDS = 5.0
 _PAUSE_SECONDS = 1.0
 _LEAST_SECONDS = 0.02  # between two slices, however fast they are
@@ -79,6 +85,7 @@ class Background:
         every_seconds: float = 3600.0,
         share: float = 0.1,
         piece: int = PIECE,
+        young_seconds: float = 60.0,
     ) -> None:
         self._nc = nc
         self._connect = connect
@@ -89,6 +96,7 @@ class Background:
         self._every = every_seconds
         self._share = share
         self._piece = piece
+        self._young = young_seconds
         self._going: _Going | None = None
         self._seen: Pin | None = None  # what this process has verified: a log that forks from it is found
         self.standing = Standing()
@@ -102,6 +110,8 @@ class Background:
                     while not await conn.fetchval(_LOCK, self._log_id):  # noqa: ASYNC110 - another process holds it
                         await asyncio.sleep(_STANDBY_SECONDS)
                     while True:
+                        while await self._unsigned(conn):  # noqa: ASYNC110 - another process signs
+                            await asyncio.sleep(_PAUSE_SECONDS)
                         await self.verify(conn)
                         await asyncio.sleep(self._every)
                 finally:
@@ -140,6 +150,13 @@ class Background:
             if newest is not None and newest[0].size <= (report.last_good_checkpoint or 0):
                 self._seen = Pin(newest[0], "earlier verification")
         return report
+
+    async def _unsigned(self, conn: Connection) -> bool:
+        """Whether there is nothing to verify against because the first checkpoint is still to come."""
+        if self._going is not None or not await conn.fetchval(_YOUNG, self._log_id, self._young):
+            return False
+        doubts: list[Finding] = []
+        return not await self._pins(doubts) and not doubts
 
     async def _begun(self, conn: Connection) -> _Going:
         record = Record(self._nc, conn, self._log_id, uuid.uuid4(), datetime.now(UTC))

@@ -16,6 +16,7 @@ from wardmesh_audit.ledger import Connection
 from wardmesh_audit.verification_record import INSERT, event_of
 
 RULE = "ledger_verification"
+_TITLE = "The ledger is not what was signed"
 _NO_ALERT = ("unknown_tail",)  # that checkpoints are late is told by who watches them
 _KNOWN = "select 1 from alert where rule = $1 and log_id = $2 and seq = $3 and facts->>'kind' = $4"
 _ALERT = """
@@ -71,7 +72,7 @@ class Record(Struct):
         await self.conn.execute(INSERT, self.run, self.log_id, self.started_at, report.size, report.exit_code, findings)
 
     async def _alert(self, finding: Finding) -> None:
-        facts = {"kind": finding.kind, "run": str(self.run)}
+        facts = {"kind": finding.kind, "run": str(self.run), "title": _TITLE}
         said = facts | {
             "about_index": f"{self.log_id}:{finding.index}",
             "rule": RULE,
