@@ -159,7 +159,8 @@ async def test_an_alert_leaves_within_a_second_and_opens_a_review(broker: Nats, 
         assert min(took) < 1.0, took
         print(f"alert after {sorted(took)[1] * 1e3:.0f} ms")
         found = await alerts(w, len(took))
-        assert {a["data"]["facts"]["rule"] for a in found} == {"break_glass"}
+        said = {(a["data"]["facts"]["rule"], a["data"]["facts"]["title"]) for a in found}
+        assert said == {("break_glass", "Emergency access was used")}
         assert [a["data"]["patient"]["pseudonym"] for a in found] == [f"{n:032x}" for n in range(1, len(took) + 1)]
         await caught_up(w)
         rows = await w.query(

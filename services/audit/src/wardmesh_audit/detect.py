@@ -45,6 +45,7 @@ class Alert(Struct, frozen=True, kw_only=True):
     score: float
     about: Seen
     facts: dict[str, Any]
+    title: str
     review: str  # kind of the review that it opens; "" when there is one already
 
     @property
@@ -210,6 +211,7 @@ def make_alert(
         "rule": rule.name,
         "score": score,
         "severity": rule.severity,
+        "title": rule.title,
     }
     data: dict[str, Any] = {
         "action": "alert",
@@ -221,7 +223,14 @@ def make_alert(
     }
     made = derive("alert", f"alert\x1f{group}", at, data, tenant=event.tenant)
     return Alert(
-        event=made, rule=rule.name, severity=rule.severity, score=score, about=event, facts=facts, review=review
+        event=made,
+        rule=rule.name,
+        severity=rule.severity,
+        score=score,
+        about=event,
+        facts=facts,
+        title=rule.title,
+        review=review,
     )
 
 

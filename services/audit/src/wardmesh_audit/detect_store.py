@@ -76,7 +76,7 @@ class Store:
     async def add(self, alert: Alert) -> None:
         about = alert.about
         patient = bytes.fromhex(about.patient) if about.patient else None
-        facts = msgspec.json.encode(alert.facts).decode()
+        facts = msgspec.json.encode({**alert.facts, "title": alert.title}).decode()
         async with self._conn.transaction():
             values = (alert.id, alert.rule, about.log, about.seq, alert.severity, alert.score, about.actor)
             await self._conn.execute(_ALERT, *values, patient, facts)

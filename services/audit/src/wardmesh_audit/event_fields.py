@@ -167,7 +167,10 @@ DATA: Final[Schema] = {
         "epoch",
         "seq",
     ),
-    "facts": {"type": "object", "description": "numbers and codes of this kind of event"},
+    "facts": {
+        "type": "object",
+        "description": "numbers and codes of this kind of event; of an alert also the title of its rule",
+    },
     "corrects": text("id of an earlier event", pattern=UUID),
     "enc": block(
         "what identifies a person, sealed with the subject's key (AES-256-GCM, AAD = event id)",

@@ -11,6 +11,7 @@ import asyncpg
 import msgspec
 from msgspec import Struct
 
+from wardmesh_audit.event_schemas import CLASSES
 from wardmesh_audit.ledger import Connection
 from wardmesh_audit.projection import MALFORMED
 from wardmesh_audit.query_args import Cursor, EventsArgs, Filters, cursor_of, limit_of, moment, pseudonym_of
@@ -21,6 +22,7 @@ LONGEST_PERIOD = timedelta(days=31)
 _SLACK = timedelta(days=1)  # event time and event id come from the same clock, so they lie close together
 _FIELDS = "log_id, seq, event_id, occurred_at, recorded_at, event_type, patient_ref, leaf, leaf_hash"
 
+_TYPES = (*CLASSES, MALFORMED)
 # Filter -> column; all are equality.
 _EQUAL = {
     "actor": "actor_id",
@@ -73,7 +75,9 @@ class Where:
 
 
 def where_of(args: Filters, tenant: str, patient: bytes | None) -> Where:
-    """The conditions of a query; every one is limited to the tenant of who asks."""
+    """The conditions of a query; every one is limited to the tenant of who asks. Raises BadRequest."""
+    if args.type and args.type not in _TYPES:
+        raise BadRequest(f"Invalid type: one of {', '.join(_TYPES)}.")
     where = Where()
     where.add("log_id = {}", args.log)
     where.add("coalesce(tenant, 'default') = {}", tenant)

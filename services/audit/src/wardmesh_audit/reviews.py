@@ -18,7 +18,7 @@ from wardmesh_common.errors import BadRequest, Conflict, Denied, NotFound
 
 _COLUMNS = (
     *("id", "kind", "status", "opened_at", "rule", "severity", "score", "actor", "patient", "cursor", "event_id"),
-    *("facts", "outcome", "reviewer", "closed_at", "evidence"),
+    *("facts", "outcome", "reviewer", "closed_at", "evidence", "title"),
 )
 OUTCOMES = ("appropriate", "inappropriate", "escalated", "false_positive")
 _MOST_EVIDENCE = 4000
@@ -53,6 +53,7 @@ class Review(Struct, frozen=True, kw_only=True):
     status: str
     opened_at: datetime
     rule: str
+    title: str  # of the rule when it fired; "" of alerts that were raised before they had one
     severity: str
     score: float
     actor: str
@@ -144,19 +145,21 @@ async def close_review(conn: Connection, args: CloseArgs, tenant: str, reviewer:
 
 
 def _review(row: asyncpg.Record) -> Review:
+    facts = msgspec.json.decode(row["facts"], type=dict[str, Any]) if row["facts"] else {}
     return Review(
         id=row["id"],
         kind=row["kind"],
         status=row["status"],
         opened_at=row["opened_at"],
         rule=row["rule"] or "",
+        title=str(facts.pop("title", "")),
         severity=row["severity"] or "",
         score=row["score"] or 0.0,
         actor=row["actor"] or "",
         patient=row["patient"].hex() if row["patient"] else "",
         cursor=f"{row['log_id']}:{row['seq']}" if row["seq"] is not None else "",
         event_id=str(row["about"]) if row["about"] else "",
-        facts=msgspec.json.decode(row["facts"]) if row["facts"] else {},
+        facts=facts,
         outcome=row["outcome"] or "",
         evidence=row["evidence"] or "",
         reviewer=row["reviewer"] or "",
