@@ -8,14 +8,21 @@ import shutil
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 
+import asyncpg
 import pytest
 from playwright.async_api import Browser, Page, async_playwright, expect
 
 from audit_stage import Stage, audit_stage
 from audit_world import make_call, make_outcome
 from engines import Nats, Postgres, nats, postgres
+from wardmesh_audit.derived import publish
+from wardmesh_audit.detect import make_alert
+from wardmesh_audit.detect_event import Seen
+from wardmesh_audit.detect_store import Store
+from wardmesh_audit.rules import load_rules
 from wardmesh_gateway.console_times import clock, day, moment
 
 pytestmark = pytest.mark.anyio
@@ -171,6 +178,60 @@ async def test_the_planted_incident_shows_and_is_reviewed_with_evidence(stage: S
         await expect(page.locator(f"#r-{review}")).to_contain_text("asked the ward <b>twice</b>")
     rows = await stage.query("select outcome, reviewer from review where id = $1", uuid.UUID(review))
     assert tuple(rows[0]) == ("inappropriate", "i:compliance")
+
+
+async def test_an_alert_says_the_title_of_its_rule_and_how_severe_it_is(stage: Stage, chromium: Browser) -> None:
+    about = (
+        await stage.query(
+            "select seq, event_id, encode(patient_ref, 'hex') as whom, occurred_at as at from event"
+            " where event_type = 'access' and request_id = 'call-2'"
+        )
+    )[0]
+    rule = next(rule for rule in load_rules() if rule.name == "vip")
+    event = Seen(
+        log=0, seq=about["seq"], event_id=about["event_id"], at=about["at"], stored=about["at"], tenant="default",
+        type="access", phase="outcome", outcome="success", actor="issuer|doctor", actor_type="practitioner",
+        patient=about["whom"], purpose="", relationship="", break_glass=False,
+    )  # fmt: skip
+    alert = make_alert(rule, event, {"list": "vip"}, f"vip {uuid.uuid4()}", datetime.now(UTC))
+    title = "A patient on the VIP list was looked at"
+    async with page_of(chromium, stage, "auditor") as page:
+        await page.goto(f"{CONSOLE}?type=alert")
+        await expect(page.locator("#state")).to_contain_text("Live")
+        await publish(stage.audit_bus.nc, 0, alert.event)
+        row = page.locator("#rows tr").first
+        await expect(row).to_contain_text(title)
+        await expect(row).to_contain_text("high severity")
+        await expect(page.locator(".names")).to_contain_text("5d1c3023:, is a short hash of the issuer")
+        await shot(page, "alert-live")
+        conn = await asyncpg.connect(stage.pg.url(stage.database))
+        try:
+            await Store(conn, (0,)).add(alert)
+        finally:
+            await conn.close()
+        await page.goto(f"{CONSOLE}/reviews")
+        entry = page.locator("article").filter(has_text=title)
+        await expect(entry).to_contain_text("high severity")
+        await shot(page, "alert-review")
+        await page.goto(f"{CONSOLE}/patient")
+        await page.get_by_label("Patient id").fill("p3")
+        await page.get_by_role("button", name="Show the history").click()
+        line = page.locator(".timeline li").filter(has_text=title)
+        await expect(line).to_contain_text("high severity")
+        await shot(page, "alert-timeline")
+    answer = await stage.ask("auditor", "/v1/reviews")
+    assert [each["facts"] for each in answer.json["reviews"] if each["title"] == title] == [{"list": "vip"}]
+
+
+async def test_a_filter_for_a_class_that_does_not_exist_is_refused_with_those_that_do(stage: Stage) -> None:
+    for address in (f"{CONSOLE}/events", CONSOLE, "/v1/events"):
+        headers = {"cookie": "app_session=auditor"}
+        async with stage.http.get(f"{stage.base}{address}?type=zz", headers=headers) as answer:
+            said = await answer.text()
+            assert (answer.status, "Invalid type: one of access, write, search" in said) == (400, True), address
+            assert "malformed" in said and "zz" not in said
+    async with stage.http.get(f"{stage.base}/v1/events?type=malformed", headers=headers) as answer:
+        assert answer.status == 200
 
 
 async def test_a_form_from_elsewhere_changes_nothing(stage: Stage) -> None:

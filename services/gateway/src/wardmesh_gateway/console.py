@@ -231,7 +231,22 @@ class Console:
         )
         report = await self._ask(asked, request, visit)
         form = console_views.patient_form(self._csrf(visit), given)
-        return page("patient", "Who accessed a record", form, console_views.timeline(report))
+        alerts = await self._alerts(report["about"], period, request, visit) if report["lines"] else []
+        return page("patient", "Who accessed a record", form, console_views.timeline(report, alerts))
+
+    async def _alerts(
+        self, pseudonym: str, period: Mapping[str, str], request: Request, visit: Visit
+    ) -> list[Mapping[str, Any]]:
+        """About one patient; none for who may see who read a record, but not the events: the patient himself."""
+        wanted = _newest({**period, "type": "alert", "pseudonym": pseudonym})
+        try:
+            if not self._logs:
+                await self._status(request, visit)
+            return (await console_logs.search(self._asking(request, visit), wanted, self._logs, _PAGE_EVENTS)).events
+        except WardmeshError as error:
+            if error.problem.status != 403:
+                raise
+            return []
 
     # --- shared ---
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from wardmesh_gateway.console_alerts import fired, severity, title
 from wardmesh_gateway.console_markup import Markup, Part, joined, tag
 from wardmesh_gateway.console_page import ROOT
 from wardmesh_gateway.console_times import moment
@@ -19,7 +20,8 @@ def table(rows: list[Markup], *, live: bool = False) -> Markup:
     head = tag("thead", tag("tr", [tag("th", name, scope="col") for name in COLUMNS]))
     body = tag("tbody", rows, id="rows")
     caption = tag("caption", "Newest first" if live else "Events found", class_="quiet")
-    return tag("div", tag("table", caption, head, body, class_="events"), class_="scroll")
+    found = tag("div", tag("table", caption, head, body, class_="events"), class_="scroll")
+    return joined([found, names()])
 
 
 def row(line: bytes | msgspec.Raw) -> Markup:
@@ -32,14 +34,15 @@ def row_of(line: Mapping[str, Any]) -> Markup:
     outcome, resource = data.get("outcome") or {}, data.get("resource") or {}
     code = str(outcome.get("code", "malformed" if line.get("malformed") else ""))
     alarming = (data.get("break_glass") or {}).get("used") or kind_of(event) in ("alert", "break_glass")
+    rule = fired(event)
     cells: list[Part] = [
         tag("a", moment(event.get("time", line["recorded_at"])), href=f"{ROOT}/event/{line['id']}"),
         actor(data.get("actor") or {}),
-        _deed(kind_of(event) or "malformed", str(data.get("action", ""))),
+        _deed(kind_of(event) or "malformed", title(rule) if rule else str(data.get("action", ""))),
         [str(resource.get("type", "")), _times(resource.get("count"))],
         patient((data.get("patient") or {}).get("pseudonym", "")),
         str(data.get("purpose_of_use", "")),
-        [badge(code), " ", tag("small", str(outcome.get("reason", "")))],
+        severity(rule.get("severity")) if rule else [badge(code), " ", tag("small", str(outcome.get("reason", "")))],
     ]
     named = zip(COLUMNS, cells, strict=True)
     shown = [tag("td", cell, data_label=name) for name, cell in named]
@@ -49,6 +52,20 @@ def row_of(line: Mapping[str, Any]) -> Markup:
 def _deed(kind: str, action: str) -> Part:
     """Some classes have one action only, of the same name: that is said once."""
     return [kind, " ", tag("small", action)] if action != kind else kind
+
+
+def names() -> Markup:
+    """People's names here are made by machines: the page says how to read them."""
+    example = tag("span", "5d1c3023:", class_="id")
+    said = (
+        "In an actor's name, what stands before the colon, such as ",
+        example,
+        ", is a short hash of the issuer at which the person signed in: the same name at another issuer is "
+        "somebody else. A name that begins with ",
+        tag("span", "session:", class_="id"),
+        " is a browser in which nobody has signed in here.",
+    )
+    return tag("p", said, class_="quiet names")
 
 
 def actor(found: Mapping[str, Any]) -> Markup:

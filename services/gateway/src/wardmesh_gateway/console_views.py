@@ -6,7 +6,8 @@ from collections.abc import Iterable, Mapping
 from itertools import groupby
 from typing import Any
 
-from wardmesh_gateway.console_events import badge, patient
+from wardmesh_gateway import console_alerts
+from wardmesh_gateway.console_events import badge, names, patient
 from wardmesh_gateway.console_markup import Markup, Part, joined, tag
 from wardmesh_gateway.console_page import ROOT, notice
 from wardmesh_gateway.console_times import clock, day, moment
@@ -33,22 +34,25 @@ def patient_form(csrf: str, given: Mapping[str, str]) -> Markup:
     return tag("form", hidden, row, method="post", action=f"{ROOT}/patient", class_="filters")
 
 
-def timeline(report: Mapping[str, Any]) -> Markup:
-    """Who accessed the record, newest day first."""
+def timeline(report: Mapping[str, Any], alerts: Iterable[Mapping[str, Any]] = ()) -> Markup:
+    """Who accessed the record, and what rules say to it, newest day first."""
     lines: list[dict[str, Any]] = report["lines"]
     if not lines:
         return notice("quiet", "Nothing is recorded about this patient in this period.")
     proven = sum(line["proof"] is not None for line in lines)
     people = len({line["actor"] for line in lines})
     summary = f"{len(lines)} accesses by {people} {'person' if people == 1 else 'people'}, {proven} proven."
-    newest = sorted(lines, key=lambda line: line["time"], reverse=True)
+    entries = [(line["time"], _moment(line)) for line in lines]
+    told = ((line, console_alerts.fired(line["event"])) for line in alerts)
+    entries += [(line["event"]["time"], console_alerts.moment_of(line, facts)) for line, facts in told if facts]
+    newest = sorted(entries, key=lambda entry: entry[0], reverse=True)
     days = [
-        tag("section", tag("h2", tag("time", on, datetime=on)), tag("ol", [_moment(each) for each in lines_of_day]))
-        for on, lines_of_day in groupby(newest, key=lambda line: day(line["time"]))
+        tag("section", tag("h2", tag("time", on, datetime=on)), tag("ol", [shown for _, shown in of_day]))
+        for on, of_day in groupby(newest, key=lambda entry: day(entry[0]))
     ]
     more = notice("quiet", "More follow: narrow the period.") if report["next"] else None
     about = tag("p", "Pseudonym ", tag("span", report["about"], class_="id"), ". ", summary)
-    return joined([about, more, tag("div", days, class_="timeline")])
+    return joined([about, more, tag("div", days, class_="timeline"), names()])
 
 
 def _moment(line: Mapping[str, Any]) -> Markup:
@@ -67,13 +71,15 @@ def _moment(line: Mapping[str, Any]) -> Markup:
 
 def reviews(found: Iterable[Mapping[str, Any]], csrf: str) -> Markup:
     entries = [_review(each, csrf) for each in found]
-    return tag("div", entries or notice("quiet", "Nothing waits for a review."), class_="queue")
+    queue = tag("div", entries or notice("quiet", "Nothing waits for a review."), class_="queue")
+    return joined([queue, names() if entries else None])
 
 
 def _review(entry: Mapping[str, Any], csrf: str) -> Markup:
-    title = entry["rule"] or entry["kind"].replace("_", "-")
+    title = console_alerts.title(entry) or entry["kind"].replace("_", "-").capitalize()
     facts: list[Part] = [
         _fact("Opened", moment(entry["opened_at"])),
+        _fact("Rule", entry["rule"]) if entry["rule"] else None,
         _fact("Actor", tag("span", entry["actor"], class_="id")),
         _fact("Patient", patient(entry["patient"])) if entry["patient"] else None,
         _fact("Event", tag("a", entry["cursor"], href=f"{ROOT}/event/{entry['event_id']}"))
@@ -81,7 +87,8 @@ def _review(entry: Mapping[str, Any], csrf: str) -> Markup:
         else None,
         [_fact(name.replace("_", " "), str(value)) for name, value in sorted(entry["facts"].items())],
     ]
-    head = tag("h2", title, " ", tag("span", entry["severity"] or entry["kind"], class_="badge alert"))
+    kind = tag("span", entry["kind"].replace("_", "-"), class_="badge alert")
+    head = tag("h2", title, " ", console_alerts.severity(entry["severity"]) or kind)
     body = _closed(entry) if entry["status"] == "closed" else _form(entry, csrf)
     return tag("article", head, tag("dl", facts), body, class_=f"review {entry['status']}", id=f"r-{entry['id']}")
 
