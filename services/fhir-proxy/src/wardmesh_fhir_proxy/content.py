@@ -19,7 +19,7 @@ from wardmesh_fhir_proxy.upstream import UpstreamAnswer
 
 READS = frozenset({Interaction.READ, Interaction.VREAD})
 CONTEXT = "X-Security-Context"  # how servers say it beside the bytes
-XML_TYPES = frozenset({"application/xml", "text/xml"})
+FORMATS = frozenset({"application/xml", "text/xml", "application/x-turtle", "text/turtle"})  # of FHIR, by other names
 Fetch = Callable[[str], Awaitable[UpstreamAnswer]]  # by its path below the base
 
 
@@ -70,9 +70,9 @@ async def require_readable(call: Call, body: bytes, screen: Screen) -> None:
         raise NotAllowed("A Binary is replaced, not patched: a patch could take away what it stands under.")
     if as_resource(call):
         await require_allowed(body, screen)
-    elif kind in XML_TYPES or ("fhir" in kind and not in_bulk(kind)):
+    elif kind in FORMATS or ("fhir" in kind and not in_bulk(kind)):
         # A platform may take it for the resource, with a context in it that nobody has looked at.
-        raise BadRequest("A Binary is written as FHIR JSON, or as bytes of another type than XML or FHIR.")
+        raise BadRequest("A Binary is written as FHIR JSON, or as bytes of a type that is no format of FHIR.")
     else:
         await _require(Peek(resourceType=BINARY, contentType=kind), screen)
 
