@@ -223,6 +223,17 @@ async def test_an_alert_says_the_title_of_its_rule_and_how_severe_it_is(stage: S
     assert [each["facts"] for each in answer.json["reviews"] if each["title"] == title] == [{"list": "vip"}]
 
 
+async def test_a_patient_sees_who_read_the_record_and_no_alerts(stage: Stage) -> None:
+    headers = {"cookie": "app_session=patient", "origin": stage.base}
+    async with stage.http.get(f"{stage.base}{CONSOLE}/patient", headers=headers) as answer:
+        token = re.search(r'name="csrf" value="([0-9a-f]+)"', await answer.text())
+    assert token is not None
+    form = {"csrf": token[1], "patient": "p1"}
+    async with stage.http.post(f"{stage.base}{CONSOLE}/patient", data=form, headers=headers) as answer:
+        shown = await answer.text()
+        assert (answer.status, "accesses by" in shown, "Alert:" in shown) == (200, True, False), shown
+
+
 async def test_a_filter_for_a_class_that_does_not_exist_is_refused_with_those_that_do(stage: Stage) -> None:
     for address in (f"{CONSOLE}/events", CONSOLE, "/v1/events"):
         headers = {"cookie": "app_session=auditor"}
