@@ -27,7 +27,8 @@ _LOCK = "select pg_try_advisory_lock(hashtext('wardmesh.audit.verification'), $1
 # A log that has just begun: nothing is signed yet, and nothing is late. Never true of one that lost what it held.
 _YOUNG = """
 select not exists (select 1 from checkpoint where log_id = $1) and coalesce(
-  (select recorded_at > clock_timestamp() - make_interval(secs => $2) from event where log_id = $1 and seq = 0), size = 0)
+  (select recorded_at > clock_timestamp() - make_interval(secs => $2) from event where log_id = $1 and seq = 0),
+  size = 0)
 from tree_state where log_id = $1
 """
 _STANDBY_SECONDS = 5.0
