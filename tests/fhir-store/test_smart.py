@@ -32,15 +32,13 @@ RECORDS: list[dict[str, Any]] = [
 
 
 @pytest.fixture(scope="module")
-def place(
-    process: StoreProcess, database_url: str, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[tuple[StoreProcess, Hospital]]:
+def place(process: StoreProcess, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[StoreProcess, Hospital]]:
     """A store of our own over the same database, whose second base trusts a hospital of our own."""
     open_base = Fhir(process.base)
     for resource in RECORDS:
         assert open_base.put(f"{resource['resourceType']}/{resource['id']}", resource).status_code in {200, 201}
     open_base.http.close()
-    store = new_process(database_url)
+    store = new_process(process.database_url)
     base = store.base.replace("/fhir", "/smart/fhir")
     folder = tmp_path_factory.mktemp("hospital")
     with server(folder, free_port(), base=base, public_url="http://127.0.0.1:9") as hospital:

@@ -290,6 +290,9 @@ async def test_what_goes_wrong_in_an_sm_login_is_json_in_its_words_without_a_sec
     answer = await stage.send("GET", "/auth/login", headers=HTML)
     body = {"error": "FHIR Login initiation failed", "details": "The platform cannot be reached."}
     assert (answer.status_code, answer.json()) == (500, body)
+    wrong = staged(sign_in=refused(400, "invalid_request", "`next` must be a path of this server"))
+    answer = await wrong.send("GET", "/auth/login?next=elsewhere", headers=HTML)
+    assert (answer.status_code, answer.json()["details"]) == (400, "`next` must be a path of this server")
     bad = staged(sign_in=refused(400, "oauth_not_configured", "SMART_CLIENT_ID is not set"))
     answer = await bad.send("GET", "/auth/login", headers=NOBODY)
     assert answer.status_code == 500

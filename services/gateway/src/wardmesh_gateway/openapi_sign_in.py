@@ -110,7 +110,7 @@ def _there() -> Json:
 
 def _sm_errors() -> Json:
     return {
-        "400": {"description": "This is nobody's way back.", "content": _SM},
+        "400": {"description": "A parameter is wrong, or this is nobody's way back.", "content": _SM},
         "500": {"description": "The sign-in failed.", "content": _SM},
     }
 

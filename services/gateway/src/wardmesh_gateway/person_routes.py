@@ -71,12 +71,13 @@ class PersonRoutes:
 
     async def _failed(self, send: Send, error: WardmeshError) -> None:
         """In the words of SM-1 and SM-3; details are texts of ours and hold no secret."""
-        detail = rest_detail(error.problem)
+        detail, status = rest_detail(error.problem), 500
         if error.problem.code == "oauth_not_configured":
             body = {"code": "BAD_ENVIRONMENT", "message": _ENVIRONMENT, "errors": detail}
         else:
             body = {"error": "FHIR Login initiation failed", "details": detail}
-        await self._browser.send_json(send, body, [], status=500, call_id=error.call_id)
+            status = 400 if error.problem.status == 400 else 500  # a wrong parameter is no failure of ours
+        await self._browser.send_json(send, body, [], status=status, call_id=error.call_id)
 
     def _name(self, platform: str) -> str:
         facts = self._platforms.platform(platform)
