@@ -113,7 +113,11 @@ class Offers:
             return any(verdict.allowed for verdict in await self._cerbos.ask(caller, asked, self._timeout))
 
         actions = (*dict.fromkeys(ACTIONS.values()), *OPERATIONS, *OWN_OPERATIONS.values())
-        answers = await asyncio.gather(*(allowed(action) for action in actions))
+        # To the end of all of them: when one fails, the others are not left under way.
+        answers = await asyncio.gather(*(allowed(action) for action in actions), return_exceptions=True)
+        for answer in answers:
+            if isinstance(answer, BaseException):
+                raise answer
         return frozenset(action for action, yes in zip(actions, answers, strict=True) if yes)
 
 
