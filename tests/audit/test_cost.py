@@ -91,10 +91,14 @@ async def test_ingest_end_to_end_reaches_a_fifth_of_a_raw_copy(broker: Nats, ser
         assert await kept(to_copy, lambda ratio: ratio >= 0.2)
 
 
-async def test_verification_costs_at_most_four_times_hashing_and_decoding_each_leaf(
+@pytest.mark.requirement("AU-806")
+async def test_verification_costs_at_most_3_2_times_hashing_and_decoding_each_leaf(
     broker: Nats, server: Postgres
 ) -> None:
-    """The rest is its way here from the server, comparing its columns, and the tree."""
+    """The rest is its way here from the server, comparing its columns, and the tree.
+
+    On the machine of the reference figures the ratio is 2.8, which is 5.8 µs of CPU per event; 6 are allowed.
+    """
     async with world(broker, server) as w:
         await fill_by_sql(w, 20_000, 200)
 
@@ -102,4 +106,4 @@ async def test_verification_costs_at_most_four_times_hashing_and_decoding_each_l
             read = await verification(w)
             return read.client / read.least
 
-        assert await kept(to_least, lambda ratio: ratio <= 4.0)
+        assert await kept(to_least, lambda ratio: ratio <= 3.2)
