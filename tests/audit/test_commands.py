@@ -24,7 +24,6 @@ from wardmesh_common.recorder import open_recorder
 pytestmark = pytest.mark.anyio
 
 EVENTS = 700
-ORACLE = Path(__file__).parent / "oracle"
 
 
 @pytest.fixture(scope="module")
@@ -221,20 +220,6 @@ async def test_openssl_verifies_the_signature_of_a_checkpoint(ledger: World, tmp
     assert (await asyncio.to_thread(run, command, capture_output=True, timeout=60)).returncode == 0
     (tmp_path / "text").write_text(text.replace("test", "tost"))
     assert (await asyncio.to_thread(run, command, capture_output=True, timeout=60)).returncode != 0
-
-
-@pytest.fixture(scope="module")
-def oracle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The Go program, built once; its only dependency is pinned by go.sum."""
-    if shutil.which("go") is None:
-        pytest.skip("NOT PROVEN: there is no Go compiler here")
-    target = tmp_path_factory.mktemp("oracle") / "oracle"
-    done = subprocess.run(
-        ["go", "build", "-o", str(target), "."], cwd=ORACLE, capture_output=True, text=True, timeout=110, check=False
-    )
-    if done.returncode != 0:
-        pytest.skip(f"NOT PROVEN: the Go oracle could not be built: {done.stderr.strip()[-200:]}")
-    return target
 
 
 @pytest.mark.requirement("AU-402", "AU-403")

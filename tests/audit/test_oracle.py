@@ -20,22 +20,10 @@ from wardmesh_audit.merkle import consistency_ranges, inclusion_ranges, leaf_has
 from wardmesh_audit.note import Signer, split_note
 from witness_world import Log, witness_on
 
-ORACLE = Path(__file__).parent / "oracle"
 PAGE = Path(__file__).parents[2] / "docs" / "audit-stream.md"
 SIZES = (1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 33, 64, 100, 127, 128, 255, 256, 257, 300)
 VKEY = Signer("test/audit/0", SEED).verifier.vkey()
-
-
-@pytest.fixture(scope="module")
-def oracle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    if shutil.which("go") is None:
-        pytest.skip("NOT PROVEN: there is no Go compiler here")
-    target = tmp_path_factory.mktemp("oracle") / "oracle"
-    command = ["go", "build", "-o", str(target), "."]
-    done = subprocess.run(command, cwd=ORACLE, capture_output=True, text=True, timeout=110, check=False)
-    if done.returncode != 0:
-        pytest.skip(f"NOT PROVEN: the Go oracle could not be built: {done.stderr.strip()[-200:]}")
-    return target
+WRITTEN_KEY = '"local/audit/0+..."'  # what the page shows; a stranger writes the real one there
 
 
 def line(kind: str, first: int, second: int, *hashes: bytes) -> str:
@@ -121,8 +109,10 @@ async def test_a_stranger_who_follows_the_page_verifies_an_export_and_notices_ev
     (tmp_path / "older-checkpoint").write_text(older[0]["note"])
     (tmp_path / "main.go").write_text(blocks("go")[0])
     build, with_older = blocks("sh")
+    assert WRITTEN_KEY in build
+    build = build.replace(WRITTEN_KEY, f'"{VKEY}"')
     done = stranger(tmp_path, build)
-    if done.returncode != 0 and "go: " in done.stderr and "verified" not in done.stdout:
+    if "go: golang.org/x/mod@" in done.stderr and not (tmp_path / "verify").exists():
         pytest.skip(f"NOT PROVEN: golang.org/x/mod cannot be had here: {done.stderr.strip()[-200:]}")
     assert done.stdout.splitlines()[-1] == "verified: 600 entries of test/audit/0, 0 older checkpoints", done.stderr
     done = stranger(tmp_path, with_older)
