@@ -24,7 +24,7 @@ FEW = hypothesis.settings(
 @pytest.mark.requirement("FG-29")
 def test_generated_requests_get_what_the_document_promises(mesh: Mesh) -> None:
     base = mesh.ready["gateway"]
-    # One of the operations signs a person out everywhere: this person has no part in any other test.
+    # One of the operations signs a person out everywhere: other tests use a new token of this person.
     headers = {"authorization": f"Bearer {mesh.token('demo_owner')}"}
     document = schemathesis.openapi.from_url(f"{base}/openapi.json")
     operations = [found.ok() for found in document.get_all_operations()]
