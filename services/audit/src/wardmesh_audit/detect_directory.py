@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,6 @@ from msgspec import Struct
 
 from wardmesh_audit.detect_people import BadDirectory, People, feed_files, read_entries
 from wardmesh_audit.resting import RestingFiles
-
-_UNREADABLE = "the directory of feed files cannot be read"
 
 
 class Reading(Struct, frozen=True):
@@ -30,7 +29,7 @@ class Directory:
         self._folder = folder
         self._key = key
         self._handle_key = handle_key
-        self._files = RestingFiles(self._listed)
+        self._files = RestingFiles(self._listed, partial(BadDirectory, "the directory of feed files cannot be read"))
         self.reading = Reading(People(key, handle_key), "", {})
 
     @property
@@ -40,20 +39,13 @@ class Directory:
     def load(self) -> None:
         """Takes over what is there now. Raises BadDirectory."""
         if self._folder is not None:
-            try:
-                marks = self._files.marks()
-            except OSError:
-                raise BadDirectory(_UNREADABLE) from None
+            marks = self._files.marks()
             self.reading = self._read(self._folder)
             self._files.take(marks)
 
     def look(self) -> None:
         """Takes other files over once they rest. Raises BadDirectory, once."""
-        try:
-            changed = self._files.changed()
-        except OSError:
-            raise BadDirectory(_UNREADABLE) from None
-        if changed and self._folder is not None:
+        if self._files.changed() and self._folder is not None:
             self.reading = self._read(self._folder)
 
     def _listed(self) -> list[Path]:

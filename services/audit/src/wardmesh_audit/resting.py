@@ -12,14 +12,19 @@ Marks = tuple[Mark, ...]
 class RestingFiles:
     """Names, sizes and times of files; a file that is being written is left alone until it looks the same twice."""
 
-    def __init__(self, files: Callable[[], Sequence[Path]]) -> None:
+    def __init__(self, files: Callable[[], Sequence[Path]], unreadable: Callable[[], Exception]) -> None:
+        """`unreadable` makes what is raised where the files cannot be listed."""
         self._files = files
+        self._unreadable = unreadable
         self._seen: Marks = ()
         self._taken: Marks = ()
 
     def marks(self) -> Marks:
-        """Equal means unchanged. Raises OSError, and what the list of files raises."""
-        return tuple(_mark(path) for path in self._files())
+        """Equal means unchanged. Raises what `unreadable` makes, and what the list of files raises."""
+        try:
+            return tuple(_mark(path) for path in self._files())
+        except OSError:
+            raise self._unreadable() from None
 
     def take(self, marks: Marks) -> None:
         """These have been read."""

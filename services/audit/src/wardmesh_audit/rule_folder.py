@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ class RuleFolder:
 
     def __init__(self, folder: str | Path = "") -> None:
         self._folder = Path(folder) if folder else None
-        self._files = RestingFiles(self._listed)
+        self._files = RestingFiles(self._listed, partial(BadRules, "the directory of rules cannot be read"))
         self.reading = reading_of(())
 
     @property
@@ -36,24 +37,14 @@ class RuleFolder:
 
     def load(self) -> None:
         """Takes over what is there now. Raises BadRules."""
-        marks = self._marks()
+        marks = self._files.marks()
         self.reading = reading_of(load_rules(self._folder or ""))
         self._files.take(marks)
 
     def look(self) -> None:
         """Takes other files over once they rest. Raises BadRules, once."""
-        try:
-            changed = self._files.changed()
-        except OSError:
-            raise BadRules("the directory of rules cannot be read") from None
-        if changed:
+        if self._files.changed():
             self.reading = reading_of(load_rules(self._folder or ""))
-
-    def _marks(self) -> tuple[tuple[str, int, int, int], ...]:
-        try:
-            return self._files.marks()
-        except OSError:
-            raise BadRules("the directory of rules cannot be read") from None
 
     def _listed(self) -> Sequence[Path]:
         return sorted(self._folder.glob("*.json")) if self._folder is not None else []
