@@ -133,9 +133,7 @@ class Edge:
             token, credential = await self._gate.enter(headers.get(b"authorization"), path)
         if scope["method"] != "POST":
             raise Refusal(405, "Method not allowed", headers=((b"allow", b"POST"),))
-        if headers.get(b"content-type").split(";")[0].strip().lower() != "application/json":
-            raise Refusal(415, "The content type must be application/json")
-        body = await self.read(receive)
+        body = await self.read(headers, receive)
         inbound = Inbound(body, headers)
         session = None if inbound.modern else self._session(inbound, headers, credential)
         guest = Guest(bearer=token, credential=credential)
@@ -171,7 +169,9 @@ class Edge:
         except WardmeshError as error:
             raise Refusal(error.status, error.problem.detail) from None
 
-    async def read(self, receive: Receive) -> bytes:
+    async def read(self, headers: Headers, receive: Receive) -> bytes:
+        if headers.get(b"content-type").split(";")[0].strip().lower() != "application/json":
+            raise Refusal(415, "The content type must be application/json")
         try:
             return await read_body(receive, self._max_body)
         except WardmeshError as error:

@@ -91,9 +91,7 @@ class SseEdge:
         return Guest(cookie=cookie, budget=self._callers.budget(caller))
 
     async def _post(self, scope: Scope, receive: Receive, send: Send, headers: Headers, guest: Guest) -> None:
-        if headers.get(b"content-type").split(";")[0].strip().lower() != "application/json":
-            raise Refusal(415, "The content type must be application/json")
-        body = await self._edge.read(receive)
+        body = await self._edge.read(headers, receive)
         older = _session_in_query(scope)
         if older:
             await self._streams.forward(*await self._older.post(scope, send, headers, guest, older, body))
