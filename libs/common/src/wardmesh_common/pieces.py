@@ -8,7 +8,7 @@ from msgspec import Struct
 
 from wardmesh_common.contracts import Entry
 from wardmesh_common.errors import BadRequest
-from wardmesh_common.vocabulary import EXPORT_STATUS, EXPORTS, Interaction, is_write
+from wardmesh_common.vocabulary import EXPORT_STEPS, Interaction, is_write
 
 
 class Piece(Struct, frozen=True, kw_only=True):
@@ -59,7 +59,7 @@ def piece_of(entry: Entry) -> Piece:
         probing=method == "PATCH",  # its body is not seen here
     )
     # It is announced in the ledger before it begins, and followed by links that an entry has no place for.
-    if piece.operation in {*EXPORTS, EXPORT_STATUS}:
+    if piece.operation in EXPORT_STEPS:
         raise BadRequest("An export is asked for alone, not in a bundle.")
     # Without an id or criteria it would mean every resource of the type.
     if is_write(piece.interaction) and not (piece.type and (piece.id or query or method == "POST")):

@@ -43,6 +43,11 @@ WRITES = frozenset(
     }
 )
 
+READS = frozenset({Interaction.READ, Interaction.VREAD})
+
+# What policy calls the whole of a platform, for what concerns no type of resource.
+SYSTEM = "System"
+
 # What is done to datastores, their jobs and tags: our own words, carried out by fhir-proxy at a control plane.
 DATASTORE_CHANGES = (
     "$create-datastore",
@@ -74,6 +79,7 @@ EXPORT = "$export"
 EXPORT_STATUS = "$export-status"
 EXPORT_FILE = "$export-file"
 EXPORTS = frozenset({EXPORT, EXPORT_FILE})
+EXPORT_STEPS = frozenset({*EXPORTS, EXPORT_STATUS})
 
 # What we ask of a payer for a Coverage (FG-10): our own words, carried out by fhir-proxy and never sent on.
 CHECK_PRIOR_AUTH = "$check-prior-auth"

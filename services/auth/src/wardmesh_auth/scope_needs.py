@@ -15,8 +15,7 @@ from wardmesh_common.pieces import Piece, piece_of
 from wardmesh_common.vocabulary import (
     CHECK_PRIOR_AUTH,
     COVERAGE_OPERATIONS,
-    EXPORT_STATUS,
-    EXPORTS,
+    EXPORT_STEPS,
     STATEFUL_OPERATIONS,
     Interaction,
     criteria_of,
@@ -35,7 +34,7 @@ _CONDITIONAL = frozenset({Interaction.UPDATE, Interaction.PATCH, Interaction.DEL
 _EVERYTHING = "cruds"
 # Operations whose answer holds resources of many types, whatever type they are called on.
 _WIDE = frozenset(
-    {"$everything", "$document", "$summary", "$evaluate-measure", "$collect-data", "$graphql", *EXPORTS, EXPORT_STATUS}
+    {"$everything", "$document", "$summary", "$evaluate-measure", "$collect-data", "$graphql", *EXPORT_STEPS}
 )
 _FREE = frozenset({"_filter", "_query"})  # expressions that may name any type
 _TYPE = re.compile(r"[A-Z][A-Za-z]{0,63}")

@@ -8,7 +8,7 @@ import msgspec
 
 from wardmesh_common.contracts import Call
 from wardmesh_common.errors import BadRequest, Conflict, Denied, NotFound
-from wardmesh_common.vocabulary import EXPORT_FILE, Interaction, Obligations, criteria_of, is_write
+from wardmesh_common.vocabulary import EXPORT_FILE, READS, Interaction, Obligations, criteria_of, is_write
 from wardmesh_fhir_proxy import batches, content, headers, json_exact, widening
 from wardmesh_fhir_proxy.compartment import BINARY, patients_of, peek
 from wardmesh_fhir_proxy.kinds import KindChecks
@@ -16,7 +16,6 @@ from wardmesh_fhir_proxy.links import Address
 from wardmesh_fhir_proxy.screening import Screen
 from wardmesh_fhir_proxy.upstream import UpstreamAnswer, UpstreamRequest
 
-READS = frozenset({Interaction.READ, Interaction.VREAD})
 BUNDLES = frozenset({Interaction.BATCH, Interaction.TRANSACTION})
 BODIES = frozenset({Interaction.CREATE, Interaction.UPDATE})
 WRITTEN = BODIES | {Interaction.PATCH}
@@ -27,7 +26,7 @@ ReadStored = Callable[[], Awaitable[UpstreamAnswer]]
 
 def require_format(call: Call) -> None:
     """Binary content may be asked for as what it is; everything else is FHIR JSON."""
-    if (call.resource.type == "Binary" and call.interaction in READS) or call.operation == EXPORT_FILE:
+    if (call.resource.type == BINARY and call.interaction in READS) or call.operation == EXPORT_FILE:
         return
     accept = call.headers.get("accept", "")
     if accept or call.query:

@@ -10,7 +10,7 @@ from msgspec import Struct
 from wardmesh_common.contracts import Call, Outcome
 from wardmesh_common.errors import BadUpstream, NotFound, TooLarge
 from wardmesh_common.streamed import size_of
-from wardmesh_common.vocabulary import EXPORT, EXPORT_FILE, EXPORT_STATUS, Interaction, is_write
+from wardmesh_common.vocabulary import EXPORT, EXPORT_FILE, EXPORT_STATUS, READS, Interaction, is_write
 from wardmesh_fhir_proxy import (
     capability,
     content,
@@ -31,7 +31,6 @@ from wardmesh_fhir_proxy.request import raw_content
 from wardmesh_fhir_proxy.screening import CONTAINERS, Screen, look, nested_kinds
 from wardmesh_fhir_proxy.upstream import UpstreamAnswer, media_checked
 
-READS = frozenset({Interaction.READ, Interaction.VREAD})
 BUNDLED = frozenset({Interaction.SEARCH, Interaction.HISTORY, Interaction.BATCH, Interaction.TRANSACTION})
 
 

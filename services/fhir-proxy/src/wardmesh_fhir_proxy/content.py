@@ -9,7 +9,7 @@ import msgspec
 
 from wardmesh_common.contracts import Call
 from wardmesh_common.errors import BadRequest, Denied, NotAllowed
-from wardmesh_common.vocabulary import Interaction
+from wardmesh_common.vocabulary import READS, Interaction
 from wardmesh_fhir_proxy import headers
 from wardmesh_fhir_proxy.compartment import BINARY, Peek, peek
 from wardmesh_fhir_proxy.contexts import in_bulk
@@ -17,7 +17,6 @@ from wardmesh_fhir_proxy.request import raw_content
 from wardmesh_fhir_proxy.screening import Screen, look
 from wardmesh_fhir_proxy.upstream import UpstreamAnswer
 
-READS = frozenset({Interaction.READ, Interaction.VREAD})
 CONTEXT = "X-Security-Context"  # how servers say it beside the bytes
 FORMATS = frozenset({"application/xml", "text/xml", "application/x-turtle", "text/turtle"})  # of FHIR, by other names
 Fetch = Callable[[str], Awaitable[UpstreamAnswer]]  # by its path below the base

@@ -9,13 +9,12 @@ import msgspec
 from wardmesh_common.contracts import Call
 from wardmesh_common.errors import Denied
 from wardmesh_common.questions import KindsAnswer, KindsQuestion
-from wardmesh_common.vocabulary import Decision, Interaction
+from wardmesh_common.vocabulary import SYSTEM, Decision, Interaction
 
 AskKinds = Callable[[KindsQuestion], Awaitable[KindsAnswer]]
 
 # An OperationOutcome speaks about the request; Parameters only wrap resources that are checked one by one.
 FREE = frozenset({"OperationOutcome", "Parameters", "Bundle"})
-SYSTEM = "System"
 
 
 class KindChecks:

@@ -6,9 +6,9 @@ import re
 
 from wardmesh_common.contracts import Call
 from wardmesh_common.errors import BadRequest, Conflict, Denied, NotAllowed
-from wardmesh_common.vocabulary import EXPORT, EXPORT_FILE, EXPORT_STATUS, Interaction, Obligations, is_write
+from wardmesh_common.vocabulary import EXPORT, EXPORT_FILE, EXPORT_STATUS, READS, Interaction, Obligations, is_write
 from wardmesh_fhir_proxy import etags, headers
-from wardmesh_fhir_proxy.compartment import PATIENT_COMPARTMENT
+from wardmesh_fhir_proxy.compartment import BINARY, PATIENT_COMPARTMENT
 from wardmesh_fhir_proxy.cursors import PARAMETER
 from wardmesh_fhir_proxy.descriptor import Descriptor
 from wardmesh_fhir_proxy.links import Address
@@ -95,7 +95,7 @@ def raw_content(call: Call) -> bool:
     """Content is asked for as what it is, NDJSON of a bulk export for instance, and not as a resource in JSON."""
     if call.interaction is Interaction.OPERATION:
         return call.operation == EXPORT_FILE
-    if call.resource.type != "Binary" or call.interaction not in (Interaction.READ, Interaction.VREAD):
+    if call.resource.type != BINARY or call.interaction not in READS:
         return False
     return not headers.wants_json(call.headers.get("accept", ""), call.query)
 

@@ -8,7 +8,7 @@ from urllib.parse import parse_qsl
 from wardmesh_common.asking import Refused
 from wardmesh_common.contracts import Entry
 from wardmesh_common.errors import BadRequest, NotFound, TooLarge
-from wardmesh_common.vocabulary import EXPORT_FILE, Face, Interaction
+from wardmesh_common.vocabulary import EXPORT_FILE, READS, Face, Interaction
 from wardmesh_gateway.asgi import Request, Send, respond, respond_streamed
 from wardmesh_gateway.bodies import (
     FHIR_JSON,
@@ -36,7 +36,6 @@ PREFIX = "/fhir/"
 # What people store in a Binary may be a page: opened in a browser it is not one of ours.
 CONTENT_POLICY = (b"content-security-policy", b"default-src 'none'; sandbox")
 MAX_FORM_BYTES = 256 * 1024
-_READS = frozenset({Interaction.READ, Interaction.VREAD})
 
 
 class FhirFace:
@@ -106,7 +105,7 @@ class FhirFace:
 
 def _is_raw(target: Target) -> bool:
     """Content that may be asked for as what it is."""
-    return target.operation == EXPORT_FILE or (target.type == "Binary" and target.interaction in _READS)
+    return target.operation == EXPORT_FILE or (target.type == "Binary" and target.interaction in READS)
 
 
 async def nothing() -> AsyncGenerator[bytes, None]:

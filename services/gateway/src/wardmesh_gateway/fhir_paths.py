@@ -5,7 +5,7 @@ from __future__ import annotations
 from msgspec import Struct
 
 from wardmesh_common.errors import BadRequest, NotAllowed, NotFound
-from wardmesh_common.vocabulary import EXPORT, EXPORT_FILE, EXPORT_STATUS, Interaction, is_write
+from wardmesh_common.vocabulary import EXPORT_STEPS, Interaction, is_write
 from wardmesh_gateway.rules import check_id, check_operation, check_type
 
 
@@ -52,7 +52,6 @@ _instance_methods = {
     "DELETE": _I.DELETE,
 }
 _reads = frozenset({"GET", "HEAD"})
-_exports = frozenset({EXPORT, EXPORT_STATUS, EXPORT_FILE})  # no tool has them: their answers come later, and by links
 _nowhere = "There is nothing at this address."
 
 
@@ -151,7 +150,8 @@ def _three(method: str, kind: str, resource_id: str, part: str) -> Target:
 
 
 def _operation(method: str, name: str, kind: str = "", resource_id: str = "") -> Target:
-    operation = name if name in _exports else check_operation(name)
+    # No tool has the steps of an export: their answers come later, and by links.
+    operation = name if name in EXPORT_STEPS else check_operation(name)
     if method != "POST":
         _need(method, _reads)
         if is_write(_I.OPERATION, operation):

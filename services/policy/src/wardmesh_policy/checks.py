@@ -11,7 +11,7 @@ from wardmesh_common.contracts import PROCEDURE_KINDS, Call
 from wardmesh_common.errors import BadRequest
 from wardmesh_common.pieces import Piece, piece_of
 from wardmesh_common.questions import PlatformFacts
-from wardmesh_common.vocabulary import Emergency, Grant, Interaction, Principal, criteria_of, is_write
+from wardmesh_common.vocabulary import SYSTEM, Emergency, Grant, Interaction, Principal, criteria_of, is_write
 from wardmesh_policy.parameters import Asked, read_query
 from wardmesh_policy.record_kinds import RECORD_KINDS
 
@@ -26,7 +26,6 @@ ACTIONS = {
     Interaction.HISTORY: "history",
     Interaction.CAPABILITIES: "capabilities",
 }
-SYSTEM = "System"
 EMERGENCY = "Emergency"
 PURPOSE = "Purpose"
 NAME = "name"
